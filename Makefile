@@ -1,0 +1,107 @@
+# Every target works in .venv, which it makes itself. `make` alone prints what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+export LLMFLEET_CACHE ?= $(HOME)/.cache/llmfleet
+export PIP_CACHE_DIR ?= $(LLMFLEET_CACHE)/pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+# The lock pins what the tools resolve to; without it pip resolves from pyproject.toml alone.
+DEV_LOCK := $(wildcard requirements/dev.txt)
+PYTHON_DIRS := operator runtime hack tests
+
+##@ Use it
+.PHONY: demo demo-down
+demo: $(STAMP) ## From nothing to answered requests: cluster, images, helm install, a model, a conversation
+	@$(PY) -m hack.demo up
+
+demo-down: $(STAMP) ## Remove the demo's cluster and everything in it
+	@$(PY) -m hack.demo down
+
+##@ Test it
+.PHONY: check test unit integration engine-test e2e quiet
+check: $(STAMP) ## Format, lint, types, layers, generated files, unit tests (under a minute)
+	@hack/phase "format" $(VENV)/bin/ruff format --check --quiet .
+	@hack/phase "lint" $(VENV)/bin/ruff check --quiet .
+	@hack/phase "types" $(VENV)/bin/mypy
+	@hack/phase "layers" $(VENV)/bin/lint-imports --no-logo
+	@hack/phase "generated files" $(PY) -m hack.generate --check
+	@hack/phase "unit tests" $(VENV)/bin/pytest tests/unit -q
+
+test: $(STAMP) ## Everything: check, integration, engine and end-to-end tests on the local cluster
+	@hack/test
+
+unit: $(STAMP) ## Unit tests only
+	@$(VENV)/bin/pytest tests/unit -q
+
+integration: $(STAMP) ## Tests against a real API server, without nodes
+	@hack/test integration
+
+engine-test: $(STAMP) ## Tests that need vLLM, inside the runtime image
+	@hack/test engine
+
+e2e: $(STAMP) ## End-to-end tests on the local cluster (kept up if it was)
+	@hack/test e2e
+
+quiet: $(STAMP) ## Five minutes without change: count the writes to the API server (cluster must be up)
+	@LLMFLEET_QUIET_SECONDS=$${LLMFLEET_QUIET_SECONDS:-300} hack/test quiet
+
+##@ Develop it
+.PHONY: format generate lock
+format: $(STAMP) ## Format and apply safe lint fixes
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+generate: $(STAMP) ## Write the generated files: CRD, and the chart's copy of it
+	@$(PY) -m hack.generate
+
+lock: $(STAMP) ## Resolve dependencies anew into requirements/
+	@$(PY) -m hack.cluster.lock
+
+##@ The local cluster
+.PHONY: cluster-up cluster-down cluster-status cluster-env cluster-build images
+cluster-up: $(STAMP) ## Start the local cluster (kind where Docker runs), building its parts if missing
+	@$(PY) -m hack.cluster up
+
+cluster-down: $(STAMP) ## Stop the local cluster and remove all it made; caches stay
+	@$(PY) -m hack.cluster down
+
+cluster-status: $(STAMP) ## What runs, since when, and how to reach it
+	@$(PY) -m hack.cluster status
+
+cluster-env: $(STAMP) ## Shell exports for kubectl and helm: eval "$$(make -s cluster-env)"
+	@$(PY) -m hack.cluster env
+
+cluster-build: $(STAMP) ## Build the cluster's binaries into the cache, without starting anything
+	@$(PY) -m hack.cluster build
+
+images: $(STAMP) ## Build the operator, router and runtime images and load them into the cluster
+	@$(PY) -m hack.cluster images
+
+##@ Housekeeping
+.PHONY: help clean venv
+help: ## This page
+	@sed -nE -e 's/^##@ (.*)/\n\1/p;t' \
+	  -e 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/;t show' -e 'b' -e ':show' -e 's/\$$\$$/$$/g;p' $(MAKEFILE_LIST) \
+	  | awk -F'|' 'NF == 2 {printf "  make %-15s %s\n", $$1, $$2; next} {print}'
+
+venv: $(STAMP) ## Make or refresh .venv
+
+clean: ## Remove .venv, tool caches and results; the cluster and $LLMFLEET_CACHE stay
+	rm -rf $(VENV) build dist results .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(PYTHON_DIRS) -name __pycache__ -prune -exec rm -rf {} + ; find . -maxdepth 2 -name '*.egg-info' -exec rm -rf {} +
+
+# Output goes to stderr, so that `make -s cluster-env` prints exports only.
+$(STAMP): pyproject.toml $(DEV_LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "llmfleet needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=/path/to/python3.11." >&2; exit 1; }
+	@[ -x $(PY) ] || $(PYTHON) -m venv $(VENV) >&2 || { \
+	  echo "Could not make $(VENV): install Python's venv module (Debian: python3-venv)." >&2; exit 1; }
+	@echo "installing llmfleet and its tools into $(VENV) …" >&2
+	@$(PY) -m pip install --quiet $(if $(DEV_LOCK),--constraint $(DEV_LOCK)) --editable '.[dev]' >&2
+	@touch $@

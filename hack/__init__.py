@@ -1,0 +1,1 @@
+"""Tools of this repository, run as `python -m hack.NAME`; nothing here is shipped."""

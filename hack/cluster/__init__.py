@@ -1,0 +1,1 @@
+"""A real Kubernetes cluster on one machine: built, started, filled with images, and taken down."""

@@ -1,0 +1,268 @@
+"""The cluster as ordinary processes: up, down, status."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hack.cluster import (
+    archive,
+    certificates,
+    cgroups,
+    components,
+    configs,
+    golang,
+    network,
+    preflight,
+    processes,
+    teardown,
+)
+from hack.cluster.errors import ClusterError
+from hack.cluster.progress import Steps
+from hack.cluster.settings import DNS_SERVICE_IP, FAKE_GPUS, NODE_NAME, Settings
+from hack.cluster.shell import run
+
+BUSYBOX_IMAGE = "localhost/llmfleet/busybox:1"
+MANIFESTS = Path(__file__).parent / "manifests"
+_READY_SECONDS = 120.0
+
+
+class LocalCluster:
+    """A control plane, a node and its pods in one network namespace of this machine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.recorder = processes.Recorder(settings.state / "processes", settings.state / "logs")
+
+    # ── up ──────────────────────────────────────────────────────────────────────────────────────
+
+    def up(self) -> None:
+        """Starts the cluster, or repairs it, or finds that nothing is to be done.
+
+        Raises:
+            ClusterError: Something is missing, or a part does not start; its log is named.
+        """
+        if self.healthy():
+            Steps(total=1).note(f"the cluster is up: {NODE_NAME} is Ready")
+            return
+        preflight.check(self.settings)
+        missing, outdated = preflight.missing_packages(), golang.outdated(self.settings)
+        broken = self._state_is_unusable()
+        steps = Steps(total=bool(missing) + len(outdated) + bool(broken) + 4)
+        preflight.install_packages(missing, steps)
+        golang.build(self.settings, outdated, steps)
+        if broken:
+            with steps.step(f"remove what an earlier cluster left ({broken})"):
+                teardown.remove_cluster(self.settings, self.recorder)
+        with steps.step("network, certificates, configuration"):
+            self._prepare()
+        fresh = not self.recorder.find("containerd")
+        with steps.step("start the control plane"):
+            self._start("etcd", "containerd")
+            self._start("kube-apiserver")
+            self._wait("kube-apiserver", self._api_ready)
+            self._start("kube-controller-manager", "kube-scheduler")
+        with steps.step("start the node"):
+            self._wait("containerd", self._containerd_ready)
+            if fresh and not teardown.forget_containers(self.settings):
+                folder = self.settings.containerd_root
+                raise ClusterError(f"containerd cannot forget old containers: delete {folder}")
+            self._import_small_images()
+            self._start("kubelet", "kube-proxy", "coredns")
+            self._apply_manifests()
+            self._wait("kubelet", self._node_ready)
+        with steps.step(
+            f"offer {FAKE_GPUS} GPUs (to the scheduler only) and wait for default accounts"
+        ):
+            self._offer_gpus()
+            self._wait("kube-controller-manager", self._default_account)
+        steps.note(f"the cluster is up after {steps.elapsed_seconds:.0f} s; {NODE_NAME} is Ready")
+
+    def healthy(self) -> bool:
+        """Whether every part runs from its present command line and the node is Ready."""
+        if not self.settings.kubeconfig.exists() or not network.exists(self.settings):
+            return False
+        if not all(self.recorder.find(name) for name in components.components(self.settings)):
+            return False
+        return self._api_ready() and self._node_ready() and self._has_gpus()
+
+    def _state_is_unusable(self) -> str:
+        """Why what is there must go first; empty when it can be repaired or nothing is there."""
+        settings = self.settings
+        running = self.recorder.all_alive()
+        if not running:
+            remains = teardown.leftovers(settings)
+            return remains[0] if remains else ""
+        if not network.exists(settings):
+            return "its network namespace is gone"
+        if not (settings.state / "pki").exists() or not settings.kubeconfig.exists():
+            return "its certificates are gone"
+        for name in ("etcd", "containerd"):  # their successors would not find the old pods' state
+            if not self.recorder.find(name):
+                return f"its {name} has ended"
+        return ""
+
+    def _prepare(self) -> None:
+        settings = self.settings
+        settings.state.mkdir(parents=True, exist_ok=True)
+        settings.run.mkdir(parents=True, exist_ok=True)
+        settings.volumes.mkdir(parents=True, exist_ok=True)
+        network.create(settings)
+        cgroups.create(settings.name)
+        if not (settings.state / "pki" / "service-accounts.key").exists():
+            certificates.make_certificates(settings)
+        for name in ("controller-manager", "scheduler", "kubelet", "kube-proxy", "coredns"):
+            self._write(f"{name}.kubeconfig", certificates.kubeconfig(settings, name))
+        for name, text in configs.all_files(settings).items():
+            self._write(name, text)
+        self._write("kubeconfig", certificates.kubeconfig(settings, "admin"))
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.settings.state / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text)
+
+    def _start(self, *names: str) -> None:
+        parts = components.components(self.settings)
+        groups = cgroups.create(self.settings.name)
+        for name in names:
+            if not self.recorder.find(name):
+                line = [*network.inside(self.settings), *parts[name].command]
+                self.recorder.start(name, line, cgroups=groups)
+
+    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while not ready():
+            if not self.recorder.find(name):
+                raise ClusterError(f"{name} ended: {self.recorder.last_line(name)}")
+            if time.monotonic() > deadline:
+                said = self.recorder.last_line(name)
+                raise ClusterError(f"{name} is not ready after {_READY_SECONDS:.0f} s: {said}")
+            time.sleep(0.2)
+
+    def _api_ready(self) -> bool:
+        return self._kubectl_quietly("get", "--raw", "/readyz") == "ok"
+
+    def _containerd_ready(self) -> bool:
+        return (
+            subprocess.run([*self.ctr(), "version"], capture_output=True, check=False).returncode
+            == 0
+        )
+
+    def _node_ready(self) -> bool:
+        path = '{.status.conditions[?(@.type=="Ready")].status}'
+        return self._kubectl_quietly("get", "node", NODE_NAME, "-o", f"jsonpath={path}") == "True"
+
+    def _default_account(self) -> bool:
+        return bool(self._kubectl_quietly("get", "serviceaccount", "default", "-o", "name"))
+
+    def _has_gpus(self) -> bool:
+        path = r"jsonpath={.status.allocatable.nvidia\.com/gpu}"
+        return self._kubectl_quietly("get", "node", NODE_NAME, "-o", path) == str(FAKE_GPUS)
+
+    def _offer_gpus(self) -> None:
+        patch = [
+            {"op": "add", "path": f"/status/{place}/nvidia.com~1gpu", "value": str(FAKE_GPUS)}
+            for place in ("capacity", "allocatable")
+        ]
+        words = ["patch", "node", NODE_NAME, "--subresource=status", "--type=json"]
+        self.kubectl(*words, "-p", json.dumps(patch))
+
+    def _apply_manifests(self) -> None:
+        text = (MANIFESTS / "dns.yaml").read_text()
+        text = text.replace("NODE_IP", self.settings.node_ip).replace("10.96.0.10", DNS_SERVICE_IP)
+        self.kubectl("apply", "--server-side", "-f", "-", stdin=text)
+
+    def _import_small_images(self) -> None:
+        present = run([*self.ctr(), "images", "list", "-q"]).split()
+        if configs.PAUSE_IMAGE not in present:
+            binary = self.settings.binaries / "pause"
+            self.import_image(archive.pause(configs.PAUSE_IMAGE, binary))
+        if BUSYBOX_IMAGE not in present:
+            found = shutil.which("busybox") or "/bin/busybox"
+            self.import_image(archive.busybox(BUSYBOX_IMAGE, Path(found)))
+
+    def ctr(self) -> list[str]:
+        """The prefix that talks to this cluster's containerd."""
+        return teardown.ctr_prefix(self.settings)
+
+    def import_image(self, content: bytes) -> None:
+        """Loads an image archive held in memory."""
+        done = subprocess.run(
+            [*self.ctr(), "images", "import", "-"], input=content, capture_output=True, check=False
+        )
+        if done.returncode:
+            raise ClusterError(
+                f"loading an image failed: {done.stderr.decode(errors='replace').strip()}"
+            )
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        """Runs kubectl as administrator; raises ClusterError when it fails."""
+        program = self.settings.binaries / "kubectl"
+        line: list[str | Path] = [
+            program,
+            f"--kubeconfig={self.settings.kubeconfig}",
+            "--request-timeout=20s",
+            *words,
+        ]
+        return run(line, stdin=stdin, timeout_seconds=60)
+
+    def _kubectl_quietly(self, *words: str) -> str:
+        try:
+            return self.kubectl(*words).strip()
+        except ClusterError:
+            return ""
+
+    def start_prometheus(self, image: str) -> None:
+        """Applies Prometheus in namespace `monitoring` and waits until it is ready."""
+        text = (MANIFESTS / "prometheus.yaml").read_text().replace("PROMETHEUS_IMAGE", image)
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
+        words = ["-n", "monitoring", "rollout", "status", "deployment/prometheus", "--timeout=50s"]
+        self.kubectl(*words)
+
+    # ── down ────────────────────────────────────────────────────────────────────────────────────
+
+    def down(self) -> None:
+        """Stops everything and removes all traces; built programs and images stay in the cache.
+
+        Raises:
+            ClusterError: Not root, or something could not be removed; it is named.
+        """
+        if os.geteuid() != 0:
+            raise ClusterError("the local cluster belongs to root: run as root (sudo -E make …)")
+        steps = Steps(total=1)
+        with steps.step("stop the cluster and remove what it made"):
+            teardown.remove_cluster(self.settings, self.recorder)
+        if left := teardown.leftovers(self.settings):
+            raise ClusterError(f"could not remove {', '.join(left)}")
+
+    # ── status ──────────────────────────────────────────────────────────────────────────────────
+
+    def status(self) -> bool:
+        """Prints what runs and returns whether the cluster is healthy."""
+        settings = self.settings
+        if not self.recorder.all_alive():
+            print("the local cluster is down; `make cluster-up` starts it")
+            return False
+        for name in components.components(settings):
+            process = self.recorder.find(name)
+            state = (
+                f"pid {process.pid}, {_resident_mib(process.pid)} MiB" if process else "NOT RUNNING"
+            )
+            print(f"{name:26} {state}")
+        healthy = self.healthy()
+        print(f"{'node':26} {NODE_NAME}, {'Ready' if healthy else 'NOT READY'}, {settings.api_url}")
+        print(f"{'kubeconfig':26} {settings.kubeconfig}")
+        print(f"{'audit log (writes)':26} {settings.audit_log}")
+        print(f"{'logs':26} {settings.state / 'logs'}")
+        return healthy
+
+
+def _resident_mib(pid: int) -> int:
+    """Resident memory of a process in MiB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024**2

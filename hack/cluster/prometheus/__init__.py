@@ -1,0 +1,1 @@
+"""Prometheus of the local cluster: its image and its target discovery."""

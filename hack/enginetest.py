@@ -1,0 +1,134 @@
+"""Runs tests/engine inside the runtime image, as a pod: the one place where vLLM is installed.
+
+The checkout and pytest itself are copied into the pod; pytest comes last on the path, so that the
+image's own packages are the ones that are tested. Ends with pytest's exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from hack.kube import local
+from hack.kube.kubectl import KubectlError, NotInTimeError, apply, kubectl
+
+NAMESPACE = "engine-tests"
+POD = "engine-tests"
+COPIED = ("tests/__init__.py", "tests/engine", "tests/unit/runtime", "hack", "runtime", "docs",
+          "operator", "pyproject.toml")  # fmt: skip
+PYTEST_PACKAGES = (
+    "pytest", "pluggy", "iniconfig", "packaging", "pygments", "pytest-asyncio", "pytest-timeout",
+)  # fmt: skip
+RUN = (
+    "import os, sys; os.chdir('/work/checkout'); sys.path[:0] = ['/work/checkout']; "
+    "sys.path.append('/work/pytest'); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+)
+
+UNPACK = (
+    "import sys, tarfile; "
+    "tarfile.open(fileobj=sys.stdin.buffer, mode='r|gz').extractall('/work', filter='data')"
+)
+
+
+def pod(image: str) -> dict[str, object]:
+    """A pod that waits for its orders, as restricted as an engine pod."""
+    mounts = {"work": "/work", "tmp": "/tmp", "cache": "/var/cache/llmfleet", "shm": "/dev/shm"}
+    container = {
+        "name": "engine",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sleep", "7200"],
+        "env": [
+            {"name": "HOME", "value": "/tmp"},
+            {"name": "PYTHONDONTWRITEBYTECODE", "value": "1"},
+        ],
+        "resources": {"requests": {"memory": "3Gi"}, "limits": {"memory": "8Gi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": POD, "namespace": NAMESPACE},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "runAsGroup": 65532,
+                "fsGroup": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [
+                {"name": name, "emptyDir": {"medium": "Memory"} if name == "shm" else {}}
+                for name in mounts
+            ],
+        },
+    }
+
+
+def archive() -> bytes:
+    """The checkout's parts and pytest, as a compressed tar."""
+    buffer = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+        subprocess.run([*command, "--target", folder, *PYTEST_PACKAGES], check=True)
+        tar.add(folder, "pytest")
+        for name in COPIED:
+            path = local.ROOT / name
+            if path.exists():
+                tar.add(path, f"checkout/{name}", filter=_without_caches)
+    return buffer.getvalue()
+
+
+def _without_caches(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if Path(entry.name).name == "__pycache__" else entry
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("pytest", nargs="*", default=["tests/engine"], help="what pytest is given")
+    arguments = parser.parse_args().pytest
+    try:
+        local.enter()
+        image = local.images().runtime
+        apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+        where = ("-n", NAMESPACE)
+        kubectl("delete", "pod", POD, *where, "--ignore-not-found", "--now", timeout_seconds=90)
+        apply(pod(image))
+        kubectl("wait", "pod", POD, *where, "--for=condition=Ready", "--timeout=120s",
+                timeout_seconds=130)  # fmt: skip
+        inside = ["kubectl", "exec", "-i", POD, *where, "--"]
+        subprocess.run([*inside, "python", "-c", UNPACK], input=archive(), check=True)
+    except (KubectlError, NotInTimeError, subprocess.CalledProcessError) as error:
+        print(f"the engine tests could not be started: {error}", file=sys.stderr)
+        return 1
+    report = "/tmp/engine.xml"
+    options = ["-m", "engine", "-p", "no:cacheprovider", "--junitxml", report]
+    line = [*inside, "python", "-c", RUN, *arguments, *options]
+    status = subprocess.run(line, stdin=subprocess.DEVNULL, check=False).returncode
+    results = local.ROOT / "results"
+    results.mkdir(exist_ok=True)
+    try:
+        (results / "engine.xml").write_text(kubectl("exec", POD, *where, "--", "cat", report))
+        kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    except KubectlError as error:
+        print(f"the engine tests left no report: {error}", file=sys.stderr)
+        return status or 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""``python -m llmfleet``: the operator process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import Any, Final
+
+import structlog
+
+from llmfleet import __version__
+from llmfleet.cluster.applying import Applier
+from llmfleet.cluster.caches import Caches
+from llmfleet.cluster.client import ApiServer, load_configuration
+from llmfleet.cluster.crd import CrdCheck
+from llmfleet.cluster.environment import VARIABLES, Environment, read_environment
+from llmfleet.cluster.events import EventRecorder
+from llmfleet.cluster.lease import LeaseKeeper
+from llmfleet.cluster.observing import Observer
+from llmfleet.cluster.probes import ProbeServer
+from llmfleet.cluster.routers import RouterPoller
+from llmfleet.cluster.store import Owner
+from llmfleet.handlers import run_kopf
+from llmfleet.planning.decide import decide
+from llmfleet.reconcile import Spine
+
+USAGE_ERROR: Final = 2
+
+log: Any = structlog.get_logger("llmfleet")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the operator; returns the process's exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llmfleet",
+        description=f"The llmfleet operator {__version__}. It is configured by its environment:",
+        epilog="\n".join(f"  {name:30} {text}" for name, text in VARIABLES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.parse_args(arguments)
+    try:
+        environment = read_environment(os.environ)
+    except ValueError as error:
+        sys.stderr.write(f"llmfleet: {error}\n")
+        return USAGE_ERROR
+    configure_logging(environment)
+    try:
+        asyncio.run(run(environment))
+    except (RuntimeError, OSError) as error:
+        log.error("cannot run", error=str(error))  # noqa: TRY400 - a sentence, no traceback
+        return 1
+    return 0
+
+
+async def run(environment: Environment) -> None:
+    """Serve probes, wait for the CRD and the lease, then reconcile until SIGTERM.
+
+    Raises:
+        RuntimeError: no access to a cluster.
+        OSError: the metrics port is taken.
+    """
+    probes = ProbeServer(environment.metrics_host, environment.metrics_port)
+    await probes.start()
+    configuration = await load_configuration()
+    election_api = ApiServer(configuration)
+    lease = LeaseKeeper(election_api, environment.namespace, environment.identity)
+    leading = asyncio.create_task(_lead(environment, configuration, lease, probes))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Until kopf takes the signals over: a standby ends at once.
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not leading.done():
+            leading.cancel()
+        await asyncio.gather(leading, return_exceptions=not leading.done())
+    finally:
+        stopping.cancel()
+        await lease.release()
+        await election_api.close()
+        await probes.stop()
+
+
+async def _lead(
+    environment: Environment, configuration: Any, lease: LeaseKeeper, probes: ProbeServer
+) -> None:
+    spine: Spine | None = None
+
+    def wake(owner: Owner) -> None:
+        if spine is not None:
+            spine.wake(owner)
+
+    def crd_changed() -> None:
+        if spine is not None:
+            applier.status_schema = crd.status_schema
+            spine.wake_all()
+
+    election = environment.leader_election
+    api = ApiServer(configuration, may_write=lease.valid if election else lambda: True)
+    crd = CrdCheck(api, environment.settings, crd_changed)
+    probes.ready.append(crd.problem)
+    caches = Caches(api, environment.watch_namespaces, wake)
+    routers = RouterPoller(wake)
+    observer = Observer(api, caches, routers, crd)
+    applier = Applier(api, caches, observer, EventRecorder(api, environment.pod_name))
+    try:
+        await crd.start()
+        applier.status_schema = crd.status_schema
+        if election:
+            await lease.acquire()
+        caches.start()
+        await caches.wait_synced()
+        spine = Spine(observer, applier, decide)
+        probes.alive.append(spine.problem)
+        await run_kopf(spine, environment.watch_namespaces)
+    finally:
+        await caches.stop()
+        await crd.stop()
+        await routers.close()
+        await api.close()
+
+
+def configure_logging(environment: Environment) -> None:
+    """Structured logs on stderr, kopf's and ours in the same shape."""
+    level = getattr(logging, environment.log_level.upper())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if environment.log_format == "json"
+        else structlog.dev.ConsoleRenderer()
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("kopf").setLevel(max(level, logging.WARNING))
+    for noisy in ("httpx", "httpcore", "aiohttp", "asyncio", "kubernetes"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,269 @@
+"""``apply``: make a ``Plan`` true, in its order, each write conditional on the snapshot.
+
+Status first (a decision is recorded before it is acted on), then children, then deletions, then
+Events. Nothing is sent for what already is as intended.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from llmfleet.cluster import metrics
+from llmfleet.cluster.caches import Caches, observed_object
+from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.crd import prune
+from llmfleet.cluster.equality import Difference, content_fingerprint, difference
+from llmfleet.cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
+from llmfleet.cluster.events import EventRecorder
+from llmfleet.cluster.fields import RESOURCE_VERSION, handover_patch, needs_handover
+from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, SECRET, kind_of
+from llmfleet.cluster.observing import Observer
+from llmfleet.cluster.store import Owner
+from llmfleet.planning.plan import Child, ChildMode, Deletion, Plan, PlannedEvent
+from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject, Snapshot
+
+TOKEN_BYTES: Final = 32
+TOKEN_KEY: Final = "token"  # noqa: S105 - the name of the key, not a token
+TOKEN_STATUS: Final = "tokenSecret"  # noqa: S105 - the name of the status field
+
+log: Any = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What applying a plan did.
+
+    Attributes:
+        changed: whether any write was sent.
+    """
+
+    changed: bool
+
+
+class Applier:
+    """Performs plans."""
+
+    def __init__(
+        self, api: ApiServer, caches: Caches, observer: Observer, events: EventRecorder
+    ) -> None:
+        self._api = api
+        self._caches = caches
+        self._observer = observer
+        self._events = events
+        self.status_schema: JSON | None = None
+        """Schema of the installed CRD's status while the CRD is outdated: what is not in it is
+        not written. None writes everything."""
+        self._settled: dict[str, tuple[str, str]] = {}
+        self._settled_status: dict[str, tuple[str, str]] = {}
+
+    async def apply(self, snapshot: Snapshot, plan: Plan) -> Applied:
+        """Perform a plan decided from ``snapshot``.
+
+        Raises:
+            Conflict: something changed since the snapshot; nothing after that point was done.
+            ApiError: a write was refused or got no answer; deletions were not done.
+        """
+        meta = snapshot.raw["metadata"]
+        owner: Owner = (meta["namespace"], meta["name"])
+        if await self._names_taken(owner, snapshot, plan):
+            raise Conflict("a name the plan needs is in use", status=409)
+        recorded = await self.record(snapshot.raw, plan.status)
+        changed = recorded is not snapshot.raw
+        tokens: list[JSON] = []
+        refused: ApiError | None = None
+        for child in plan.children:
+            try:
+                changed |= await self._child(snapshot, child, tokens)
+            except (Forbidden, Invalid) as error:
+                refused = refused or error
+                sentence = f"{child.key.kind} {child.key.name} was refused: {error}"
+                event = PlannedEvent(type="Warning", reason="ChildRefused", message=sentence)
+                await self._events.post(snapshot.raw, event)
+        if tokens and plan.status is not None:
+            await self.record(recorded, {**plan.status, TOKEN_STATUS: tokens[0]})
+        if refused is not None:
+            raise refused
+        for deletion in plan.deletions:
+            changed |= await self._delete(owner, deletion)
+        for event in plan.events:
+            await self._events.post(snapshot.raw, event)
+        return Applied(changed=changed)
+
+    async def record(self, raw: JSON, status: JSON | None) -> JSON:
+        """Write the status if it differs from the stored one.
+
+        Returns:
+            The resource as stored now; ``raw`` itself when nothing was to be written.
+
+        Raises:
+            Conflict: the LLMDeployment changed since ``raw`` was read.
+        """
+        if status is None:
+            return raw
+        if self.status_schema is not None:
+            status = prune(status, self.status_schema)
+        stored: JSON = raw.get("status") or {}
+        meta = raw["metadata"]
+        intended, live = _hash(status), _hash(stored)
+        if status == stored or self._settled_status.get(meta["uid"]) == (intended, live):
+            return raw
+        answer = await self._api.apply(
+            LLM_DEPLOYMENT,
+            {
+                "apiVersion": LLM_DEPLOYMENT.api_version,
+                "kind": LLM_DEPLOYMENT.kind,
+                "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
+                "status": status,
+            },
+            resource_version=meta["resourceVersion"],
+            subresource="status",
+        )
+        if (answer.get("status") or {}) != status:
+            answer = await self._replace_status(answer, status)
+        self._settled_status[meta["uid"]] = (intended, _hash(answer.get("status") or {}))
+        return answer
+
+    async def _replace_status(self, raw: JSON, status: JSON) -> JSON:
+        """Remove status fields of other writers, which an apply leaves alone."""
+        meta = raw["metadata"]
+        test = {"op": "test", "path": RESOURCE_VERSION, "value": meta["resourceVersion"]}
+        replace = {"op": "replace", "path": "/status", "value": status}
+        return await self._api.json_patch(
+            LLM_DEPLOYMENT, meta["namespace"], meta["name"], [test, replace], "status"
+        )
+
+    def forget(self, uid: str) -> None:
+        """Drop what is remembered about an LLMDeployment that is gone."""
+        self._settled_status.pop(uid, None)
+
+    async def _names_taken(self, owner: Owner, snapshot: Snapshot, plan: Plan) -> bool:
+        missing = [
+            child.key
+            for child in plan.children
+            if child.key not in snapshot.objects and child.key.kind != SECRET.kind
+        ]
+        return bool(missing) and await self._observer.find_by_name(owner, missing)
+
+    async def _child(self, snapshot: Snapshot, child: Child, tokens: list[JSON]) -> bool:
+        live = snapshot.objects.get(child.key)
+        if live is None:
+            return await self._create(snapshot, child, tokens)
+        if live.deleting or child.mode is ChildMode.CREATE_ONCE or not _is_ours(snapshot, live):
+            return False
+        found = difference(live.body, child.body)
+        if found is None or self._settled.get(live.uid) == _settlement(live.body, child.body):
+            return False
+        return await self._change(snapshot, child, live, found)
+
+    async def _create(self, snapshot: Snapshot, child: Child, tokens: list[JSON]) -> bool:
+        kind = kind_of(child.key)
+        meta = snapshot.raw["metadata"]
+        owner: Owner = (meta["namespace"], meta["name"])
+        body = _with_token(child.body) if kind == SECRET else child.body
+        try:
+            answer = await self._api.create(kind, body)
+        except AlreadyExists:
+            if kind == SECRET:
+                # Made before a crash kept its uid from being recorded; it is never read, so its
+                # uid stays unknown.
+                tokens.append({"name": child.key.name, "uid": ""})
+                return True
+            await self._observer.find_by_name(owner, [child.key])
+            raise
+        if kind == SECRET:
+            tokens.append({"name": child.key.name, "uid": answer["metadata"]["uid"]})
+            return True
+        self._took(answer, child.body)
+        log.debug("child created", child=_label(child.key))
+        return True
+
+    async def _change(
+        self, snapshot: Snapshot, child: Child, live: ObservedObject, found: Difference
+    ) -> bool:
+        kind = kind_of(child.key)
+        meta = snapshot.raw["metadata"]
+        version = live.resource_version
+        try:
+            if needs_handover(live.body, child.body):
+                patched = await self._api.json_patch(
+                    kind, meta["namespace"], child.key.name, handover_patch(live.body)
+                )
+                version = patched["metadata"]["resourceVersion"]
+            answer = await self._api.apply(kind, child.body, resource_version=version)
+        except (Conflict, NotFound) as error:
+            await self._observer.refresh((meta["namespace"], meta["name"]), child.key, live.uid)
+            raise Conflict(str(error), status=409) from error
+        self._took(answer, child.body)
+        if found.edited_by_others:
+            metrics.CHILD_EDITS.labels(child.key.kind).inc()
+            sentence = f"{_label(child.key)} was changed by hand and put back: {found.sentence()}"
+            event = PlannedEvent(type="Warning", reason="ChildEdited", message=sentence)
+            await self._events.post(snapshot.raw, event)
+        return True
+
+    def _took(self, answer: JSON, intent: JSON) -> None:
+        """Remember the answer of a write, and that it is what this intent becomes here.
+
+        Should a normalisation unknown to ``difference`` (an admission webhook, say) make them look
+        different for ever, the answer to exactly this intent counts as equal to it.
+        """
+        child = observed_object(answer)
+        self._caches.written(answer)
+        if difference(answer, intent) is None:
+            self._settled.pop(child.uid, None)
+        else:
+            log.warning("the API server stores a child otherwise", child=_label(child.key))
+            self._settled[child.uid] = _settlement(answer, intent)
+
+    async def _delete(self, owner: Owner, deletion: Deletion) -> bool:
+        kind = kind_of(deletion.key)
+        try:
+            answer = await self._api.delete(
+                kind,
+                owner[0],
+                deletion.key.name,
+                uid=deletion.uid,
+                resource_version=deletion.resource_version,
+            )
+        except (Conflict, NotFound) as error:
+            await self._observer.refresh(owner, deletion.key, deletion.uid)
+            raise Conflict(str(error), status=409) from error
+        if (answer.get("metadata") or {}).get("deletionTimestamp"):
+            self._caches.written(answer)  # it waits for a finalizer
+        else:
+            self._caches.deleted(kind, owner[0], deletion.key.name, deletion.uid)
+        self._settled.pop(deletion.uid, None)
+        return True
+
+
+def _is_ours(snapshot: Snapshot, live: ObservedObject) -> bool:
+    """Owned by exactly this object; the ownerless memory is known by its label."""
+    meta = snapshot.raw["metadata"]
+    if live.owner_uid is not None:
+        return bool(live.owner_uid == meta["uid"])
+    labels = live.body["metadata"].get("labels") or {}
+    return bool(labels.get(OWNER_LABEL) == meta["name"])
+
+
+def _with_token(body: JSON) -> JSON:
+    token = secrets.token_urlsafe(TOKEN_BYTES).encode()
+    return {**body, "data": {TOKEN_KEY: base64.b64encode(token).decode()}}
+
+
+def _settlement(live: JSON, intent: JSON) -> tuple[str, str]:
+    return _hash(intent), content_fingerprint(live)
+
+
+def _hash(value: JSON) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _label(key: ObjectKey) -> str:
+    return f"{key.kind}/{key.name}"

@@ -1,0 +1,119 @@
+"""The informer caches of every kind of child, and the reflectors that fill them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.kinds import CHILD_KINDS, OWNER_LABEL, POD, REPLICA_SET, Kind, kind_of
+from llmfleet.cluster.pods import observe_pod, quota_message
+from llmfleet.cluster.store import ObjectStore, Owner
+from llmfleet.cluster.watching import Reflector
+from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject, ObservedPod
+
+
+def observed_object(body: JSON) -> ObservedObject:
+    """Wrap a stored object."""
+    meta = body["metadata"]
+    owners = [ref["uid"] for ref in meta.get("ownerReferences") or [] if ref.get("controller")]
+    return ObservedObject(
+        key=ObjectKey(api_version=body["apiVersion"], kind=body["kind"], name=meta["name"]),
+        uid=meta["uid"],
+        resource_version=meta["resourceVersion"],
+        owner_uid=owners[0] if owners else None,
+        deleting=bool(meta.get("deletionTimestamp")),
+        body=body,
+    )
+
+
+class Caches:
+    """Children, pods and ReplicaSets of all LLMDeployments, by owner.
+
+    Args:
+        api: where to list and watch.
+        namespaces: to watch; empty = all.
+        wake: called with the owner of whatever changed.
+    """
+
+    def __init__(
+        self, api: ApiServer, namespaces: Sequence[str], wake: Callable[[Owner], None]
+    ) -> None:
+        self._children: dict[Kind, ObjectStore[ObservedObject]] = {
+            kind: ObjectStore(observed_object, wake) for kind in CHILD_KINDS
+        }
+        self._pods: ObjectStore[ObservedPod] = ObjectStore(observe_pod, wake)
+        self._quota: ObjectStore[tuple[str, str] | None] = ObjectStore(quota_message, wake)
+        stores: dict[Kind, ObjectStore[Any]] = {
+            **self._children,
+            POD: self._pods,
+            REPLICA_SET: self._quota,
+        }
+        scopes: Sequence[str | None] = namespaces or (None,)
+        self._reflectors = [
+            Reflector(
+                api,
+                kind.kind,
+                kind.path(namespace),
+                _Namespaced(store, namespace),
+                selectors={"labelSelector": OWNER_LABEL},
+            )
+            for kind, store in stores.items()
+            for namespace in scopes
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start listing and watching."""
+        self._tasks = [asyncio.create_task(reflector.run()) for reflector in self._reflectors]
+
+    async def wait_synced(self) -> None:
+        """Wait until every collection has been listed once; before that, nothing is known."""
+        await asyncio.gather(*(reflector.synced.wait() for reflector in self._reflectors))
+
+    async def stop(self) -> None:
+        """Cancel the reflectors and wait for their end."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def children(self, owner: Owner) -> dict[ObjectKey, ObservedObject]:
+        """Labelled children of an LLMDeployment."""
+        return {child.key: child for store in self._children.values() for child in store.of(owner)}
+
+    def pods(self, owner: Owner) -> tuple[ObservedPod, ...]:
+        """Engine and router pods, sorted by name."""
+        return tuple(self._pods.of(owner))
+
+    def quota_messages(self, owner: Owner) -> dict[str, str]:
+        """Revision → why quota refused it a pod."""
+        return dict(entry for entry in self._quota.of(owner) if entry is not None)
+
+    def written(self, body: JSON) -> None:
+        """Take the answer of our own write at once."""
+        kind = kind_of(observed_object(body).key)
+        if kind in self._children:
+            self._children[kind].put(body)
+
+    def deleted(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+        """Take our own confirmed deletion at once."""
+        if kind in self._children:
+            self._children[kind].removed_by_us(namespace, name, uid)
+
+
+class _Namespaced:
+    """A sink for one namespace's share of a store: a list replaces that share only."""
+
+    def __init__(self, store: ObjectStore[Any], namespace: str | None) -> None:
+        self._store = store
+        self._namespace = namespace
+
+    def replace_all(self, objects: Any, list_version: str | None, /) -> None:
+        self._store.replace_all(objects, list_version, self._namespace)
+
+    def put(self, body: JSON, /) -> None:
+        self._store.put(body)
+
+    def remove(self, body: JSON, /) -> None:
+        self._store.remove(body)

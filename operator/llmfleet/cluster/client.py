@@ -1,0 +1,268 @@
+"""The API server, as JSON: reads, conditional writes and watch streams.
+
+Every write is conditional on what it was decided from: creates by POST, changes by server-side
+apply with the resourceVersion read, deletes with uid and resourceVersion preconditions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio import client as kube
+from kubernetes.aio import config as kube_config
+
+from llmfleet.cluster import metrics
+from llmfleet.cluster.errors import (
+    Conflict,
+    Invalid,
+    NotLeading,
+    Unavailable,
+    error_from_answer,
+)
+from llmfleet.cluster.kinds import FIELD_MANAGER, Kind
+from llmfleet.planning.snapshot import JSON
+
+REQUEST_TIMEOUT_SECONDS: Final = 30.0
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+WATCH_SILENCE_SECONDS: Final = 150.0
+"""Bookmarks come about once a minute; a stream silent for longer is taken for dead."""
+
+_SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_JSON: Final = "application/json"
+_JSON_PATCH: Final = "application/json-patch+json"
+_MERGE_PATCH: Final = "application/merge-patch+json"
+_APPLY: Final = "application/apply-patch+yaml"
+
+
+async def load_configuration() -> Any:
+    """Client configuration: the service account inside a pod, else ``KUBECONFIG``.
+
+    Raises:
+        RuntimeError: neither is there.
+    """
+    configuration = kube.Configuration()
+    if os.environ.get("KUBERNETES_SERVICE_HOST") and _SERVICE_ACCOUNT_TOKEN.exists():
+        kube_config.load_incluster_config(client_configuration=configuration)
+    else:
+        path = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+        try:
+            await kube_config.load_kube_config(config_file=path, client_configuration=configuration)
+        except (OSError, kube_config.ConfigException) as error:
+            raise RuntimeError(
+                f"no access to a cluster: not inside a pod, and {path} is unusable ({error}); "
+                "set KUBECONFIG to a kubeconfig file"
+            ) from error
+    configuration.connection_pool_maxsize = 200
+    return configuration
+
+
+class ApiServer:
+    """One connection pool to the API server.
+
+    Args:
+        configuration: from ``load_configuration``.
+        may_write: asked before every write; False raises ``NotLeading`` instead of sending it.
+    """
+
+    def __init__(self, configuration: Any, may_write: Callable[[], bool] = lambda: True) -> None:
+        self._client = kube.ApiClient(configuration)
+        self._client.user_agent = "llmfleet-operator"
+        self.may_write = may_write
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def get(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> JSON:
+        """GET an object or a list; raises ``NotFound`` and the other ``ApiError`` types."""
+        return await self._call("GET", path, query=query, timeout_seconds=timeout_seconds)
+
+    async def create(self, kind: Kind, body: JSON, timeout_seconds: float | None = None) -> JSON:
+        """POST a new object; raises ``AlreadyExists`` if the name is taken."""
+        path = kind.path(body["metadata"]["namespace"])
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._write(
+            "POST", kind, path, body, query=query, timeout_seconds=timeout_seconds
+        )
+
+    async def apply(
+        self, kind: Kind, body: JSON, *, resource_version: str, subresource: str = ""
+    ) -> JSON:
+        """Server-side apply of the whole intent to the object last read at ``resource_version``.
+
+        Raises:
+            Conflict: the object is no longer at that version.
+        """
+        meta = {**body["metadata"], "resourceVersion": resource_version}
+        return await self._write(
+            "PATCH",
+            kind,
+            kind.path(meta["namespace"], meta["name"], subresource),
+            {**body, "metadata": meta},
+            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            content_type=_APPLY,
+        )
+
+    async def json_patch(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        operations: Sequence[JSON],
+        subresource: str = "",
+    ) -> JSON:
+        """JSON patch; the caller puts a ``test`` of the resourceVersion first.
+
+        Raises:
+            Conflict: the test failed, which the API server reports as 422 without further words.
+        """
+        path = kind.path(namespace, name, subresource)
+        query = {"fieldManager": FIELD_MANAGER}
+        try:
+            return await self._write(
+                "PATCH", kind, path, list(operations), query=query, content_type=_JSON_PATCH
+            )
+        except Invalid as error:
+            raise Conflict(str(error), status=error.status, reason=error.reason) from error
+
+    async def merge_patch(self, kind: Kind, namespace: str, name: str, body: JSON) -> JSON:
+        """JSON merge patch, for Events only: they are nobody's decision."""
+        path = kind.path(namespace, name)
+        return await self._write("PATCH", kind, path, body, content_type=_MERGE_PATCH)
+
+    async def replace(self, kind: Kind, body: JSON, timeout_seconds: float | None = None) -> JSON:
+        """PUT the object; ``metadata.resourceVersion`` in the body makes it conditional."""
+        meta = body["metadata"]
+        path = kind.path(meta["namespace"], meta["name"])
+        return await self._write("PUT", kind, path, body, timeout_seconds=timeout_seconds)
+
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, *, uid: str, resource_version: str
+    ) -> JSON:
+        """DELETE exactly the object that was observed; dependents go in the background."""
+        body: JSON = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid, "resourceVersion": resource_version},
+        }
+        return await self._write("DELETE", kind, kind.path(namespace, name), body)
+
+    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[JSON]:
+        """Stream watch events until the server ends the stream.
+
+        Raises:
+            Expired: list again.
+            Unavailable: the stream broke or was silent for ``WATCH_SILENCE_SECONDS``.
+        """
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=CONNECT_TIMEOUT_SECONDS, sock_read=WATCH_SILENCE_SECONDS
+        )
+        what = f"watch {path}"
+        try:
+            answer = await self._send("GET", path, {**query, "watch": "true"}, None, _JSON, timeout)
+            async with answer:
+                if answer.status >= 400:
+                    raise error_from_answer(answer.status, await answer.read(), what)
+                rest = b""
+                async for chunk in answer.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        if line.strip():
+                            yield _watch_event(line, what)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{what}: {error!r}", status=0) from error
+
+    async def _write(
+        self,
+        verb: str,
+        kind: Kind,
+        path: str,
+        body: Any,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = _JSON,
+        timeout_seconds: float | None = None,
+    ) -> JSON:
+        if not self.may_write():
+            raise NotLeading(f"{verb} {path}: not sent, the lease is no longer held", status=0)
+        metrics.API_WRITES.labels(kind.kind, verb).inc()
+        return await self._call(
+            verb,
+            path,
+            query=query,
+            body=body,
+            content_type=content_type,
+            timeout_seconds=timeout_seconds,
+        )
+
+    async def _call(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = _JSON,
+        timeout_seconds: float | None = None,
+    ) -> JSON:
+        timeout = aiohttp.ClientTimeout(
+            total=timeout_seconds or REQUEST_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS
+        )
+        what = f"{verb} {path}"
+        try:
+            answer = await self._send(verb, path, query, body, content_type, timeout)
+            async with answer:
+                data = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            metrics.API_ERRORS.labels("Unavailable").inc()
+            raise Unavailable(f"{what}: {error!r}", status=0) from error
+        if answer.status >= 400:
+            failure = error_from_answer(
+                answer.status, data, what, answer.headers.get("Retry-After")
+            )
+            metrics.API_ERRORS.labels(type(failure).__name__).inc()
+            raise failure
+        parsed: JSON = json.loads(data)
+        return parsed
+
+    async def _send(
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Any,
+        content_type: str,
+        limits: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        verb, url, headers, payload, _ = await self._client.param_serialize(
+            verb,
+            path,
+            query_params=list((query or {}).items()),
+            header_params={"Content-Type": content_type, "Accept": _JSON},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        answer = await self._client.rest_client.request(
+            verb, url, headers=headers, body=payload, _request_timeout=limits
+        )
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+
+def _watch_event(line: bytes, what: str) -> JSON:
+    event: JSON = json.loads(line)
+    if event.get("type") == "ERROR":
+        status = event.get("object") or {}
+        raise error_from_answer(int(status.get("code") or 500), json.dumps(status).encode(), what)
+    return event

@@ -1,0 +1,106 @@
+"""The operator's environment (docs/contract.md, Operator), read once at start."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from llmfleet.planning.snapshot import OperatorSettings
+
+VARIABLES: Final = {
+    "LLMFLEET_RUNTIME_IMAGE_GPU": "image of engine pods with accelerators (required)",
+    "LLMFLEET_RUNTIME_IMAGE_CPU": "image of engine pods with accelerator type cpu (required)",
+    "LLMFLEET_ROUTER_IMAGE": "image of router pods (required)",
+    "LLMFLEET_ALLOW_FILE_SOURCES": "allow file:// sources: true|false (default false)",
+    "LLMFLEET_POD_NAME": "name of this pod, for Events (default: the host name)",
+    "LLMFLEET_POD_UID": "uid of this pod, its identity in the Lease (default: host name and pid)",
+    "LLMFLEET_POD_NAMESPACE": "namespace of this pod and of the Lease (default: default)",
+    "LLMFLEET_WATCH_NAMESPACES": "namespaces to serve, separated by commas (default: all)",
+    "LLMFLEET_LEADER_ELECTION": "whether to wait for the Lease (true|false, default true)",
+    "LLMFLEET_LOG_LEVEL": "debug|info|warning|error (default info)",
+    "LLMFLEET_LOG_FORMAT": "json|console (default json)",
+    "LLMFLEET_METRICS_ADDRESS": "HOST:PORT of /metrics, /healthz, /readyz (default 0.0.0.0:8080)",
+}
+
+_REQUIRED: Final = (
+    "LLMFLEET_RUNTIME_IMAGE_GPU",
+    "LLMFLEET_RUNTIME_IMAGE_CPU",
+    "LLMFLEET_ROUTER_IMAGE",
+)
+_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What the process was started with."""
+
+    settings: OperatorSettings
+    pod_name: str
+    identity: str
+    namespace: str
+    watch_namespaces: tuple[str, ...]
+    leader_election: bool
+    log_level: str
+    log_format: str
+    metrics_host: str
+    metrics_port: int
+
+
+def read_environment(variables: Mapping[str, str]) -> Environment:
+    """Parse the variables of ``VARIABLES``.
+
+    Raises:
+        ValueError: a sentence naming every variable that is missing or wrong, and the fix.
+    """
+    problems = [
+        f"{name} is not set: {VARIABLES[name]}" for name in _REQUIRED if not variables.get(name)
+    ]
+    host, _, port = (variables.get("LLMFLEET_METRICS_ADDRESS") or "0.0.0.0:8080").rpartition(":")
+    if not port.isdigit():
+        problems.append("LLMFLEET_METRICS_ADDRESS must be HOST:PORT")
+    allow_file = _boolean(variables, "LLMFLEET_ALLOW_FILE_SOURCES", False, problems)
+    election = _boolean(variables, "LLMFLEET_LEADER_ELECTION", True, problems)
+    level = _choice(variables, "LLMFLEET_LOG_LEVEL", _LEVELS, "info", problems)
+    log_format = _choice(variables, "LLMFLEET_LOG_FORMAT", ("json", "console"), "json", problems)
+    if problems:
+        raise ValueError("; ".join(problems))
+    host_name = socket.gethostname()
+    namespaces = (variables.get("LLMFLEET_WATCH_NAMESPACES") or "").split(",")
+    return Environment(
+        settings=OperatorSettings(
+            runtime_image_gpu=variables["LLMFLEET_RUNTIME_IMAGE_GPU"],
+            runtime_image_cpu=variables["LLMFLEET_RUNTIME_IMAGE_CPU"],
+            router_image=variables["LLMFLEET_ROUTER_IMAGE"],
+            allow_file_sources=allow_file,
+        ),
+        pod_name=variables.get("LLMFLEET_POD_NAME") or host_name,
+        identity=variables.get("LLMFLEET_POD_UID") or f"{host_name}-{os.getpid()}",
+        namespace=variables.get("LLMFLEET_POD_NAMESPACE") or "default",
+        watch_namespaces=tuple(sorted({name.strip() for name in namespaces} - {""})),
+        leader_election=election,
+        log_level=level,
+        log_format=log_format,
+        metrics_host=host,
+        metrics_port=int(port),
+    )
+
+
+def _boolean(variables: Mapping[str, str], name: str, default: bool, problems: list[str]) -> bool:
+    words = {True: "true", False: "false"}
+    return _choice(variables, name, ("true", "false"), words[default], problems) == "true"
+
+
+def _choice(
+    variables: Mapping[str, str],
+    name: str,
+    allowed: tuple[str, ...],
+    default: str,
+    problems: list[str],
+) -> str:
+    value = (variables.get(name) or default).lower()
+    if value not in allowed:
+        problems.append(f"{name} is {value!r}, it must be one of {', '.join(allowed)}")
+    return value

@@ -1,0 +1,52 @@
+"""The operator's own Prometheus metrics (names: docs/contract.md, Operator)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECONCILES: Final = Counter(
+    "llmfleet_reconcile_total",
+    "Reconciles by result: unchanged, changed, conflict, gone, error, crash.",
+    ["result"],
+)
+RECONCILE_SECONDS: Final = Histogram(
+    "llmfleet_reconcile_seconds", "Duration of one reconcile, observing and applying included."
+)
+API_WRITES: Final = Counter(
+    "llmfleet_api_writes_total",
+    "Write requests sent to the API server, refused ones included.",
+    ["kind", "verb"],
+)
+API_ERRORS: Final = Counter(
+    "llmfleet_api_errors_total", "API calls that failed, by error type.", ["error"]
+)
+OBJECTS: Final = Gauge("llmfleet_objects", "LLMDeployments by phase.", ["phase"])
+LEADER: Final = Gauge("llmfleet_leader", "1 while this replica holds the lease.")
+CRD_OUTDATED: Final = Gauge(
+    "llmfleet_crd_outdated",
+    "1 while the installed CRD lacks fields this operator writes. Fix: kubectl apply the CRD of "
+    "this operator's version (crds/, or helm upgrade).",
+)
+NEWER_STATUS_SCHEMA: Final = Gauge(
+    "llmfleet_newer_status_schema",
+    "LLMDeployments whose status was written by a newer operator; they are left as they are. "
+    "Fix: upgrade this operator.",
+)
+WATCH_RESTARTS: Final = Counter(
+    "llmfleet_watch_restarts_total", "Watches started again, by kind and cause.", ["kind", "cause"]
+)
+CHILD_EDITS: Final = Counter(
+    "llmfleet_child_edits_total",
+    "Children edited by others and put back, by kind.",
+    ["kind"],
+)
+ROUTER_POLLS: Final = Counter(
+    "llmfleet_router_polls_total", "Questions to routers by result: answered, failed.", ["result"]
+)
+EVENTS: Final = Counter(
+    "llmfleet_events_total",
+    "Events by result: posted, deduplicated, failed.",
+    ["result"],
+)

@@ -1,0 +1,117 @@
+"""``observe``: everything known about one LLMDeployment, as a ``Snapshot``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Protocol
+
+from llmfleet.api import LLMDeployment
+from llmfleet.cluster.caches import Caches, observed_object
+from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.errors import NotFound
+from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, kind_of
+from llmfleet.cluster.routers import RouterPoller
+from llmfleet.cluster.store import Owner
+from llmfleet.planning.snapshot import (
+    JSON,
+    ObjectKey,
+    ObservedObject,
+    OperatorSettings,
+    Snapshot,
+)
+
+
+class SettingsSource(Protocol):
+    """Whoever knows the operator's settings now (the CRD may be upgraded while it runs)."""
+
+    def current(self) -> OperatorSettings:
+        """Settings as of this moment."""
+
+
+class Observer:
+    """Gathers snapshots from the caches, the routers' last answers and one GET."""
+
+    def __init__(
+        self, api: ApiServer, caches: Caches, routers: RouterPoller, settings: SettingsSource
+    ) -> None:
+        self._api = api
+        self._caches = caches
+        self._routers = routers
+        self._settings = settings
+        self._strangers: dict[Owner, dict[ObjectKey, ObservedObject]] = defaultdict(dict)
+
+    async def observe(self, owner: Owner) -> Snapshot:
+        """Gather all facts about one LLMDeployment.
+
+        Raises:
+            NotFound: the LLMDeployment is gone.
+            pydantic.ValidationError: its spec cannot be read (a CRD without our rules).
+        """
+        raw = await self._api.get(LLM_DEPLOYMENT.path(*owner))
+        deployment = LLMDeployment.model_validate(raw)
+        await self._look_again_at_strangers(owner)
+        pods = self._caches.pods(owner)
+        generation = (raw.get("status") or {}).get("trafficGeneration")
+        self._routers.track(owner, pods, generation)
+        return Snapshot(
+            settings=self._settings.current(),
+            deployment=deployment,
+            raw=raw,
+            objects={**self._strangers.get(owner, {}), **self._caches.children(owner)},
+            pods=pods,
+            routers=self._routers.reports(owner),
+            quota_messages=self._caches.quota_messages(owner),
+        )
+
+    def forget(self, owner: Owner) -> None:
+        """Drop what is remembered about an LLMDeployment that is gone."""
+        self._strangers.pop(owner, None)
+        self._routers.forget(owner)
+
+    def has_strangers(self, owner: Owner) -> bool:
+        """Whether a name we need is taken; nobody tells us when it becomes free, so look again."""
+        return bool(self._strangers.get(owner))
+
+    async def find_by_name(self, owner: Owner, keys: list[ObjectKey]) -> bool:
+        """Look for objects that carry names we are about to create, whoever made them.
+
+        What is found is part of every later snapshot until it is gone. Returns whether anything
+        was found; then the plan at hand was made without knowing it.
+        """
+        found = await asyncio.gather(*(self._get(owner, key) for key in keys))
+        for body in found:
+            if body is not None:
+                self._remember(owner, body)
+        return any(body is not None for body in found)
+
+    async def refresh(self, owner: Owner, key: ObjectKey, uid: str) -> None:
+        """Read a child anew after a write of it was refused as outdated."""
+        body = await self._get(owner, key)
+        if body is None or body["metadata"]["uid"] != uid:
+            self._caches.deleted(kind_of(key), owner[0], key.name, uid)
+            self._strangers.get(owner, {}).pop(key, None)
+        if body is not None:
+            self._remember(owner, body)
+
+    async def _get(self, owner: Owner, key: ObjectKey) -> JSON | None:
+        try:
+            return await self._api.get(kind_of(key).path(owner[0], key.name))
+        except NotFound:
+            return None
+
+    def _remember(self, owner: Owner, body: JSON) -> None:
+        labels = body["metadata"].get("labels") or {}
+        child = observed_object(body)
+        if labels.get(OWNER_LABEL) == owner[1]:
+            self._caches.written(body)
+            self._strangers.get(owner, {}).pop(child.key, None)
+        else:
+            self._strangers[owner][child.key] = child
+
+    async def _look_again_at_strangers(self, owner: Owner) -> None:
+        keys = list(self._strangers.get(owner, {}))
+        if not keys:
+            return
+        self._strangers.pop(owner)
+        await self.find_by_name(owner, keys)

@@ -1,0 +1,63 @@
+"""The operator's own port: /metrics, /healthz and /readyz, served before leader election."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+Check = Callable[[], str | None]
+"""A sentence while something is wrong, else None."""
+
+
+class ProbeServer:
+    """Serves metrics and probes from the same event loop that reconciles.
+
+    A loop that hangs therefore fails its liveness probe by not answering at all.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self.alive: list[Check] = []
+        self.ready: list[Check] = []
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Bind the port.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+
+    async def stop(self) -> None:
+        """Close the port."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        del request
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        del request
+        return _answer(self.alive)
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        del request
+        return _answer(self.ready)
+
+
+def _answer(checks: list[Check]) -> web.Response:
+    problems = [problem for problem in (check() for check in checks) if problem]
+    if problems:
+        return web.Response(status=503, text="\n".join(problems) + "\n")
+    return web.Response(text="ok\n")

@@ -1,0 +1,209 @@
+"""Asks routers what they serve, in the background; ``observe`` takes the last answers.
+
+One task per router pod: a hanging GET while the commanded trafficGeneration is unconfirmed, a slow
+poll otherwise. A pod that has not answered for ``SILENT_AFTER_SECONDS`` is reported as silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import httpx
+import structlog
+
+from llmfleet.cluster import metrics
+from llmfleet.cluster.store import Owner
+from llmfleet.planning.snapshot import JSON, ObservedPod, RouterReach, RouterReport
+
+AGENT_PORT: Final = 9090
+SLOW_POLL_SECONDS: Final = 10.0
+HANGING_GET_SECONDS: Final = 20.0
+RETRY_SECONDS: Final = 1.0
+SILENT_AFTER_SECONDS: Final = 30.0
+
+log: Any = structlog.get_logger(__name__)
+
+
+class RouterPoller:
+    """Keeps the last report of every tracked router pod.
+
+    Args:
+        wake: called with the owner when one of its routers' reports changed.
+        port: of the agents; only tests choose another.
+        silent_after_seconds: see ``SILENT_AFTER_SECONDS``.
+    """
+
+    def __init__(
+        self,
+        wake: Callable[[Owner], None],
+        *,
+        port: int = AGENT_PORT,
+        silent_after_seconds: float = SILENT_AFTER_SECONDS,
+    ) -> None:
+        self._wake = wake
+        self._port = port
+        self._silent_after = silent_after_seconds
+        self._pollers: dict[Owner, dict[str, _Poller]] = defaultdict(dict)
+        self._http = httpx.AsyncClient(
+            trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        )
+
+    def track(self, owner: Owner, pods: Iterable[ObservedPod], generation: int | None) -> None:
+        """Poll exactly these pods' routers from now on, waiting for ``generation``.
+
+        Pods without an address and engine pods are left out.
+        """
+        wanted = {
+            pod.name: pod for pod in pods if pod.component == "router" and pod.pod_ip is not None
+        }
+        pollers = self._pollers[owner]
+        for name in [name for name in pollers if name not in wanted]:
+            pollers.pop(name).stop()
+        for name, pod in wanted.items():
+            held = pollers.get(name)
+            if held is not None and held.uid != pod.uid:
+                held.stop()
+                held = None
+            if held is None:
+                url = f"http://{_host(str(pod.pod_ip))}:{self._port}/llmfleet/state"
+                held = pollers[name] = _Poller(self._http, pod, url, self._silent_after)
+                held.start(lambda: self._wake(owner))
+            held.expect(generation)
+        if not pollers:
+            del self._pollers[owner]
+
+    def reports(self, owner: Owner) -> dict[str, RouterReport]:
+        """Last reports by pod name; a pod without an entry was never reached yet."""
+        pollers = self._pollers.get(owner, {})
+        return {name: one.report for name, one in pollers.items() if one.report is not None}
+
+    def forget(self, owner: Owner) -> None:
+        """Stop polling the routers of an LLMDeployment that is gone."""
+        for poller in self._pollers.pop(owner, {}).values():
+            poller.stop()
+
+    async def close(self) -> None:
+        """Stop everything."""
+        for owner in list(self._pollers):
+            self.forget(owner)
+        await self._http.aclose()
+
+
+class _Poller:
+    def __init__(
+        self, http: httpx.AsyncClient, pod: ObservedPod, url: str, silent_after: float
+    ) -> None:
+        self._http = http
+        self._pod = pod.name
+        self.uid = pod.uid
+        self._url = url
+        self._silent_after = silent_after
+        self._expected: int | None = None
+        self._expectation = asyncio.Event()
+        self._heard = time.monotonic()
+        self._heard_at = datetime.now(UTC)
+        self._task: asyncio.Task[None] | None = None
+        self.report: RouterReport | None = None
+
+    def start(self, changed: Callable[[], None]) -> None:
+        self._task = asyncio.create_task(self._run(changed))
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def expect(self, generation: int | None) -> None:
+        if generation != self._expected:
+            self._expected = generation
+            self._expectation.set()
+
+    async def _run(self, changed: Callable[[], None]) -> None:
+        while True:
+            self._expectation.clear()
+            before = self.report
+            answered = await self._ask_until_expectation_changes()
+            if answered is None:
+                continue
+            metrics.ROUTER_POLLS.labels("answered" if answered else "failed").inc()
+            if self.report != before:
+                changed()
+            await self._pause(answered)
+
+    async def _ask_until_expectation_changes(self) -> bool | None:
+        """Ask once; None when meanwhile another generation is to be waited for."""
+        asking = asyncio.create_task(self._ask())
+        changing = asyncio.create_task(self._expectation.wait())
+        try:
+            await asyncio.wait({asking, changing}, return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else None
+        finally:
+            asking.cancel()
+            changing.cancel()
+
+    async def _pause(self, answered: bool) -> None:
+        confirmed = self.report is not None and self.report.traffic_generation == self._expected
+        seconds = SLOW_POLL_SECONDS if answered and confirmed else RETRY_SECONDS
+        try:
+            async with asyncio.timeout(seconds):
+                await self._expectation.wait()
+        except TimeoutError:
+            return
+
+    async def _ask(self) -> bool:
+        waiting = self._expected is not None and (
+            self.report is None or self.report.traffic_generation != self._expected
+        )
+        query = {"generation": self._expected, "timeout": HANGING_GET_SECONDS} if waiting else {}
+        # A hanging answer may take its time, a silent pod must be noticed within silent_after.
+        limit = min(self._silent_after, HANGING_GET_SECONDS + 5) if waiting else 5.0
+        try:
+            answer = await self._http.get(
+                self._url, params=query, timeout=httpx.Timeout(limit, connect=5.0)
+            )
+            answer.raise_for_status()
+            report = read_report(self._pod, answer.json())
+        except (httpx.HTTPError, ValueError, TypeError, KeyError) as error:
+            self._not_answered(error)
+            return False
+        self._heard, self._heard_at = time.monotonic(), datetime.now(UTC)
+        self.report = report
+        return True
+
+    def _not_answered(self, error: Exception) -> None:
+        if time.monotonic() - self._heard < self._silent_after:
+            return
+        if self.report is not None and self.report.reach is RouterReach.SILENT:
+            return
+        log.warning("router is silent", pod=self._pod, since=self._heard_at, error=repr(error))
+        last = self.report or RouterReport(
+            pod=self._pod, reach=RouterReach.SILENT, silent_since=None, traffic_generation=None
+        )
+        self.report = replace(last, reach=RouterReach.SILENT, silent_since=self._heard_at)
+
+
+def read_report(pod: str, answer: JSON) -> RouterReport:
+    """A router's answer as a report (docs/contract.md, Router).
+
+    Raises:
+        KeyError, TypeError, ValueError: the answer is not of that shape.
+    """
+    generation = answer["trafficGeneration"]
+    return RouterReport(
+        pod=pod,
+        reach=RouterReach.ANSWERED,
+        silent_since=None,
+        traffic_generation=None if generation is None else int(generation),
+        effective={
+            str(one["revision"]): int(one["effective"]) for one in answer.get("revisions") or []
+        },
+    )
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

@@ -1,0 +1,129 @@
+"""The last known state of one kind: what an informer cache holds.
+
+Read your own writes: the answer of a write is put in here at once, and older news about the same
+object is ignored, so the next reconcile never decides from a state before its own write.
+resourceVersions of one kind are compared as numbers, which the API has promised since 1.35 and
+every etcd-backed server has always kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from llmfleet.cluster.kinds import OWNER_LABEL
+from llmfleet.planning.snapshot import JSON
+
+Owner = tuple[str, str]
+"""Namespace and name of an LLMDeployment."""
+
+T = TypeVar("T")
+
+
+def version_number(resource_version: str | None) -> int:
+    """A resourceVersion as a number; -1 when there is none or it is not a number."""
+    return int(resource_version) if resource_version and resource_version.isdigit() else -1
+
+
+class ObjectStore(Generic[T]):
+    """Objects of one kind by namespace and name, indexed by the LLMDeployment they belong to.
+
+    Args:
+        convert: what to keep of an object; pods are trimmed to the facts decisions need.
+        wake: called with the owner of every object that changed.
+    """
+
+    def __init__(self, convert: Callable[[JSON], T], wake: Callable[[Owner], None]) -> None:
+        self._convert = convert
+        self._wake = wake
+        self._kept: dict[tuple[str, str], _Entry[T]] = {}
+        self._by_owner: dict[Owner, set[tuple[str, str]]] = defaultdict(set)
+        self._deleted_uids: dict[str, int] = {}
+        self._listed_at: dict[str | None, int] = {}
+
+    def of(self, owner: Owner) -> list[T]:
+        """All objects of an LLMDeployment, by name."""
+        names = sorted(self._by_owner.get(owner, ()))
+        return [self._kept[name].value for name in names]
+
+    def version(self, namespace: str, name: str) -> int:
+        """The resourceVersion held, -1 when the object is not here."""
+        entry = self._kept.get((namespace, name))
+        return -1 if entry is None else entry.version
+
+    def replace_all(
+        self, objects: Iterable[JSON], list_version: str | None, namespace: str | None = None
+    ) -> None:
+        """Take a complete list in place of everything held; owners of any change are woken.
+
+        With ``namespace`` the list is complete for that namespace only.
+
+        What is newer than the list (our own writes meanwhile) stays; so do our own deletions.
+        A list older than the one before means that etcd was restored: nothing held counts then.
+        """
+        listed = {_name(body): body for body in objects}
+        at = version_number(list_version)
+        ours = [name for name in self._kept if namespace is None or name[0] == namespace]
+        if at < self._listed_at.get(namespace, -1):
+            for name in ours:
+                self._kept[name].version = -1
+            self._deleted_uids.clear()
+        self._listed_at[namespace] = at
+        for name in ours:
+            if name not in listed and self._kept[name].version <= at:
+                self._remove(name)
+        for body in listed.values():
+            self.put(body)
+        self._deleted_uids = {uid: v for uid, v in self._deleted_uids.items() if v > at}
+
+    def put(self, body: JSON) -> None:
+        """Take one object unless something newer is held."""
+        name, meta = _name(body), body["metadata"]
+        version = version_number(meta.get("resourceVersion"))
+        held = self._kept.get(name)
+        if meta["uid"] in self._deleted_uids or (held is not None and held.version >= version >= 0):
+            return
+        owner = (name[0], (meta.get("labels") or {}).get(OWNER_LABEL, ""))
+        if held is not None and held.owner != owner:
+            self._remove(name)
+        self._kept[name] = _Entry(self._convert(body), version, meta["uid"], owner)
+        self._by_owner[owner].add(name)
+        self._wake(owner)
+
+    def remove(self, body: JSON) -> None:
+        """Forget an object that a watch reported as deleted, unless a newer one has its name."""
+        name, uid = _name(body), body["metadata"]["uid"]
+        self._deleted_uids.pop(uid, None)
+        held = self._kept.get(name)
+        if held is not None and held.uid == uid:
+            self._remove(name)
+
+    def removed_by_us(self, namespace: str, name: str, uid: str) -> None:
+        """Forget an object whose deletion the API server confirmed, before the watch says so."""
+        held = self._kept.get((namespace, name))
+        if held is not None and held.uid == uid:
+            self._deleted_uids[uid] = held.version
+            self._remove((namespace, name))
+
+    def _remove(self, name: tuple[str, str]) -> None:
+        entry = self._kept.pop(name)
+        names = self._by_owner[entry.owner]
+        names.discard(name)
+        if not names:
+            del self._by_owner[entry.owner]
+        self._wake(entry.owner)
+
+
+class _Entry(Generic[T]):
+    __slots__ = ("owner", "uid", "value", "version")
+
+    def __init__(self, value: T, version: int, uid: str, owner: Owner) -> None:
+        self.value = value
+        self.version = version
+        self.uid = uid
+        self.owner = owner
+
+
+def _name(body: JSON) -> tuple[str, str]:
+    return body["metadata"]["namespace"], body["metadata"]["name"]

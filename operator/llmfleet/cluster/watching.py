@@ -1,0 +1,123 @@
+"""Own list/watch of one collection: chunked list, then a watch with bookmarks.
+
+A list replaces the whole store, so deletions during an outage are seen. A broken stream goes on
+from the last resourceVersion; only ``Expired`` lists again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+
+import structlog
+
+from llmfleet.cluster import metrics
+from llmfleet.cluster.backoff import Backoff
+from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.errors import ApiError, Expired
+from llmfleet.planning.snapshot import JSON
+
+LIST_CHUNK: Final = 500
+LIST_AGAIN_AFTER_FAILURES: Final = 4
+"""A watch that cannot be resumed (etcd restored, history gone) is not resumed for ever."""
+SERVER_TIMEOUT_SECONDS: Final = (300, 600)
+
+log: Any = structlog.get_logger(__name__)
+
+
+class Sink(Protocol):
+    """Where a reflector puts what it sees."""
+
+    def replace_all(self, objects: Iterable[JSON], list_version: str | None, /) -> None:
+        """Take a complete list."""
+
+    def put(self, body: JSON, /) -> None:
+        """Take an added or modified object."""
+
+    def remove(self, body: JSON, /) -> None:
+        """Forget a deleted object."""
+
+
+class Reflector:
+    """Keeps a sink equal to a collection of the API server until cancelled."""
+
+    def __init__(
+        self,
+        api: ApiServer,
+        name: str,
+        path: str,
+        sink: Sink,
+        *,
+        selectors: dict[str, str],
+        on_synced: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._api = api
+        self._name = name
+        self._path = path
+        self._sink = sink
+        self._selectors = selectors
+        self._on_synced = on_synced
+        self._version: str | None = None
+        self.synced = asyncio.Event()
+
+    async def run(self) -> None:
+        """List and watch for ever; every failure is logged, counted and tried again."""
+        backoff = Backoff(first_seconds=0.5, longest_seconds=30)
+        while True:
+            try:
+                if self._version is None:
+                    self._version = await self._list()
+                    backoff.reset()
+                started = time.monotonic()
+                await self._watch(self._version, backoff)
+                if time.monotonic() - started < 1:
+                    await asyncio.sleep(1)  # a server that ends streams at once is not hammered
+            except Expired:
+                metrics.WATCH_RESTARTS.labels(self._name, "expired").inc()
+                self._version = None
+            except ApiError as error:
+                metrics.WATCH_RESTARTS.labels(self._name, type(error).__name__).inc()
+                if backoff.failures >= LIST_AGAIN_AFTER_FAILURES:
+                    self._version = None
+                delay = error.retry_after_seconds or backoff.next_seconds(random.random())  # noqa: S311 - jitter
+                log.warning("watch interrupted", kind=self._name, error=str(error), again_in=delay)
+                await asyncio.sleep(delay)
+
+    async def _list(self) -> str:
+        query = {**self._selectors, "limit": str(LIST_CHUNK)}
+        objects: list[JSON] = []
+        while True:
+            page = await self._api.get(self._path, query)
+            common = {"apiVersion": page["apiVersion"], "kind": page["kind"].removesuffix("List")}
+            objects.extend({**common, **item} for item in page.get("items") or [])
+            version: str = page["metadata"]["resourceVersion"]
+            token = page["metadata"].get("continue")
+            if not token:
+                break
+            query["continue"] = token
+        self._sink.replace_all(objects, version)
+        self.synced.set()
+        self._on_synced()
+        return version
+
+    async def _watch(self, version: str, backoff: Backoff) -> None:
+        """Follow the stream to its end, keeping the resourceVersion reached."""
+        seconds = random.randint(*SERVER_TIMEOUT_SECONDS)  # noqa: S311 - spread, not secrecy
+        query = {
+            **self._selectors,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(seconds),
+        }
+        async for event in self._api.watch(self._path, query):
+            body = event["object"]
+            match event["type"]:
+                case "ADDED" | "MODIFIED":
+                    self._sink.put(body)
+                case "DELETED":
+                    self._sink.remove(body)
+            self._version = body["metadata"]["resourceVersion"]
+            backoff.reset()

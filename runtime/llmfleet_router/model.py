@@ -1,0 +1,128 @@
+"""What shall be served, and the arithmetic of weights. Pure values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+REVISION = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+TOTAL_WEIGHT = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Endpoint:
+    """One ready engine pod."""
+
+    address: str
+    port: int
+
+
+Endpoints = tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """The operator's traffic command: ``status.traffic`` and ``status.trafficGeneration``."""
+
+    generation: int
+    weights: tuple[tuple[str, int], ...]
+    """(revision, percent), each > 0; the sum is 100, or the tuple is empty: nothing is served."""
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """The revisions named, in the command's order."""
+        return tuple(revision for revision, _ in self.weights)
+
+
+class UnreadableTrafficError(ValueError):
+    """``status.traffic`` is there but cannot be obeyed; the last command stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """What the API server last said."""
+
+    command: Command | None = None
+    endpoints: Mapping[str, Endpoints] = field(default_factory=dict)
+    """Ready endpoints per revision, sorted; a revision without any is absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routes:
+    """One version of the route table."""
+
+    generation: int
+    split: tuple[tuple[str, int], ...]
+    """(revision, weight) given to Envoy."""
+    effective: tuple[tuple[str, int], ...]
+    """(revision, percent of requests that can really be answered), all 0 without endpoints."""
+
+
+def parse_command(status: Mapping[str, Any]) -> Command | None:
+    """Reads the traffic command from an LLMDeployment's status; None when there is none yet.
+
+    Raises:
+        UnreadableTrafficError: the fields are there and contradict docs/contract.md.
+    """
+    traffic, generation = status.get("traffic"), status.get("trafficGeneration")
+    if traffic is None or generation is None:
+        return None
+    if not isinstance(generation, int) or not isinstance(traffic, list):
+        raise UnreadableTrafficError("status.traffic or status.trafficGeneration has a wrong type")
+    weights: list[tuple[str, int]] = []
+    for item in traffic:
+        revision, weight = (
+            (item.get("revision"), item.get("weight")) if isinstance(item, dict) else (None, None)
+        )
+        if not isinstance(revision, str) or not REVISION.fullmatch(revision):
+            raise UnreadableTrafficError(f"status.traffic names no revision in {item!r}")
+        if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= 100:
+            raise UnreadableTrafficError(f"status.traffic has the weight {weight!r}")
+        if weight:
+            weights.append((revision, weight))
+    if len({revision for revision, _ in weights}) != len(weights):
+        raise UnreadableTrafficError("status.traffic names a revision twice")
+    if weights and sum(weight for _, weight in weights) != TOTAL_WEIGHT:
+        raise UnreadableTrafficError("the weights of status.traffic do not sum to 100")
+    return Command(generation=generation, weights=tuple(weights))
+
+
+def effective_weights(
+    weights: tuple[tuple[str, int], ...], available: Collection[str]
+) -> tuple[tuple[str, int], ...]:
+    """Shares 100 % among the revisions that have ready endpoints, in proportion to their weights.
+
+    A revision without endpoints gets 0. Whole percents by the largest-remainder method (Hamilton),
+    ties in the order given; all 0 when nothing is available.
+
+    >>> effective_weights((("a", 75), ("b", 25)), {"a"})
+    (('a', 100), ('b', 0))
+    """
+    total = sum(weight for revision, weight in weights if revision in available)
+    if total == 0:
+        return tuple((revision, 0) for revision, _ in weights)
+    shares = [
+        divmod(weight * TOTAL_WEIGHT, total) if revision in available else (0, -1)
+        for revision, weight in weights
+    ]
+    left = TOTAL_WEIGHT - sum(quotient for quotient, _ in shares)
+    by_remainder = sorted(range(len(shares)), key=lambda i: (-shares[i][1], i))[:left]
+    return tuple(
+        (revision, shares[i][0] + (1 if i in by_remainder else 0))
+        for i, (revision, _) in enumerate(weights)
+    )
+
+
+def build_routes(command: Command, available: Collection[str]) -> Routes:
+    """The route table for a command, given which revisions have ready endpoints.
+
+    Without any endpoint the commanded split stays, so that Envoy itself answers 503 and the first
+    endpoint to appear serves at once.
+    """
+    effective = effective_weights(command.weights, available)
+    split = tuple((revision, weight) for revision, weight in effective if weight)
+    return Routes(
+        generation=command.generation, split=split or command.weights, effective=effective
+    )

@@ -1,0 +1,98 @@
+"""The agent's own HTTP port: /ready, /health, /llmfleet/state, /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from llmfleet_router.envoy import Admin, AdminError
+from llmfleet_router.settings import Settings
+from llmfleet_router.state import MAX_WAIT_SECONDS, State
+
+
+class AgentPort:
+    """Serves what the kubelet, the operator and Prometheus ask."""
+
+    def __init__(
+        self, settings: Settings, state: State, admin: Admin, envoy_alive: Callable[[], bool]
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._admin = admin
+        self._envoy_alive = envoy_alive
+        app = web.Application()
+        app.router.add_get("/ready", self._ready)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/llmfleet/state", self._answer_state)
+        app.router.add_get("/metrics", self._metrics)
+        # A hanging GET must not hold up the end of the pod.
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+
+    async def start(self) -> None:
+        """Listens."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._settings.bind_address, self._settings.agent_port)
+        await site.start()
+
+    async def stop(self) -> None:
+        """Closes the port."""
+        await self._runner.cleanup()
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        if self._state.ready:
+            return web.Response(text="ready\n")
+        why = "draining" if self._state.draining else "no traffic command applied yet"
+        return web.Response(status=503, text=f"{why}\n")
+
+    async def _health(self, _: web.Request) -> web.Response:
+        if self._envoy_alive():
+            return web.Response(text="ok\n")
+        return web.Response(status=503, text="Envoy is not running\n")
+
+    async def _answer_state(self, request: web.Request) -> web.Response:
+        wanted = request.query.get("generation")
+        if wanted is not None:
+            try:
+                generation = int(wanted)
+                timeout = float(request.query.get("timeout", "30"))
+            except ValueError:
+                return web.Response(status=400, text="generation and timeout are numbers\n")
+            if not 0 <= timeout <= MAX_WAIT_SECONDS:
+                return web.Response(status=400, text="timeout is 0 … 60 seconds\n")
+            await self._state.wait_for(generation, timeout)
+        try:
+            return web.json_response(await self._state.report())
+        except AdminError as error:
+            return web.Response(status=503, text=f"Envoy's admin interface: {error}\n")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        try:
+            envoy = await self._admin.prometheus()
+        except AdminError:
+            envoy = ""
+        own = generate_latest(self._registry()).decode()
+        return web.Response(
+            text=own + envoy, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    def _registry(self) -> CollectorRegistry:
+        """Fresh each time, so a revision that is gone leaves no series behind."""
+        registry = CollectorRegistry()
+        if self._state.generation is not None:
+            Gauge(
+                "llmfleet_router_traffic_generation",
+                "The trafficGeneration that Envoy has confirmed.",
+                registry=registry,
+            ).set(self._state.generation)
+        help_texts = {
+            "llmfleet_router_weight": "Percent of requests commanded for the revision.",
+            "llmfleet_router_effective_weight": "Percent of requests the revision really gets.",
+            "llmfleet_router_endpoints": "Ready engine pods of the revision known to Envoy.",
+        }
+        gauges = [Gauge(n, h, ["revision"], registry=registry) for n, h in help_texts.items()]
+        for revision, *values in self._state.weights():
+            for gauge, value in zip(gauges, values, strict=True):
+                gauge.labels(revision=revision).set(value)
+        return registry

@@ -1,0 +1,62 @@
+"""What is desired, as the source last said it, with a wake-up for those who act on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+from llmfleet_router.model import Command, Desired, Endpoints
+
+
+class Store:
+    """Holds the newest ``Desired``; whoever waits is woken by a change, never by a repetition.
+
+    A command is held back until endpoints were heard of once: else a starting router would confirm
+    it, and become ready, with nothing behind it.
+    """
+
+    def __init__(self, initial: Desired | None = None) -> None:
+        self._desired = initial or Desired()
+        self._endpoints_known = initial is not None and initial.command is not None
+        self._held_back: Command | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def desired(self) -> Desired:
+        """The newest wish."""
+        return self._desired
+
+    def set_command(self, command: Command) -> None:
+        """Takes a new traffic command; there is no way to take one back."""
+        if not self._endpoints_known:
+            self._held_back = command
+            return
+        self._replace(Desired(command=command, endpoints=self._desired.endpoints))
+
+    def set_endpoints(self, endpoints: Mapping[str, Endpoints]) -> None:
+        """Replaces the ready endpoints of all revisions."""
+        filled = {r: tuple(sorted(set(e))) for r, e in sorted(endpoints.items()) if e}
+        command = self._held_back or self._desired.command
+        self._endpoints_known, self._held_back = True, None
+        self._replace(Desired(command=command, endpoints=filled))
+
+    async def wait(self, timeout_seconds: float | None) -> None:
+        """Returns at a change since the last return, at the latest after the timeout."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout_seconds)
+        except TimeoutError:
+            return
+        self._changed.clear()
+
+    def _replace(self, desired: Desired) -> None:
+        if desired != self._desired:
+            self._desired = desired
+            self._changed.set()
+
+
+class Source(Protocol):
+    """Where commands and endpoints come from."""
+
+    async def run(self, store: Store) -> None:
+        """Feeds the store until cancelled; survives every failure of the other side."""

@@ -1,0 +1,45 @@
+"""What the supervisor tells the plugins inside vLLM's process, in one environment variable."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+ENVIRONMENT_NAME = "LLMFLEET_PLUGIN_SETTINGS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginSettings:
+    """Settings of middleware, endpoint plugin and stat logger."""
+
+    revision: str
+    served_names: tuple[str, ...]
+    """Model names clients may send, adapters included; any other is the label ``unknown``."""
+    token_file: str | None
+    """File with the router's token; None = no check (local use)."""
+    loopback_key: str
+    """Random key of this process's life, known to supervisor and plugins only: it opens /health
+    and /metrics of vLLM's port, and its requests are not counted as traffic."""
+    activity_file: str
+    """Shared counters, see ``activity``."""
+    priority_scheduling: bool
+    """Whether the engine orders by priority; it refuses priorities otherwise."""
+
+    def to_environment(self) -> dict[str, str]:
+        """Environment for vLLM's process."""
+        return {ENVIRONMENT_NAME: json.dumps(asdict(self))}
+
+    @classmethod
+    def from_environment(cls) -> PluginSettings:
+        """Reads them back.
+
+        Raises:
+            RuntimeError: not started by the supervisor.
+        """
+        raw = os.environ.get(ENVIRONMENT_NAME)
+        if raw is None:
+            raise RuntimeError(f"{ENVIRONMENT_NAME} is not set: start python -m llmfleet_runtime")
+        values = json.loads(raw)
+        values["served_names"] = tuple(values["served_names"])
+        return cls(**values)

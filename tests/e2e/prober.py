@@ -1,0 +1,114 @@
+"""Starts and stops the prober's pod, and reads its counts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hack.kube.kubectl import apply, kubectl, wait_for
+
+SCRIPT = Path(__file__).parent / "load.py"
+
+
+class Prober:
+    """Constant load from inside the cluster, through the Service, as a client has it."""
+
+    def __init__(self, namespace: str, service: str, model: str, image: str) -> None:
+        self.namespace = namespace
+        self.pod = "prober"
+        self._service, self._model, self._image = service, model, image
+
+    def counts(self) -> dict[str, Any]:
+        """The counts so far; empty before the first second has passed."""
+        lines = kubectl("logs", self.pod, "-n", self.namespace, "--tail=1").strip().splitlines()
+        return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+
+    def start(self, rate: float) -> None:
+        """Starts it and waits until the first answers came."""
+        kubectl("delete", "pod", self.pod, "-n", self.namespace, "--ignore-not-found", "--now")
+        apply(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": self.pod, "namespace": self.namespace},
+                "data": {"load.py": SCRIPT.read_text()},
+            },
+            self._manifest(rate),
+        )
+        self.wait_for_successes(3, timeout_seconds=90)
+
+    def wait_for_successes(self, more: int, *, timeout_seconds: float = 60) -> None:
+        """Waits until that many more requests have succeeded than now."""
+        before = 0
+        with contextlib.suppress(Exception):  # no log yet: count from zero
+            before = self.counts().get("succeeded", 0)
+        wait_for(
+            f"{more} more answered requests",
+            lambda: self.counts().get("succeeded", 0) >= before + more,
+            timeout_seconds=timeout_seconds,
+            describe=lambda: json.dumps(self.counts()),
+        )
+
+    def stop(self) -> dict[str, Any]:
+        """Stops sending, waits for the requests under way, and returns the final counts."""
+        kubectl("exec", self.pod, "-n", self.namespace, "--", "touch", "/tmp/stop")
+        final: dict[str, Any] = wait_for(
+            "the prober's last requests",
+            lambda: counts if (counts := self.counts()).get("final") else None,
+            timeout_seconds=90,
+            describe=lambda: json.dumps(self.counts()),
+        )
+        return final
+
+    def _manifest(self, rate: float) -> dict[str, Any]:
+        environment = {
+            "BASE_URL": f"http://{self._service}.{self.namespace}.svc.cluster.local",
+            "MODEL": self._model,
+            "RATE": str(rate),
+        }
+        container = {
+            "name": "prober",
+            "image": self._image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python", "/script/load.py"],
+            "env": [{"name": key, "value": value} for key, value in environment.items()],
+            "volumeMounts": [
+                {"name": "script", "mountPath": "/script"},
+                {"name": "tmp", "mountPath": "/tmp"},
+            ],
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": self.pod, "namespace": self.namespace},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "containers": [container],
+                "volumes": [
+                    {"name": "script", "configMap": {"name": self.pod}},
+                    {"name": "tmp", "emptyDir": {}},
+                ],
+            },
+        }
+
+
+@contextlib.contextmanager
+def constant_load(
+    prober: Prober, figure: Callable[[str], None], *, what: str, rate: float = 3
+) -> Iterator[Prober]:
+    """Load during the block; afterwards every request must have been answered in full."""
+    prober.start(rate)
+    yield prober
+    prober.wait_for_successes(3)
+    counts = prober.stop()
+    total = f"{counts['sent']} sent, {counts['streams']} of them streams"
+    figure(
+        f"zero lost, {what}: {total}: {counts['failed']} failed, "
+        f"{counts['truncated']} truncated, slowest {counts['slowest_seconds']:.1f} s, revisions {counts['revisions']}"
+    )
+    assert counts["sent"] == counts["succeeded"] + counts["failed"] + counts["truncated"]
+    assert (counts["failed"], counts["truncated"]) == (0, 0), f"{total}: {counts['reasons']}"

@@ -1,0 +1,128 @@
+"""What can go wrong: refused at apply, or a condition that says what to do; serving goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hack.demo import conversation
+from hack.kube.kubectl import KubectlError, apply, wait_for
+
+from tests.e2e.fleet import Fleet
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "draft without a draft model": (
+        {"engine": {"speculativeDecoding": {"method": "draft"}}},
+        "draftModel.source is required",
+    ),
+    "parallelism does not divide GPUs": (
+        {"engine": {"parallelism": {"tensor": 2}}, "accelerator": {"count": 3}},
+        "does not divide",
+    ),
+    "replicas with autoscaling": (
+        {"replicas": 2, "autoscaling": {"minReplicas": 1, "maxReplicas": 2}},
+        "replicas",
+    ),
+    "extraArgs repeat a typed field": (
+        {"engine": {"extraArgs": ["--max-model-len=99"]}},
+        "maxModelLen",
+    ),
+    "unknown field": ({"engine": {"maxModelLenght": 1024}}, "maxModelLenght"),
+    "hf without a commit": ({"model": {"source": "hf://a/b", "servedName": "x"}}, "revision"),
+}
+
+
+@pytest.mark.parametrize(("spec", "named"), REFUSED.values(), ids=REFUSED)
+def test_apply_when_the_spec_cannot_work_then_it_is_refused_naming_the_field(
+    namespace: str, fleet: Fleet, spec: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(KubectlError) as refusal:
+        Fleet("refused", fleet.namespace).apply(**spec)
+
+    assert named in str(refusal.value)
+
+
+def test_rollout_when_the_model_is_missing_then_a_condition_says_so_and_the_old_one_serves(
+    fleet: Fleet, figure: Callable[[str], None]
+) -> None:
+    good = fleet.wait_until_healthy()["servedRevision"]
+    source = fleet.object()["spec"]["model"]["source"]
+
+    fleet.patch({"model": {"source": "pvc://models/does-not-exist"}})
+    exited = wait_for("the new engine's exit", lambda: _last_exit(fleet), timeout_seconds=150)
+    said = wait_for(
+        "a condition with the engine's last words",
+        lambda: next(
+            (
+                entry
+                for entry in fleet.status().get("conditions", [])
+                if "does-not-exist" in entry["message"]
+            ),
+            None,
+        ),
+        timeout_seconds=30,
+        describe=lambda: str(fleet.status().get("conditions")),
+    )
+    delay = (datetime.fromisoformat(said["lastTransitionTime"]) - exited).total_seconds()
+
+    figure(f"engine's last words in a condition: {delay:.0f} s after its exit (target 30 s)")
+    assert delay <= 30
+    assert "ModelNotFound" in {entry["reason"] for entry in fleet.status()["conditions"]}
+    assert fleet.status()["servedRevision"] == good
+    assert fleet.condition("Available")["status"] == "True"
+    with fleet.client() as client:
+        assert conversation.chat(client, fleet.model, "Are you there?", max_tokens=8).tokens > 0
+
+    fleet.patch({"model": {"source": source}})
+    assert fleet.wait_until_healthy()["servedRevision"] == good
+
+
+def test_apply_when_something_it_needs_is_missing_then_a_condition_names_it(
+    fleet: Fleet, other: Callable[[str], Fleet]
+) -> None:
+    model = {"servedName": "tiny-llama", "source": "pvc://models/tiny-llama"}
+    claim, secret, gpus, taken = (
+        other(f"no-{what}") for what in ("claim", "secret", "gpu", "name")
+    )
+    apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": taken.name, "namespace": fleet.namespace, "labels": {"of": "us"}},
+            "spec": {"ports": [{"port": 80}], "selector": {"of": "us"}},
+        }
+    )
+    claim.apply(model=model | {"source": "pvc://absent/tiny-llama"})
+    secret.apply(model=model | {"secretRef": {"name": "absent"}})
+    gpus.apply(model=model, accelerator={"resource": "nvidia.com/gpu", "count": 64})
+    taken.apply(model=model)
+
+    def said(one: Fleet, reason: str, word: str) -> None:
+        wait_for(
+            f"{one.name} to have a condition with reason {reason} naming {word}",
+            lambda: any(
+                entry["reason"] == reason and word in entry["message"]
+                for entry in one.status().get("conditions", [])
+            ),
+            timeout_seconds=60,
+            describe=lambda: str(one.status().get("conditions")),
+        )
+
+    said(claim, "ClaimMissing", "absent")
+    said(secret, "SecretMissing", "absent")
+    said(gpus, "Unschedulable", "nvidia.com/gpu")
+    said(taken, "NameTaken", "no-name")
+    assert fleet.status()["phase"] == "Healthy"
+
+
+def _last_exit(fleet: Fleet) -> datetime | None:
+    """When an engine container last ended, None while none has."""
+    ends = []
+    for pod in fleet.pods("engine"):
+        for container in pod["status"].get("containerStatuses") or []:
+            for state in (container["state"], container.get("lastState") or {}):
+                ended = state.get("terminated")
+                ends += [datetime.fromisoformat(ended["finishedAt"])] if ended else []
+    return max(ends) if ends else None

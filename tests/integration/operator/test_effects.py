@@ -1,0 +1,183 @@
+"""``observe`` and ``apply`` against a real API server, one step at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from llmfleet.cluster import metrics
+from llmfleet.cluster.errors import Conflict, NotLeading
+from llmfleet.planning.decide import decide
+from llmfleet.planning.plan import Child, Plan
+from llmfleet.planning.snapshot import ObjectKey
+from tests.integration.apiserver import ApiServer
+from tests.integration.operator.effects import Effects, running_effects
+from tests.integration.operator.harness import Fleet, eventually, llm_deployment
+
+JSON = dict[str, Any]
+
+
+@pytest.fixture
+def fleet(api_server: ApiServer, namespace: str) -> Fleet:
+    return Fleet(api_server, namespace)
+
+
+@pytest.fixture
+async def effects(fleet: Fleet) -> AsyncIterator[Effects]:
+    async with running_effects(fleet) as running:
+        yield running
+
+
+def sent() -> float:
+    """All writes sent so far in this process."""
+    return sum(
+        sample.value
+        for metric in metrics.API_WRITES.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    )
+
+
+async def test_apply_when_the_watch_lags_behind_then_own_writes_are_seen_and_none_repeated(
+    effects: Effects, fleet: Fleet
+) -> None:
+    await effects.caches.stop()  # from here on only the answers of our own writes arrive
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    before = sent()
+    assert not await effects.step()
+    assert sent() == before
+
+
+async def test_apply_when_the_resource_changed_since_the_snapshot_then_conflict_and_no_children(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    snapshot = await effects.observer.observe(effects.owner)
+    fleet.patch(fleet.resource_path("chat"), {"spec": {"replicas": 3}})
+    with pytest.raises(Conflict):
+        await effects.applier.apply(snapshot, decide(snapshot, datetime.now(UTC)))
+    assert fleet.children("Deployment") == []
+
+
+async def test_apply_when_a_child_changed_since_the_snapshot_then_conflict_and_next_try_works(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    await effects.caches.stop()
+    path = fleet.path("Deployment", "chat-router")
+    fleet.patch(path, {"spec": {"replicas": 7}})
+    fleet.patch(fleet.resource_path("chat"), {"spec": {"router": {"replicas": 3}}})
+    with pytest.raises(Conflict):
+        await effects.step()
+    assert (fleet.get(path) or {})["spec"]["replicas"] == 7
+    await effects.settle()
+    assert (fleet.get(path) or {})["spec"]["replicas"] == 3
+
+
+async def test_apply_when_a_child_is_gone_and_the_watch_lags_then_it_is_made_again(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    await effects.caches.stop()
+    path = fleet.path("Deployment", "chat-router")
+    fleet.server.request("DELETE", f"{path}?propagationPolicy=Background")
+    fleet.patch(fleet.resource_path("chat"), {"spec": {"router": {"replicas": 3}}})
+    await effects.settle()
+    assert (fleet.get(path) or {})["spec"]["replicas"] == 3
+
+
+async def test_apply_when_a_child_belongs_to_another_uid_then_it_is_not_touched(
+    effects: Effects, fleet: Fleet
+) -> None:
+    foreign = {
+        "metadata": {
+            "name": "chat-router",
+            "labels": {"llmfleet.dev/deployment": "chat"},
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "u-x", "controller": True}
+            ],
+        }
+    }
+    fleet.apply(llm_deployment())
+    unaware = decide(await effects.observer.observe(effects.owner), datetime.now(UTC))
+    stored = fleet.server.create(fleet.path("ServiceAccount"), foreign)
+    account = replace(
+        unaware,
+        status=None,
+        children=tuple(child for child in unaware.children if child.key.kind == "ServiceAccount"),
+    )
+    assert account.children
+    with pytest.raises(Conflict):
+        await effects.step(account)  # found by its name, before anything is sent
+    assert not await effects.step(account)
+    assert fleet.child("ServiceAccount", "chat-router") == stored
+    await effects.settle()
+    assert fleet.child("ServiceAccount", "chat-router") == stored
+    assert fleet.condition("NameTaken") is not None
+
+
+async def test_child_when_the_intent_drops_a_field_then_it_goes_though_the_post_owned_it(
+    effects: Effects, fleet: Fleet
+) -> None:
+    raw = fleet.apply(llm_deployment())
+    key = ObjectKey(api_version="v1", kind="ConfigMap", name="chat-llmfleet-memory")
+    snapshot = await effects.observer.observe(effects.owner)
+    decided = decide(snapshot, datetime.now(UTC))
+    memory = next(child for child in decided.children if child.key == key)
+
+    def plan(data: JSON, digest: str) -> Plan:
+        meta = {**memory.body["metadata"], "annotations": {"llmfleet.dev/digest": digest}}
+        child = Child(
+            key=key, mode=memory.mode, body={**memory.body, "metadata": meta, "data": data}
+        )
+        return replace(decided, status=None, children=(child,), deletions=(), events=())
+
+    del raw
+    assert await effects.step(plan({"a": "1", "b": "1"}, "d1"))
+    assert not await effects.step(plan({"a": "1", "b": "1"}, "d1"))
+    assert await effects.step(plan({"a": "2"}, "d2"))
+    assert (fleet.child("ConfigMap", key.name) or {})["data"] == {"a": "2"}
+    fleet.patch(fleet.path("ConfigMap", key.name), {"data": {"c": "3"}})
+
+    def seen_by_the_cache() -> bool:
+        held = effects.caches.children(effects.owner).get(key)
+        return held is not None and "c" in held.body["data"]
+
+    await asyncio.to_thread(eventually, seen_by_the_cache, "the watch tells")
+    assert await effects.step(plan({"a": "2"}, "d2"))
+    assert (fleet.child("ConfigMap", key.name) or {})["data"] == {"a": "2"}
+    assert not await effects.step(plan({"a": "2"}, "d2"))
+
+
+async def test_write_when_the_lease_is_not_surely_held_then_nothing_is_sent(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    effects.api.may_write = lambda: False
+    with pytest.raises(NotLeading):
+        await effects.step()
+    assert fleet.children("ConfigMap") == []
+
+
+async def test_status_when_somebody_edits_it_then_it_is_put_back_once(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    path = fleet.resource_path("chat")
+    before = (fleet.get(path) or {})["status"]
+    fleet.patch(f"{path}/status", {"status": {"message": "nonsense", "canaryWeight": 7}})
+    await effects.settle()
+    after = (fleet.get(path) or {})["status"]
+    assert after == before
+    count = sent()
+    assert not await effects.step()
+    assert sent() == count

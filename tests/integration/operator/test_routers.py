@@ -1,0 +1,100 @@
+"""Router polling against a router that answers as the contract says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from llmfleet.cluster.routers import RouterPoller
+from llmfleet.planning.snapshot import ObservedPod, RouterReach, RouterReport
+from tests.integration.operator.harness import FakeRouter, eventually
+
+
+@pytest.fixture
+def router() -> Iterator[FakeRouter]:
+    server = FakeRouter()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+OWNER = ("a", "chat")
+
+
+def router_pod(address: str | None = "127.0.0.1") -> ObservedPod:
+    return ObservedPod(
+        name="r0", uid="u0", component="router", revision=None, phase="Running", ready=True,
+        deleting=False, created_at=datetime.now(UTC), node="n", pod_ip=address, unschedulable=None,
+        unschedulable_since=None, waiting_reason=None, waiting_message=None, restarts=0,
+        last_termination=None, running_since=None,
+    )  # fmt: skip
+
+
+class Poll:
+    """A poller, and a queue of the reports it woke its object with."""
+
+    def __init__(self, port: int, silent_after_seconds: float = 30) -> None:
+        self.woken: asyncio.Queue[RouterReport] = asyncio.Queue()
+        self.poller = RouterPoller(self._wake, port=port, silent_after_seconds=silent_after_seconds)
+
+    def _wake(self, owner: tuple[str, str]) -> None:
+        self.woken.put_nowait(self.poller.reports(owner)["r0"])
+
+    async def next(self) -> RouterReport:
+        return await asyncio.wait_for(self.woken.get(), 20)
+
+
+async def test_router_when_it_confirms_a_generation_then_the_object_is_woken_at_once(
+    router: FakeRouter,
+) -> None:
+    poll = Poll(router.server_address[1])
+    router.serve(1)
+    poll.poller.track(OWNER, [router_pod()], 1)
+    assert (await poll.next()).traffic_generation == 1
+    for generation in (2, 3):
+        poll.poller.track(OWNER, [router_pod()], generation)
+        router.serve(generation)
+        assert (await asyncio.wait_for(poll.next(), 3)).traffic_generation == generation
+    # The command moved on while the router was being waited for with an older one.
+    poll.poller.track(OWNER, [router_pod()], 4)
+    await asyncio.to_thread(
+        eventually, lambda: router.asked[-1].get("generation") == "4", "it waits for 4"
+    )
+    poll.poller.track(OWNER, [router_pod()], 5)
+    router.serve(5)
+    assert (await asyncio.wait_for(poll.next(), 3)).traffic_generation == 5
+    await poll.poller.close()
+
+
+async def test_router_when_it_does_not_answer_then_silent_after_a_while_and_back_again(
+    router: FakeRouter,
+) -> None:
+    port = router.server_address[1]
+    router.serve(1)
+    poll = Poll(port, silent_after_seconds=1.5)
+    poll.poller.track(OWNER, [router_pod()], 1)
+    assert (await poll.next()).reach is RouterReach.ANSWERED
+    router.shutdown()
+    router.server_close()
+    poll.poller.track(OWNER, [router_pod()], 2)
+    silent = await poll.next()
+    assert silent.reach is RouterReach.SILENT
+    assert silent.silent_since is not None
+    assert silent.traffic_generation == 1
+    await poll.poller.close()
+
+
+async def test_router_when_never_reached_then_no_entry_before_it_counts_as_silent() -> None:
+    poll = Poll(1, silent_after_seconds=0.5)
+    poll.poller.track(OWNER, [router_pod(), replace(router_pod(None), name="r1")], 1)
+    assert poll.poller.reports(OWNER) == {}
+    first = await poll.next()
+    assert first.reach is RouterReach.SILENT
+    assert first.traffic_generation is None
+    poll.poller.track(OWNER, [], 1)
+    assert poll.poller.reports(OWNER) == {}
+    await poll.poller.close()

@@ -1,0 +1,278 @@
+"""A router with the real Envoy on loopback, stub engines behind it, and a prober in front."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from llmfleet_router.agent import Agent
+from llmfleet_router.model import Command, Endpoint
+from llmfleet_router.settings import AccessLog, Settings
+from llmfleet_router.store import Store
+
+TOKEN = "tok%en-1"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on right now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [int(s.getsockname()[1]) for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+async def poll(condition: Callable[[], bool]) -> None:
+    """Returns when the condition holds, for what has no event to wait for."""
+    while not condition():  # noqa: ASYNC110 - as said
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class StubEngine:
+    """Speaks as much of the engine's API as the router sees; behaviour is chosen per request.
+
+    The request's JSON field ``stub`` says what to do: ``stream`` chunks with ``delay`` seconds
+    between them, ``sleep`` before answering, ``reset`` the connection, or answer ``status``.
+    """
+
+    name: str
+    port: int = 0
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    refuse_retriable: int = 0
+    """Answer the next so many requests 503 with x-llmfleet-retriable."""
+    refuse_plain: int = 0
+    active: int = 0
+    _runner: web.AppRunner | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(address="127.0.0.1", port=self.port)
+
+    async def start(self, port: int = 0) -> StubEngine:
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=5, shutdown_timeout=0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        await site.start()
+        assert site._server is not None
+        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        return self
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self.active += 1
+        try:
+            return await self._answer(request)
+        finally:
+            self.active -= 1
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.seen.append(
+            {"method": request.method, "path": request.raw_path, "headers": request.headers,
+             "bytes": len(body)}
+        )  # fmt: skip
+        if self.refuse_retriable > 0:
+            self.refuse_retriable -= 1
+            return web.json_response({}, status=503, headers={"x-llmfleet-retriable": "true"})
+        if self.refuse_plain > 0:
+            self.refuse_plain -= 1
+            return web.json_response({}, status=503)
+        wish: dict[str, Any] = {}
+        if request.content_type == "application/json" and body[:1] == b"{":
+            with contextlib.suppress(ValueError):
+                wish = json.loads(body).get("stub", {})
+        if wish.get("reset"):
+            assert request.transport is not None
+            request.transport.abort()
+        await asyncio.sleep(wish.get("sleep", 0))
+        if "stream" not in wish:
+            return web.json_response(
+                {"engine": self.name, "path": request.path, "bytes": len(body)},
+                status=wish.get("status", 200),
+            )
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for i in range(wish["stream"]):
+            await response.write(f"data: {i}\n\n".encode())
+            await asyncio.sleep(wish.get("delay", 0))
+            if wish.get("cut_after") == i:
+                assert request.transport is not None
+                request.transport.abort()
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+class QuietSource:
+    """A source that says nothing: tests feed the store themselves."""
+
+    async def run(self, store: Store) -> None:
+        await asyncio.Event().wait()
+
+
+@dataclass
+class RunningRouter:
+    agent: Agent
+    stop_event: asyncio.Event
+    task: asyncio.Task[None]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.agent.settings.http_port}"
+
+    @property
+    def agent_url(self) -> str:
+        return f"http://127.0.0.1:{self.agent.settings.agent_port}"
+
+    def command(self, generation: int, **weights: int) -> None:
+        pairs = tuple((revision, weight) for revision, weight in weights.items())
+        self.agent.store.set_command(Command(generation=generation, weights=pairs))
+
+    def endpoints(self, **engines: list[StubEngine]) -> None:
+        self.agent.store.set_endpoints(
+            {revision: tuple(e.endpoint for e in es) for revision, es in engines.items()}
+        )
+
+    async def serve(self, generation: int, weights: dict[str, int], **engines: Any) -> None:
+        """Commands, and waits until the router says it is served."""
+        self.endpoints(**engines)
+        self.command(generation, **weights)
+        await self.confirmed(generation)
+
+    async def confirmed(self, generation: int) -> dict[str, Any]:
+        async with aiohttp.ClientSession() as session:
+            url = f"{self.agent_url}/llmfleet/state?generation={generation}&timeout=20"
+            async with session.get(url) as answer:
+                state: dict[str, Any] = await answer.json()
+        assert state["trafficGeneration"] == generation, state
+        return state
+
+    async def until(self, condition: Any) -> None:
+        """Waits until ``condition(applied)`` holds after some confirmed update."""
+        async with asyncio.timeout(10):
+            while not condition(self.agent.applier.applied):
+                event = self.agent.state._confirmed
+                await event.wait()
+
+
+def router_settings(directory: Path, **changes: Any) -> Settings:
+    http, agent, admin = free_ports(3)
+    token = directory / "token"
+    token.write_text(TOKEN + "\n")
+    values: dict[str, Any] = {
+        "namespace": "team-a", "name": "chat", "pod_name": "chat-router-1",
+        "xds_dir": directory / "xds", "token_file": token, "bind_address": "127.0.0.1",
+        "http_port": http, "agent_port": agent, "admin_port": admin,
+        "drain_timeout_seconds": 20.0, "endpoint_removal_seconds": 0.3,
+        "access_log": AccessLog.OFF,
+    }  # fmt: skip
+    return Settings(**(values | changes))
+
+
+@contextlib.asynccontextmanager
+async def running_router(
+    directory: Path, source: Any = None, **changes: Any
+) -> AsyncIterator[RunningRouter]:
+    agent = Agent(router_settings(directory, **changes), source or QuietSource())
+    stop = asyncio.Event()
+    task = asyncio.create_task(agent.run(stop))
+    router = RunningRouter(agent, stop, task)
+    try:
+        async with asyncio.timeout(30):
+            while not await agent.admin.live():
+                assert not task.done(), task.exception()
+                await asyncio.sleep(0.02)
+        yield router
+    finally:
+        if not task.done():
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+@dataclass
+class Tally:
+    """What a prober saw."""
+
+    total: int = 0
+    failures: list[str] = field(default_factory=list)
+    revisions: dict[str, int] = field(default_factory=dict)
+
+
+class Prober:
+    """Constant load over keep-alive connections: every second request is a stream."""
+
+    def __init__(self, url: str, workers: int = 8, pause: float = 0.005) -> None:
+        self.tally = Tally()
+        self._url = url
+        self._pause = pause
+        self._workers = workers
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+        self._answered = asyncio.Condition()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Prober:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30)
+        )
+        self._tasks = [asyncio.create_task(self._work(i)) for i in range(self._workers)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+        if self._session is not None:
+            await self._session.close()
+
+    async def seen(self, more: int) -> None:
+        """Waits until so many more requests have been answered."""
+        goal = self.tally.total + more
+        async with asyncio.timeout(20), self._answered:
+            await self._answered.wait_for(lambda: self.tally.total >= goal)
+
+    async def _work(self, number: int) -> None:
+        i = number
+        while not self._stop.is_set():
+            i += 1
+            stub = {"stream": 5, "delay": 0.02} if i % 2 else {"sleep": 0.002}
+            await self._one({"messages": [{"content": f"conversation {number}"}], "stub": stub})
+            await asyncio.sleep(self._pause)
+
+    async def _one(self, body: dict[str, Any]) -> None:
+        assert self._session is not None
+        try:
+            async with self._session.post(f"{self._url}/v1/chat/completions", json=body) as answer:
+                text = await answer.text()
+                ok = answer.status == 200
+                if "stream" in body["stub"]:
+                    ok = ok and text.endswith("data: [DONE]\n\n")
+                if not ok:
+                    self.tally.failures.append(f"{answer.status} {text[:200]}")
+                revision = answer.headers.get("x-llmfleet-revision", "")
+                self.tally.revisions[revision] = self.tally.revisions.get(revision, 0) + 1
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self.tally.failures.append(repr(error))
+        async with self._answered:
+            self.tally.total += 1
+            self._answered.notify_all()

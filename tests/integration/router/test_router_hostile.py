@@ -1,0 +1,179 @@
+"""Hostile requests: each gets the answer docs/router.md gives for it, in OpenAI's error shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.router.harness import (
+    RunningRouter,
+    StubEngine,
+    running_router,
+)
+
+LIMIT = 65536
+CHAT = "/v1/chat/completions"
+JSON_TYPE = "content-type: application/json\r\n"
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def served(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[tuple[RunningRouter, StubEngine]]:
+    directory: Path = tmp_path_factory.mktemp("hostile")
+    engine = await StubEngine("a").start()
+    async with running_router(directory, body_limit_bytes=LIMIT) as router:
+        await router.serve(1, {"aaaa": 100}, aaaa=[engine])
+        yield router, engine
+    await engine.stop()
+
+
+async def send(router: RunningRouter, raw: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Sends bytes as they are; (status, headers, body) of the first answer."""
+    port = router.agent.settings.http_port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(20):
+        try:
+            writer.write(raw)
+            head = await reader.readuntil(b"\r\n\r\n")
+            status_line, *lines = head.decode("latin-1").split("\r\n")
+            pairs = (line.split(": ", 1) for line in lines if line)
+            headers = {name.lower(): value for name, value in pairs}
+            length = 0 if raw.startswith(b"HEAD") else int(headers.get("content-length", "0"))
+            body = await reader.readexactly(length)
+        finally:
+            writer.close()
+    return int(status_line.split()[1]), headers, body
+
+
+def http(method: str, path: str, headers: str = "", body: bytes = b"", host: str = "chat") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nhost: {host}\r\n{headers}\r\n".encode("latin-1") + body
+
+
+def post(path: str = CHAT, headers: str = JSON_TYPE, body: bytes = b"{}") -> bytes:
+    return http("POST", path, f"{headers}content-length: {len(body)}\r\n", body)
+
+
+def chunked(size: int) -> bytes:
+    piece = b"x" * 4096
+    chunks = b"".join(b"1000\r\n" + piece + b"\r\n" for _ in range(size // 4096))
+    return http("POST", CHAT, f"{JSON_TYPE}transfer-encoding: chunked\r\n", chunks + b"0\r\n\r\n")
+
+
+HOSTILE = {
+    # paths: exact after normalisation, else 404
+    "unknown path": (post("/v1/models/load"), 404),
+    "administrative path": (post("/sleep"), 404),
+    "engine metrics": (http("GET", "/metrics"), 404),
+    "root": (http("GET", "/"), 404),
+    "trailing slash": (post(CHAT + "/"), 404),
+    "upper case": (post("/V1/chat/completions"), 404),
+    "longer": (post(CHAT + "x"), 404),
+    "semicolon": (post(CHAT + ";x=1"), 404),
+    "double slash": (post("//v1/chat/completions"), 200),
+    "inner double slash": (post("/v1//chat/completions"), 200),
+    "dot segment": (post("/v1/./chat/completions"), 200),
+    "dot dot to allowed": (post("/x/../v1/chat/completions"), 200),
+    "dot dot away": (post("/v1/chat/completions/../../load_lora_adapter"), 404),
+    "encoded dot dot": (post("/v1/%2e%2e/sleep"), 404),
+    "encoded dot dot from allowed": (post(CHAT + "/%2e%2e/%2E%2E/collective_rpc"), 404),
+    "escaped slash": (post("/v1%2fchat/completions"), 400),
+    "escaped backslash": (post("/v1%5cchat/completions"), 400),
+    "backslash": (post("/v1\\chat\\completions"), 200),
+    "encoded letter": (post("/v1/ch%61t/completions"), 200),
+    "double encoded": (post("/v1/chat%252fcompletions"), 404),
+    "nul": (post("/v1/chat/completions%00"), 400),
+    "query": (post(CHAT + "?api-version=1"), 200),
+    "query hides path": (post("/sleep?/v1/chat/completions"), 404),
+    "fragment": (post(CHAT + "#x"), 400),
+    "absolute form": (post("http://evil/v1/chat/completions"), 200),
+    "absolute form elsewhere": (post("http://evil/sleep"), 404),
+    "asterisk": (http("OPTIONS", "*"), 404),
+    "connect": (http("CONNECT", "chat:80"), 404),
+    # methods
+    "get on post": (http("GET", CHAT), 405),
+    "options": (http("OPTIONS", CHAT), 405),
+    "delete": (http("DELETE", CHAT), 405),
+    "head on models": (http("HEAD", "/v1/models"), 405),
+    "post on models": (post("/v1/models"), 405),
+    "post on health": (post("/health"), 405),
+    "method override is ignored": (
+        http("GET", CHAT, "x-http-method-override: POST\r\n"), 405),
+    "unknown method": (http("BREW", CHAT), 400),
+    # types and encodings
+    "no type": (post(headers=""), 415),
+    "form": (post(headers="content-type: application/x-www-form-urlencoded\r\n"), 415),
+    "type prefix": (post(headers="content-type: application/jsonx\r\n"), 415),
+    "json with charset": (post(headers="content-type: application/json; charset=UTF-8\r\n"), 200),
+    "utf-16": (post(headers="content-type: application/json; charset=utf-16\r\n"), 415),
+    "two types": (post(headers=JSON_TYPE + "content-type: text/plain\r\n"), 415),
+    "gzip": (post(headers=JSON_TYPE + "content-encoding: gzip\r\n"), 415),
+    "identity": (post(headers=JSON_TYPE + "content-encoding: identity\r\n"), 200),
+    "identity, gzip": (post(headers=JSON_TYPE + "content-encoding: identity, gzip\r\n"), 415),
+    "two encodings": (
+        post(headers=JSON_TYPE + "content-encoding: identity\r\ncontent-encoding: br\r\n"), 415),
+    # the order: path, method, type, size
+    "wrong path and method and type": (http("GET", "/sleep"), 404),
+    "wrong type and size": (post(headers="", body=b"x" * (LIMIT + 1)), 415),
+    # sizes
+    "at the limit": (post(body=b"x" * LIMIT), 200),
+    "over the limit": (post(body=b"x" * (LIMIT + 1)), 413),
+    "announced over the limit": (
+        http("POST", CHAT, f"{JSON_TYPE}content-length: 99999999\r\n"), 413),
+    "chunked at the limit": (chunked(LIMIT), 200),
+    "chunked over the limit": (chunked(LIMIT + 8192), 413),
+    "get with a large body": (
+        http("GET", "/v1/models", f"content-length: {LIMIT + 1}\r\n", b"x" * (LIMIT + 1)), 413),
+    "large header": (post(headers=f"{JSON_TYPE}x-a: {'a' * 40000}\r\n"), 431),
+    "many headers": (post(headers=JSON_TYPE + "".join(f"x-{i}: 1\r\n" for i in range(120))), 431),
+    "long path": (http("GET", "/" + "a" * 40000), 431),
+    # framing
+    "two content-lengths": (
+        http("POST", CHAT, f"{JSON_TYPE}content-length: 2\r\ncontent-length: 3\r\n", b"{}"), 400),
+    "length and chunked": (
+        http("POST", CHAT,
+             f"{JSON_TYPE}content-length: 2\r\ntransfer-encoding: chunked\r\n", b"0\r\n\r\n"), 400),
+    "negative length": (http("POST", CHAT, f"{JSON_TYPE}content-length: -1\r\n"), 400),
+    "gzip transfer coding": (
+        http("POST", CHAT, f"{JSON_TYPE}transfer-encoding: gzip, chunked\r\n", b"0\r\n\r\n"), 501),
+    "bad chunk": (
+        http("POST", CHAT, f"{JSON_TYPE}transfer-encoding: chunked\r\n", b"zz\r\n\r\n"), 400),
+    "space before colon": (post(headers=f"{JSON_TYPE}x-a : 1\r\n"), 400),
+    "folded header is joined": (post(headers=f"{JSON_TYPE}x-a: 1\r\n b\r\n"), 200),
+    "no host": (b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 0\r\n\r\n", 400),
+    "not http": (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
+    "websocket": (
+        http("GET", "/v1/chat", "connection: upgrade\r\nupgrade: websocket\r\n"), 403),
+    "websocket on a path": (
+        http("POST", CHAT,
+             JSON_TYPE + "content-length: 2\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
+             b"{}"), 403),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("raw", "status"), HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.asyncio(loop_scope="module")
+async def test_hostile_request_when_sent_then_the_documented_answer_comes(
+    served: tuple[RunningRouter, StubEngine], raw: bytes, status: int
+) -> None:
+    router, engine = served
+    engine.seen.clear()
+    got, headers, body = await send(router, raw)
+    assert got == status, body
+    if status == 200:
+        assert headers["x-llmfleet-revision"] == "aaaa"
+        assert [s["path"].split("?")[0] for s in engine.seen] == [CHAT]
+        return
+    assert engine.seen == []
+    assert headers["content-type"] == "application/json"
+    if not raw.startswith(b"HEAD"):
+        error = json.loads(body)["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["type"] == ("invalid_request_error" if status < 500 else "server_error")
+    if status == 405:
+        assert headers["allow"]

@@ -1,0 +1,274 @@
+"""The whole router process against a real API server: watch, outage, restart, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from tests.integration.apiserver import ApiServer
+from tests.integration.router.harness import free_ports
+
+CORE = "/apis/llmfleet.dev/v1alpha1/namespaces/{}/llmdeployments"
+SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
+RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces/{}"
+
+
+@dataclass
+class Proxy:
+    """TCP on loopback between router and API server; can be down."""
+
+    target_port: int
+    port: int = 0
+    up: bool = True
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def cut(self) -> None:
+        """Breaks every connection and takes no new ones."""
+        self.up = False
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def stop(self) -> None:
+        self.cut()
+        assert self._server is not None
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.up:
+            writer.transport.abort()
+            return
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+        self._writers |= {writer, up_writer}
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await asyncio.wait(
+                [
+                    asyncio.create_task(self._pump(reader, up_writer)),
+                    asyncio.create_task(self._pump(up_reader, writer)),
+                ],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        writer.transport.abort()
+        up_writer.transport.abort()
+        self._writers -= {writer, up_writer}
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+
+
+@dataclass
+class RouterProcess:
+    """``python -m llmfleet_router`` with a service account that has the router's Role only."""
+
+    server: ApiServer
+    namespace: str
+    proxy: Proxy
+    kubeconfig: Path
+    directory: Path
+    process: asyncio.subprocess.Process | None = None
+    ports: list[int] = field(default_factory=lambda: free_ports(3))
+
+    async def start(self) -> None:
+        http, agent, admin = self.ports
+        env = {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig),
+            "LLMFLEET_NAMESPACE": self.namespace, "LLMFLEET_NAME": "chat",
+            "LLMFLEET_POD_NAME": "chat-router-1",
+            "LLMFLEET_XDS_DIR": str(self.directory / "xds"),
+            "LLMFLEET_TOKEN_FILE": str(self.directory / "token"),
+            "LLMFLEET_BIND_ADDRESS": "127.0.0.1",
+            "LLMFLEET_HTTP_PORT": str(http), "LLMFLEET_AGENT_PORT": str(agent),
+            "LLMFLEET_ADMIN_PORT": str(admin),
+            "LLMFLEET_DRAIN_TIMEOUT_SECONDS": "5", "LLMFLEET_ENDPOINT_REMOVAL_SECONDS": "0.2",
+            "LLMFLEET_ENVOY_CONCURRENCY": "1",
+        }  # fmt: skip
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "llmfleet_router", env=env
+        )
+
+    async def end(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(20):
+            return await self.process.wait()
+
+    async def get(self, path: str) -> tuple[int, str]:
+        url = f"http://127.0.0.1:{self.ports[1]}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return answer.status, await answer.text()
+
+    async def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Polls the state until the condition holds."""
+        state: dict[str, Any] = {}
+        async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    url = f"http://127.0.0.1:{self.ports[1]}/llmfleet/state"
+                    async with session.get(url) as answer:
+                        if answer.status == 200:
+                            state = await answer.json()
+                            if condition(state):
+                                return state
+                await asyncio.sleep(0.05)
+
+    def traffic(self, generation: int, **weights: int) -> None:
+        traffic = [{"revision": r, "weight": w} for r, w in weights.items()]
+        status = {"status": {"traffic": traffic, "trafficGeneration": generation}}
+        path = CORE.format(self.namespace) + "/chat/status"
+        answer = self.server.request("PATCH", path, status, "application/merge-patch+json")
+        assert answer.status_code == 200, answer.text
+
+    def slice_of(self, revision: str, *addresses: str, ready: bool = True) -> None:
+        body = {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": f"chat-rev-{revision}-x",
+                "labels": {"llmfleet.dev/deployment": "chat", "llmfleet.dev/revision": revision},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8000, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [a], "conditions": {"ready": ready}} for a in addresses],
+        }  # fmt: skip
+        path = f"{SLICES.format(self.namespace)}/chat-rev-{revision}-x?fieldManager=t&force=true"
+        answer = self.server.request("PATCH", path, body, "application/apply-patch+yaml")
+        assert answer.status_code in (200, 201), answer.text
+
+    def delete_slice(self, revision: str) -> None:
+        path = f"{SLICES.format(self.namespace)}/chat-rev-{revision}-x"
+        assert self.server.request("DELETE", path).status_code == 200
+
+
+def _create_role(server: ApiServer, namespace: str) -> None:
+    """The Role of docs/contract.md, Router."""
+    path = RBAC.format(namespace)
+    verbs = ["get", "list", "watch"]
+    rules = [
+        {"apiGroups": ["llmfleet.dev"], "resources": ["llmdeployments"],
+         "resourceNames": ["chat"], "verbs": verbs},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"],
+         "verbs": ["list", "watch"]},
+    ]  # fmt: skip
+    server.create(f"{path}/roles", {"metadata": {"name": "chat-router"}, "rules": rules})
+    binding = {
+        "metadata": {"name": "chat-router"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "chat-router"},
+        "subjects": [{"kind": "ServiceAccount", "name": "chat-router", "namespace": namespace}],
+    }
+    server.create(f"{path}/rolebindings", binding)
+
+
+@pytest_asyncio.fixture
+async def process(
+    api_server: ApiServer, namespace: str, tmp_path: Path
+) -> AsyncIterator[RouterProcess]:
+    proxy = Proxy(int(api_server.url.rsplit(":", 1)[1]))
+    await proxy.start()
+    _create_role(api_server, namespace)
+    token = api_server.service_account_token(namespace, "chat-router")
+    kubeconfig = api_server.write_kubeconfig(
+        tmp_path / "kubeconfig", token, f"https://127.0.0.1:{proxy.port}"
+    )
+    spec = {
+        "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LLMDeployment",
+        "metadata": {"name": "chat"},
+        "spec": {"model": {"source": "pvc://models/tiny", "servedName": "tiny"}, "replicas": 1},
+    }  # fmt: skip
+    api_server.create(CORE.format(namespace), spec)
+    running = RouterProcess(api_server, namespace, proxy, kubeconfig, tmp_path)
+    await running.start()
+    yield running
+    await running.end(signal.SIGKILL)
+    await proxy.stop()
+
+
+def rows(state: dict[str, Any]) -> list[tuple[str, int, int, int]]:
+    return [
+        (r["revision"], r["weight"], r["effective"], r["endpoints"]) for r in state["revisions"]
+    ]
+
+
+async def test_router_when_the_api_server_commands_comes_and_goes_then_it_follows_and_keeps(
+    process: RouterProcess,
+) -> None:
+    state = await process.until(lambda s: True)
+    assert state["trafficGeneration"] is None
+    assert (await process.get("/ready"))[0] == 503
+
+    process.slice_of("aaaa", "192.0.2.1", "192.0.2.2")
+    process.traffic(1, aaaa=100)
+    state = await process.until(lambda s: rows(s) == [("aaaa", 100, 100, 2)])
+    assert (state["schema"], state["pod"], state["waiting"]) == (1, "chat-router-1", 0)
+    assert (await process.get("/ready"))[0] == 200
+
+    hanging = asyncio.create_task(process.get("/llmfleet/state?generation=2&timeout=20"))
+    await asyncio.sleep(0.2)
+    assert not hanging.done()
+    process.slice_of("bbbb", "192.0.2.3", ready=False)
+    process.traffic(2, aaaa=75, bbbb=25)
+    status, text = await asyncio.wait_for(hanging, 5)
+    assert status == 200
+    assert '"trafficGeneration": 2' in text
+    await process.until(lambda s: rows(s) == [("aaaa", 75, 100, 2), ("bbbb", 25, 0, 0)])
+    process.slice_of("bbbb", "192.0.2.3")
+    await process.until(lambda s: rows(s) == [("aaaa", 75, 75, 2), ("bbbb", 25, 25, 1)])
+    _, metrics = await process.get("/metrics")
+    assert 'llmfleet_router_weight{revision="bbbb"} 25.0' in metrics
+    assert "llmfleet_router_traffic_generation 2.0" in metrics
+    assert "envoy_cluster_membership_total" in metrics
+
+    process.proxy.cut()  # an outage: what is served stays, also through a restart
+    process.delete_slice("bbbb")
+    process.traffic(3, aaaa=100)
+    assert await process.end() == 0
+    await process.start()
+    state = await process.until(lambda s: s["trafficGeneration"] is not None)
+    state = await process.until(lambda s: len(s["revisions"]) == 2)
+    assert rows(state) == [("aaaa", 75, 75, 2), ("bbbb", 25, 25, 1)]
+    assert (await process.get("/ready"))[0] == 200
+
+    process.proxy.up = True  # the new list shows what was missed
+    await process.until(lambda s: rows(s) == [("aaaa", 100, 100, 2)])
+    writes = process.server.audited_writes(f"{process.namespace}:chat-router")
+    assert writes == []
+
+
+def _child(parent: int, name: str) -> int:
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    (found,) = [c for c in children if name in Path(f"/proc/{c}/comm").read_text()]
+    return int(found)
+
+
+async def test_router_when_envoy_is_killed_then_the_agent_exits_1(process: RouterProcess) -> None:
+    await process.until(lambda s: True)
+    assert process.process is not None
+    envoy = _child(process.process.pid, "envoy")
+    os.kill(envoy, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        assert await process.process.wait() == 1
+
+
+@pytest.mark.parametrize("query", ["generation=x", "generation=1&timeout=61"])
+async def test_state_when_asked_wrongly_then_400(process: RouterProcess, query: str) -> None:
+    await process.until(lambda s: True)
+    assert (await process.get(f"/llmfleet/state?{query}"))[0] == 400

@@ -1,0 +1,255 @@
+"""Backoff, errors, events, environment, CRD comparison, pods, router answers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from llmfleet.api import CRD_SCHEMA
+from llmfleet.api.crd import build_crd
+from llmfleet.cluster.backoff import Backoff
+from llmfleet.cluster.crd import outdated_reasons, prune, version_schema
+from llmfleet.cluster.environment import VARIABLES, read_environment
+from llmfleet.cluster.errors import (
+    AlreadyExists,
+    ApiError,
+    Conflict,
+    Expired,
+    Forbidden,
+    Invalid,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+    error_from_answer,
+)
+from llmfleet.cluster.events import NOTE_LIMIT, SAME_EVENT_SECONDS, EventRecorder, build_event
+from llmfleet.cluster.pods import observe_pod, quota_message
+from llmfleet.cluster.routers import read_report
+from llmfleet.planning.plan import PlannedEvent
+
+JSON = dict[str, Any]
+
+
+@pytest.mark.parametrize(("draw", "factor"), [(0.0, 0.5), (1.0, 1.0)])
+def test_backoff_when_failures_follow_then_doubles_up_to_the_longest(
+    draw: float, factor: float
+) -> None:
+    backoff = Backoff(first_seconds=1, longest_seconds=300)
+    delays = [backoff.next_seconds(draw) for _ in range(12)]
+    whole = [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+    assert delays == [factor * seconds for seconds in whole]
+    backoff.reset()
+    assert backoff.next_seconds(1.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "kind"),
+    [
+        (409, "Conflict", Conflict),
+        (409, "AlreadyExists", AlreadyExists),
+        (404, "NotFound", NotFound),
+        (410, "Expired", Expired),
+        (401, "Unauthorized", Forbidden),
+        (403, "Forbidden", Forbidden),
+        (422, "Invalid", Invalid),
+        (429, "TooManyRequests", TooManyRequests),
+        (500, "InternalError", Unavailable),
+        (503, "", Unavailable),
+        (504, "Timeout", Unavailable),
+    ],
+)
+def test_error_when_the_server_refuses_then_typed_and_in_its_words(
+    status: int, reason: str, kind: type[ApiError]
+) -> None:
+    body = f'{{"reason": "{reason}", "message": "because"}}'.encode()
+    error = error_from_answer(status, body, "PATCH x", "7")
+    assert type(error) is kind
+    assert error.retry_after_seconds == 7
+    assert "PATCH x" in str(error)
+    assert "because" in str(error)
+
+
+def test_error_when_the_body_is_not_json_then_still_typed() -> None:
+    assert type(error_from_answer(502, b"<html>", "GET x", "soon")) is Unavailable
+
+
+RAW: JSON = {
+    "apiVersion": "llmfleet.dev/v1alpha1",
+    "kind": "LLMDeployment",
+    "metadata": {"name": "chat", "namespace": "a", "uid": "u1", "resourceVersion": "7"},
+}
+
+
+def test_event_when_the_note_is_too_long_then_cut_within_the_limit() -> None:
+    event = PlannedEvent(type="Warning", reason="X", message="ä" * 2000)
+    made = build_event(RAW, event, "pod", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    assert len(made["note"].encode()) <= NOTE_LIMIT
+    assert made["note"].endswith("…")
+    assert made["eventTime"] == "2026-01-02T03:04:05.000000Z"
+    assert made["regarding"]["uid"] == "u1"
+
+
+def test_event_when_repeated_then_new_again_only_after_a_while() -> None:
+    now = [0.0]
+    recorder = EventRecorder(None, "pod", lambda: now[0])  # type: ignore[arg-type]  # posts nothing
+    event = PlannedEvent(type="Normal", reason="X", message="m")
+    other = PlannedEvent(type="Normal", reason="X", message="n")
+    assert recorder.is_new("u1", event)
+    now[0] = SAME_EVENT_SECONDS - 1
+    assert not recorder.is_new("u1", event)
+    assert recorder.is_new("u1", other)
+    assert recorder.is_new("u2", event)
+    now[0] = SAME_EVENT_SECONDS
+    assert recorder.is_new("u1", event)
+
+
+IMAGES = {
+    "LLMFLEET_RUNTIME_IMAGE_GPU": "g",
+    "LLMFLEET_RUNTIME_IMAGE_CPU": "c",
+    "LLMFLEET_ROUTER_IMAGE": "r",
+}
+
+
+def test_environment_when_complete_then_read() -> None:
+    found = read_environment({**IMAGES, "LLMFLEET_WATCH_NAMESPACES": "b, a,"})
+    assert found.settings.router_image == "r"
+    assert found.watch_namespaces == ("a", "b")
+    assert found.leader_election
+    assert not found.settings.allow_file_sources
+    assert (found.metrics_host, found.metrics_port) == ("0.0.0.0", 8080)
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({}, "LLMFLEET_ROUTER_IMAGE is not set"),
+        ({**IMAGES, "LLMFLEET_LEADER_ELECTION": "yes"}, "LLMFLEET_LEADER_ELECTION is 'yes'"),
+        ({**IMAGES, "LLMFLEET_LOG_LEVEL": "loud"}, "one of debug, info, warning, error"),
+        ({**IMAGES, "LLMFLEET_METRICS_ADDRESS": "8080x"}, "must be HOST:PORT"),
+    ],
+)
+def test_environment_when_wrong_then_the_variable_is_named(
+    variables: dict[str, str], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        read_environment(variables)
+
+
+def test_environment_when_listed_for_help_then_every_variable_is_there() -> None:
+    assert set(IMAGES) <= set(VARIABLES)
+
+
+def test_crd_when_the_same_then_not_outdated() -> None:
+    assert outdated_reasons(build_crd(), build_crd()) == ()
+
+
+def test_crd_when_a_nested_field_is_missing_then_named() -> None:
+    installed = build_crd()
+    schema = version_schema(installed)["properties"]
+    del schema["status"]["properties"]["conditions"]["items"]["properties"]["message"]
+    del schema["spec"]["properties"]["drain"]
+    assert outdated_reasons(installed, build_crd()) == ("spec.drain", "status.conditions[].message")
+
+
+@pytest.mark.parametrize(("number", "outdated"), [(CRD_SCHEMA - 1, True), (CRD_SCHEMA + 1, False)])
+def test_crd_when_its_annotation_differs_then_only_an_older_one_is_outdated(
+    number: int, outdated: bool
+) -> None:
+    installed = build_crd()
+    installed["metadata"]["annotations"]["llmfleet.dev/schema"] = str(number)
+    assert bool(outdated_reasons(installed, build_crd())) is outdated
+
+
+def test_prune_when_fields_are_unknown_then_only_they_go() -> None:
+    schema: JSON = {
+        "properties": {
+            "list": {"items": {"properties": {"a": {}}}},
+            "map": {"additionalProperties": {"properties": {"a": {}}}},
+            "free": {"x-kubernetes-preserve-unknown-fields": True},
+        }
+    }
+    value = {
+        "list": [{"a": 1, "b": 2}],
+        "map": {"k": {"a": 1, "b": 2}},
+        "free": {"b": 2},
+        "gone": 1,
+    }
+    assert prune(value, schema) == {"list": [{"a": 1}], "map": {"k": {"a": 1}}, "free": {"b": 2}}
+
+
+def pod(status: JSON) -> JSON:
+    return {
+        "metadata": {
+            "name": "p",
+            "namespace": "a",
+            "uid": "u",
+            "creationTimestamp": "2026-01-02T03:04:05Z",
+            "labels": {"llmfleet.dev/component": "engine", "llmfleet.dev/revision": "5d41"},
+        },
+        "spec": {"nodeName": "n1"},
+        "status": status,
+    }
+
+
+def test_pod_when_its_engine_crashed_then_its_last_words_are_read() -> None:
+    ended = {
+        "exitCode": 3,
+        "reason": "Error",
+        "message": "{}",
+        "finishedAt": "2026-01-02T03:05:05Z",
+    }
+    engine = {
+        "name": "engine",
+        "restartCount": 2,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+        "lastState": {"terminated": ended},
+    }
+    found = observe_pod(pod({"containerStatuses": [{"name": "sidecar"}, engine]}))
+    assert (found.waiting_reason, found.restarts) == ("CrashLoopBackOff", 2)
+    assert found.last_termination is not None
+    assert found.last_termination.exit_code == 3
+    assert found.last_termination.finished_at == datetime(2026, 1, 2, 3, 5, 5, tzinfo=UTC)
+    assert (found.component, found.revision, found.node) == ("engine", "5d41", "n1")
+    assert not found.ready
+
+
+def test_pod_when_the_scheduler_found_no_room_then_its_sentence_is_kept() -> None:
+    condition = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/1 nodes",
+        "lastTransitionTime": "2026-01-02T03:04:06Z",
+    }
+    found = observe_pod(pod({"conditions": [condition]}))
+    assert found.unschedulable == "0/1 nodes"
+    assert found.unschedulable_since == datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
+    condition["reason"] = "SchedulingGated"
+    assert observe_pod(pod({"conditions": [condition]})).unschedulable is None
+
+
+def test_quota_when_a_replica_set_was_refused_then_its_revision_and_sentence() -> None:
+    message = 'pods "x" is forbidden: exceeded quota: gpus'
+    condition = {"type": "ReplicaFailure", "status": "True", "message": message}
+    body = pod({"conditions": [condition]})
+    assert quota_message(body) == ("5d41", message)
+    condition["message"] = "something else"
+    assert quota_message(body) is None
+
+
+def test_router_when_it_answers_then_what_it_serves() -> None:
+    answer = {
+        "trafficGeneration": 17,
+        "revisions": [{"revision": "5d41", "weight": 75, "effective": 100}],
+    }
+    report = read_report("p", answer)
+    assert report.traffic_generation == 17
+    assert report.effective == {"5d41": 100}
+
+
+@pytest.mark.parametrize("answer", [{}, {"trafficGeneration": "x"}, {"trafficGeneration": []}])
+def test_router_when_its_answer_is_malformed_then_refused(answer: JSON) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        read_report("p", answer)

@@ -1,0 +1,280 @@
+"""A small cluster in virtual time around the real ``decide``: pods, routers, conditional writes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from llmfleet.api import parse
+from llmfleet.planning.decide import decide
+from llmfleet.planning.plan import ChildMode, Plan
+from llmfleet.planning.revisions import revision_hash, spec_payload
+from llmfleet.planning.snapshot import (
+    JSON,
+    ObjectKey,
+    ObservedObject,
+    ObservedPod,
+    OperatorSettings,
+    RouterReach,
+    RouterReport,
+    Snapshot,
+)
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+UID = "0f1e2d3c-0000-4000-8000-000000000001"
+SETTINGS = OperatorSettings(
+    runtime_image_gpu="runtime:gpu", runtime_image_cpu="runtime:cpu", router_image="router:1"
+)
+
+
+def resource(**spec: Any) -> JSON:
+    """A stored LLMDeployment."""
+    base: JSON = {
+        "model": {"source": "pvc://models/one", "servedName": "tiny"},
+        "accelerator": {"resource": "nvidia.com/gpu", "count": 1},
+        "replicas": 2,
+        "rollout": {"strategy": "RollingUpdate", "scaleDownDelay": "10s", "maxSurge": 1},
+    }
+    return {
+        "apiVersion": "llmfleet.dev/v1alpha1",
+        "kind": "LLMDeployment",
+        "metadata": {
+            "name": "chat",
+            "namespace": "team-a",
+            "uid": UID,
+            "generation": 1,
+            "resourceVersion": "1",
+        },
+        "spec": {**base, **spec},
+    }
+
+
+def hash_of(raw: JSON) -> str:
+    """The revision hash that a stored resource asks for."""
+    return revision_hash(spec_payload(raw))
+
+
+def engine_pod(name: str = "chat-rev-x-1", **facts: Any) -> ObservedPod:
+    """A starting engine pod; ``facts`` replace its fields."""
+    pod = ObservedPod(
+        name=name, uid=name, component="engine", revision="x", phase="Pending", ready=False,
+        deleting=False, created_at=START, node=None, pod_ip=None, unschedulable=None,
+        unschedulable_since=None, waiting_reason=None, waiting_message=None, restarts=0,
+        last_termination=None, running_since=None,
+    )  # fmt: skip
+    return replace(pod, **facts)
+
+
+@dataclass
+class Fleet:
+    """The modelled cluster."""
+
+    raw: JSON
+    now: datetime = START
+    broken: frozenset[str] = frozenset()
+    settings: OperatorSettings = SETTINGS
+    objects: dict[ObjectKey, ObservedObject] = field(default_factory=dict)
+    pods: dict[str, ObservedPod] = field(default_factory=dict)
+    served: dict[str, tuple[int, dict[str, int]]] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    writes: int = 0
+    counter: int = 1
+
+    def snapshot(self) -> Snapshot:
+        raw = copy.deepcopy(self.raw)
+        routers = {
+            name: RouterReport(
+                pod=name,
+                reach=RouterReach.ANSWERED,
+                silent_since=None,
+                traffic_generation=generation,
+            )
+            for name, (generation, _) in self.served.items()
+        }
+        return Snapshot(
+            settings=self.settings,
+            deployment=parse(raw),
+            raw=raw,
+            objects=dict(self.objects),
+            pods=tuple(sorted(self.pods.values(), key=lambda pod: pod.name)),
+            routers=routers,
+        )
+
+    def decide(self, snapshot: Snapshot | None = None) -> Plan:
+        seen = snapshot or self.snapshot()
+        plan = decide(seen, self.now)
+        assert decide(seen, self.now) == plan
+        self._check(seen, plan)
+        return plan
+
+    def reconcile(self, snapshot: Snapshot | None = None, crash_after: int | None = None) -> Plan:
+        """Decide and apply; ``crash_after`` n writes the operator dies."""
+        seen = snapshot or self.snapshot()
+        plan = self.decide(seen)
+        self.plans.append(plan)
+        for done, _ in enumerate(self._apply(seen, plan), start=1):
+            if done == crash_after:
+                break
+        return plan
+
+    def kubelet(self) -> None:
+        """Ended pods go, missing ones come, and those that can become ready do."""
+        self.pods = {name: pod for name, pod in self.pods.items() if not pod.deleting}
+        for name, pod in self.pods.items():
+            if pod.component == "engine" and pod.revision not in self.broken:
+                self.pods[name] = replace(pod, ready=True, phase="Running", running_since=self.now)
+        for found in list(self.objects.values()):
+            if found.key.kind == "Deployment":
+                self._scale(found)
+        owners = {key.name for key in self.objects if key.kind == "Deployment"}
+        for name, pod in self.pods.items():
+            if name.rpartition("-")[0] not in owners:
+                self.pods[name] = replace(pod, deleting=True)
+
+    def routers(self, which: int | None = None) -> None:
+        """Routers take over the command in status."""
+        status = self.raw.get("status") or {}
+        names = sorted(name for name, pod in self.pods.items() if pod.component == "router")
+        for index, name in enumerate(names):
+            if which in (None, index) and status.get("traffic"):
+                split = {each["revision"]: each["weight"] for each in status["traffic"]}
+                self.served[name] = (status["trafficGeneration"], split)
+                self.pods[name] = replace(self.pods[name], ready=True)
+        self.served = {name: what for name, what in self.served.items() if name in self.pods}
+
+    def edit(self, **spec: Any) -> None:
+        self.raw = copy.deepcopy(self.raw)
+        self.raw["spec"].update(spec)
+        self.raw["metadata"]["generation"] += 1
+        self._touch_resource()
+
+    def wait(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def settle(self, rounds: int = 80) -> Plan:
+        """Everything runs in turn until nothing changes any more."""
+        for _ in range(rounds):
+            before, pods = self.writes, dict(self.pods)
+            plan = self.reconcile()
+            self.kubelet()
+            self.routers()
+            self.wait(5)
+            quiet = self.writes == before and self.pods == pods
+            if quiet and plan.requeue_after is None:
+                return plan
+        return plan
+
+    def status(self) -> JSON:
+        return self.raw.get("status") or {}
+
+    def condition(self, kind: str) -> JSON:
+        return next((each for each in self.status()["conditions"] if each["type"] == kind), {})
+
+    def replicas(self) -> dict[str, int]:
+        """Wanted replicas by revision."""
+        return {
+            key.name.removeprefix("chat-rev-"): found.body["spec"]["replicas"]
+            for key, found in self.objects.items()
+            if key.kind == "Deployment" and key.name != "chat-router"
+        }
+
+    def ready(self, revision: str) -> int:
+        return sum(p.ready and not p.deleting for p in self.pods.values() if p.revision == revision)
+
+    def _scale(self, found: ObservedObject) -> None:
+        wanted = found.body["spec"]["replicas"]
+        labels = found.body["spec"]["template"]["metadata"]["labels"]
+        revision = labels.get("llmfleet.dev/revision")
+        component = labels["llmfleet.dev/component"]
+        mine = [
+            pod
+            for name, pod in self.pods.items()
+            if name.rpartition("-")[0] == found.key.name and not pod.deleting
+        ]
+        mine.sort(key=lambda pod: (pod.ready, pod.name))
+        for pod in mine[: max(0, len(mine) - wanted)]:
+            self.pods[pod.name] = replace(pod, deleting=True)
+        for _ in range(wanted - len(mine)):
+            name = f"{found.key.name}-{self._next()}"
+            self.pods[name] = engine_pod(
+                name, component=component, revision=revision, created_at=self.now
+            )
+
+    def _apply(self, seen: Snapshot, plan: Plan) -> Iterator[None]:
+        if plan.status is not None and plan.status != self.raw.get("status"):
+            if seen.raw["metadata"]["resourceVersion"] != self.raw["metadata"]["resourceVersion"]:
+                return
+            self.raw = {**self.raw, "status": plan.status}
+            self._touch_resource()
+            yield
+        for child in plan.children:
+            live = self.objects.get(child.key)
+            known = seen.objects.get(child.key)
+            if child.key.kind == "Secret":
+                identity = {"name": child.key.name, "uid": "secret-uid"}
+                self.raw = {**self.raw, "status": {**self.status(), "tokenSecret": identity}}
+                self._touch_resource()
+                yield
+                continue
+            if (live is None) != (known is None):
+                return
+            if live is not None and known is not None:
+                if child.mode is ChildMode.CREATE_ONCE or live.body == child.body:
+                    continue
+                if live.resource_version != known.resource_version:
+                    return
+            owners = child.body["metadata"].get("ownerReferences")
+            self.objects[child.key] = ObservedObject(
+                key=child.key,
+                uid=live.uid if live else f"uid-{self._next()}",
+                resource_version=str(self._next()),
+                owner_uid=owners[0]["uid"] if owners else None,
+                deleting=False,
+                body=child.body,
+            )
+            self.writes += 1
+            yield
+        for deletion in plan.deletions:
+            live = self.objects.get(deletion.key)
+            if live is None or live.resource_version != deletion.resource_version:
+                return
+            self._check_deletion(deletion.key)
+            del self.objects[deletion.key]
+            self.writes += 1
+            yield
+        self.events += [event.reason for event in plan.events]
+
+    def _check(self, seen: Snapshot, plan: Plan) -> None:
+        if plan.status is None:
+            return
+        traffic = {each["revision"]: each["weight"] for each in plan.status.get("traffic", [])}
+        assert not traffic or sum(traffic.values()) == 100
+        assert len(traffic) <= 2, "three arms"
+        for revision in traffic:
+            key = ObjectKey(api_version="apps/v1", kind="Deployment", name=f"chat-rev-{revision}")
+            assert key in seen.objects or seen.deployment.spec.wanted_replicas == 0, (
+                f"weight for {revision}, which has no Deployment yet"
+            )
+        kinds = {each["type"] for each in plan.status["conditions"]}
+        assert not {"Reconciling", "Stalled"} <= kinds
+
+    def _check_deletion(self, key: ObjectKey) -> None:
+        if key.kind == "Deployment":
+            revision = key.name.removeprefix("chat-rev-")
+            for name, (_, split) in self.served.items():
+                ready = name in self.pods and self.pods[name].ready
+                busy = ready and split.get(revision) and self.ready(revision)
+                assert not busy, f"{revision} deleted while {name} sends it requests"
+
+    def _touch_resource(self) -> None:
+        metadata = {**self.raw["metadata"], "resourceVersion": str(self._next())}
+        self.raw = {**self.raw, "metadata": metadata}
+        self.writes += 1
+
+    def _next(self) -> int:
+        self.counter += 1
+        return self.counter

@@ -1,0 +1,102 @@
+"""What a failing pod's facts become: a reason, a sentence, and whether trying again can help."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from llmfleet.planning.diagnosis import diagnose_pod, diagnose_pods, waiting_for_capacity
+from llmfleet.planning.snapshot import Termination
+from tests.unit.planning.fleet import START, engine_pod
+
+
+def ended(message: str, *, code: int = 1, reason: str = "Error") -> dict[str, Any]:
+    end = Termination(exit_code=code, reason=reason, message=message, finished_at=START)
+    return {"last_termination": end, "restarts": 1, "waiting_reason": "CrashLoopBackOff"}
+
+
+def said(reason: str, *, retriable: bool) -> dict[str, Any]:
+    words = {"reason": reason, "message": "the engine's own words", "retriable": retriable}
+    return ended(json.dumps(words))
+
+
+CASES = {
+    "model missing": (said("ModelNotFound", retriable=False), "ModelNotFound", "own words", True),
+    "download": (said("DownloadFailed", retriable=True), "DownloadFailed", "own words", False),
+    "unknown reason": (said("Whatever", retriable=False), "CrashLoop", "own words", False),
+    "free text": (ended("Segmentation fault", code=139), "CrashLoop", "139: Segmentation", False),
+    "JSON that is no object": (ended("[1]"), "CrashLoop", "[1]", False),
+    "no last words": (ended(""), "CrashLoop", "Error", False),
+    "memory limit": (ended("", code=137, reason="OOMKilled"), "OutOfMemory", "raise", True),
+    "image": (
+        {"waiting_reason": "ImagePullBackOff", "waiting_message": "not found"},
+        "ImagePullFailed",
+        "not found",
+        False,
+    ),
+    "secret": (
+        {
+            "waiting_reason": "CreateContainerConfigError",
+            "waiting_message": 'secret "absent" not found',
+        },
+        "SecretMissing",
+        'secret "absent" not found',
+        False,
+    ),
+    "claim": (
+        {"unschedulable": '0/1 nodes: persistentvolumeclaim "absent" not found.'},
+        "ClaimMissing",
+        "absent",
+        False,
+    ),
+    "never ready": (
+        {"running_since": START - timedelta(seconds=60)},
+        "NeverReady",
+        "60 s",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("facts", "reason", "words", "fatal"), CASES.values(), ids=CASES)
+def test_diagnosis_when_a_pod_fails_then_reason_and_last_words_are_told(
+    facts: dict[str, Any], reason: str, words: str, fatal: bool
+) -> None:
+    found = diagnose_pod(engine_pod(**facts), START, 60)
+    assert found is not None
+    assert (found.reason, found.fatal) == (reason, fatal)
+    assert words in found.message
+
+
+WELL = {
+    "starting": {},
+    "ready after a crash": {**said("EngineError", retriable=True), "ready": True},
+    "ending": {**said("EngineError", retriable=True), "deleting": True},
+    "no room": {"unschedulable": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."},
+    "running, deadline not reached": {"running_since": START - timedelta(seconds=59)},
+}
+
+
+@pytest.mark.parametrize("facts", WELL.values(), ids=WELL)
+def test_diagnosis_when_nothing_is_wrong_with_the_pod_then_nothing_is_told(
+    facts: dict[str, Any],
+) -> None:
+    assert diagnose_pod(engine_pod(**facts), START, 60) is None
+
+
+def test_diagnosis_when_several_fail_then_the_fatal_one_is_told() -> None:
+    pods = [
+        engine_pod("a", **said("DownloadFailed", retriable=True)),
+        engine_pod("b", **said("BadConfig", retriable=False)),
+    ]
+    found = diagnose_pods(pods, START, 60)
+    assert found is not None
+    assert found.pod == "b"
+
+
+def test_capacity_when_a_claim_is_missing_then_it_is_not_a_lack_of_room() -> None:
+    assert waiting_for_capacity(engine_pod(**WELL["no room"]))
+    assert not waiting_for_capacity(engine_pod(**CASES["claim"][0]))

@@ -1,0 +1,98 @@
+"""Golden manifests and hashes: LLMFLEET_UPDATE_GOLDEN=1 writes them anew."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llmfleet.planning.revisions import revision_hash, spec_payload
+from llmfleet.planning.snapshot import JSON
+from tests.unit.planning.fleet import Fleet, resource
+
+GOLDEN = Path(__file__).parent / "golden"
+
+SPECS: dict[str, JSON] = {
+    "smallest": {},
+    "cpu": {"accelerator": {"type": "cpu"}},
+    "everything": {
+        "model": {
+            "source": "hf://org/name",
+            "revision": "0123456789abcdef",
+            "servedName": "big",
+            "aliases": ["other"],
+            "secretRef": {"name": "hub"},
+        },
+        "engine": {
+            "image": "registry/runtime@sha256:" + "0" * 64,
+            "dtype": "bfloat16",
+            "maxModelLen": 8192,
+            "kvCache": {"gpuMemoryUtilization": 0.85, "prefixCaching": True},
+            "speculativeDecoding": {
+                "method": "draft",
+                "draftModel": {"source": "pvc://drafts/small"},
+            },
+            "parallelism": {"tensor": 2},
+        },
+        "accelerator": {"resource": "amd.com/gpu", "count": 2},
+        "drain": {"timeout": "1m"},
+        "router": {"replicas": 3, "policy": "LeastRequest", "drainTimeout": "30s"},
+        "podTemplate": {
+            "metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}},
+            "nodeSelector": {"pool": "gpu"},
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "priorityClassName": "high",
+            "volumes": [{"name": "extra", "emptyDir": {}}],
+            "mounts": [{"name": "extra", "mountPath": "/data"}],
+            "env": [{"name": "LOG", "value": "1"}],
+            "resources": {"requests": {"cpu": 2, "memory": "8Gi"}},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_manifests_when_built_then_they_equal_the_golden_ones(name: str) -> None:
+    plan = Fleet(resource(**SPECS[name])).decide()
+    text = yaml.safe_dump_all(
+        (child.body for child in plan.children), sort_keys=True, width=120, default_flow_style=False
+    )
+    path = GOLDEN / f"{name}.yaml"
+    if os.environ.get("LLMFLEET_UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert path.read_text() == text
+
+
+HASHES = {"smallest": "d2e95b4334", "cpu": "33c0a80099", "everything": "49844e5882"}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_hash_when_the_spec_is_the_same_then_it_never_changes(name: str) -> None:
+    assert revision_hash(spec_payload(resource(**SPECS[name]))) == HASHES[name]
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_pods_when_built_then_they_meet_the_restricted_standard(name: str) -> None:
+    for pod in _pod_specs(name):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        allowed = {"configMap", "downwardAPI", "emptyDir", "secret", "persistentVolumeClaim"}
+        assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
+        mounted = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+        security = pod["containers"][0]["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security["readOnlyRootFilesystem"] is True
+
+
+def _pod_specs(name: str) -> list[Any]:
+    plan = Fleet(resource(**SPECS[name])).decide()
+    return [
+        child.body["spec"]["template"]["spec"]
+        for child in plan.children
+        if child.key.kind == "Deployment"
+    ]

@@ -1,0 +1,228 @@
+"""The spine's waking, single flight, backing off and ending; effects are played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from llmfleet import reconcile
+from llmfleet.cluster.applying import Applied
+from llmfleet.cluster.errors import Conflict, NotFound, NotLeading, Unavailable
+from llmfleet.planning.plan import Plan
+from llmfleet.reconcile import Spine
+
+OWNER = ("a", "chat")
+OTHER = ("a", "other")
+
+
+class World:
+    """Observer and applier in one; every pass waits until the test lets it through."""
+
+    def __init__(self) -> None:
+        self.passes: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.outcome: dict[tuple[str, str], Callable[[], None]] = {}
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.at_once: dict[tuple[str, str], int] = {}
+        self.most_at_once = 0
+        self.requeue_after: float | None = None
+        self.forgotten: list[tuple[str, str]] = []
+
+    async def observe(self, owner: tuple[str, str]) -> Any:
+        self.at_once[owner] = self.at_once.get(owner, 0) + 1
+        self.most_at_once = max(self.most_at_once, *self.at_once.values())
+        self.passes.put_nowait(owner)
+        try:
+            await self.gate.wait()
+            self.outcome.get(owner, lambda: None)()
+        finally:
+            self.at_once[owner] -= 1
+        return SimpleNamespace(raw={"metadata": {"uid": "u", "generation": 1}})
+
+    async def apply(self, snapshot: Any, plan: Plan) -> Applied:
+        del snapshot, plan
+        return Applied(changed=False)
+
+    def decide(self, snapshot: Any, now: Any) -> Plan:
+        del snapshot, now
+        return Plan(status={"phase": "Healthy"}, requeue_after=self.requeue_after)
+
+    def has_strangers(self, owner: tuple[str, str]) -> bool:
+        del owner
+        return False
+
+    def forget(self, owner: Any) -> None:
+        if isinstance(owner, tuple):
+            self.forgotten.append(owner)
+
+    async def next(self, seconds: float = 5.0) -> tuple[str, str]:
+        return await asyncio.wait_for(self.passes.get(), seconds)
+
+    def fail_with(self, error: Exception, times: int, owner: tuple[str, str] = OWNER) -> None:
+        left = times
+
+        def fail() -> None:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                raise error
+
+        self.outcome[owner] = fail
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def spine(world: World) -> AsyncIterator[Spine]:
+    made = Spine(world, world, world.decide)  # type: ignore[arg-type]  # the test plays both
+    yield made
+    world.gate.set()
+    await made.stop(1)
+
+
+async def test_wakeup_when_it_comes_during_a_pass_then_one_more_pass_follows(
+    world: World, spine: Spine
+) -> None:
+    world.gate.clear()
+    spine.wake(OWNER)
+    await world.next()
+    for _ in range(5):
+        spine.wake(OWNER)
+    world.gate.set()
+    await world.next()
+    with pytest.raises(TimeoutError):
+        await world.next(0.2)
+    assert world.most_at_once == 1
+
+
+async def test_object_when_another_one_hangs_then_it_is_not_delayed(
+    world: World, spine: Spine
+) -> None:
+    world.gate.clear()
+    spine.wake(OWNER)
+    assert await world.next() == OWNER
+    spine.wake(OTHER)
+    assert await world.next() == OTHER
+
+
+async def test_conflict_when_it_happens_then_observed_again_at_once(
+    world: World, spine: Spine
+) -> None:
+    world.fail_with(Conflict("", status=409), 3)
+    spine.wake(OWNER)
+    for _ in range(4):
+        await world.next(0.5)
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("", status=503), ValueError("a bug")], ids=["API trouble", "crash"]
+)
+async def test_failure_when_it_happens_then_tried_again_after_a_pause(
+    world: World, spine: Spine, error: Exception
+) -> None:
+    world.fail_with(error, 1)
+    spine.wake(OWNER)
+    await world.next()
+    with pytest.raises(TimeoutError):
+        await world.next(0.4)
+    await world.next(2)
+
+
+async def test_failure_when_events_keep_waking_then_at_most_one_try_a_second(
+    world: World, spine: Spine
+) -> None:
+    world.fail_with(Unavailable("", status=503), 1000)
+    spine.wake(OWNER)
+    tries = 0
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 2.5
+    while loop.time() < end:
+        spine.wake(OWNER)
+        try:
+            await world.next(0.05)
+            tries += 1
+        except TimeoutError:
+            continue
+    assert 2 <= tries <= 3
+
+
+async def test_server_when_it_asks_to_wait_then_waited_for(world: World, spine: Spine) -> None:
+    world.fail_with(Unavailable("", status=429, retry_after_seconds=60), 1)
+    spine.wake(OWNER)
+    await world.next()
+    with pytest.raises(TimeoutError):
+        await world.next(1.5)
+
+
+@pytest.mark.parametrize("error", [NotFound("", status=404), NotLeading("", status=0)])
+async def test_task_when_its_object_or_the_lead_is_gone_then_it_ends(
+    world: World, spine: Spine, error: Exception
+) -> None:
+    world.fail_with(error, 1)
+    spine.wake(OWNER)
+    await world.next()
+    await asyncio.wait_for(_until(lambda: spine.known() == 0), 2)
+    assert world.forgotten == ([OWNER] if isinstance(error, NotFound) else [])
+
+
+async def test_object_when_made_again_while_its_task_ends_then_it_is_looked_at(
+    world: World, spine: Spine
+) -> None:
+    world.fail_with(NotFound("", status=404), 1)
+    world.gate.clear()
+    spine.wake(OWNER)
+    await world.next()
+    spine.wake(OWNER)
+    world.gate.set()
+    await world.next()
+
+
+async def test_plan_when_it_asks_for_a_requeue_then_looked_at_again_without_an_event(
+    world: World, spine: Spine
+) -> None:
+    world.requeue_after = 0.1
+    spine.wake(OWNER)
+    for _ in range(3):
+        await world.next(1)
+
+
+async def test_liveness_when_a_pass_runs_too_long_then_it_says_so(
+    world: World, spine: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "OVERDUE_SECONDS", 0.0)
+    world.gate.clear()
+    spine.wake(OWNER)
+    await world.next()
+    problem = spine.problem()
+    assert problem is not None
+    assert "a/chat" in problem
+    world.gate.set()
+    await asyncio.wait_for(_until(lambda: spine.problem() is None), 2)
+
+
+async def test_stop_when_a_pass_is_under_way_then_it_is_waited_for_and_none_starts(
+    world: World, spine: Spine
+) -> None:
+    world.gate.clear()
+    spine.wake(OWNER)
+    await world.next()
+    stopping = asyncio.create_task(spine.stop(5))
+    await asyncio.sleep(0)
+    spine.wake(OTHER)
+    assert not stopping.done()
+    world.gate.set()
+    await asyncio.wait_for(stopping, 2)
+    assert world.passes.empty()
+    assert world.at_once == {OWNER: 0}
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - nothing announces the end of a task
+        await asyncio.sleep(0.01)
