@@ -1,7 +1,9 @@
+# ruff: noqa: T201  # figures are part of the result, see docs/runtime.md
 """Real engines under the real supervisor. Few starts (about 30 s each), many questions to each."""
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import json
 import os
@@ -184,7 +186,8 @@ def test_speculation_when_float32_then_same_answers_as_without(
     drafted = speculating.metric("vllm:spec_decode_num_draft_tokens_total") - drafted_before
     differing = sum(a != b for a, b in zip(answers, plain_answers, strict=True))
     print(
-        f"\nfloat32: {differing} of {len(PROMPTS)} differ; {accepted:.0f} of {drafted:.0f} drafted tokens accepted"
+        f"\nfloat32: {differing} of {len(PROMPTS)} differ;"
+        f" {accepted:.0f} of {drafted:.0f} drafted tokens accepted"
     )
     assert len(PROMPTS) == 60
     assert differing == 0
@@ -336,7 +339,7 @@ def kill_engine_core_in_mid_stream(pod: Pod) -> None:
         answer.readline()
         os.kill(pod.engine_core(), signal.SIGKILL)
         begun = time.monotonic()
-        with pytest.raises(OSError, match="IncompleteRead|reset") as caught:
+        with pytest.raises(OSError, match=r"IncompleteRead|reset") as caught:
             raise_as_os_error(answer.read)
         assert "[DONE]" not in str(caught.value)
     assert pod.process.wait(30) == 1
@@ -348,8 +351,6 @@ def kill_engine_core_in_mid_stream(pod: Pod) -> None:
 
 def raise_as_os_error(read: Callable[[], bytes]) -> None:
     """http.client's IncompleteRead is no OSError, though it is the same event as a reset."""
-    import http.client
-
     try:
         read()
     except http.client.IncompleteRead as error:

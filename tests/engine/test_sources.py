@@ -20,7 +20,8 @@ from llmfleet_runtime.config import Weights
 from llmfleet_runtime.errors import Failure
 from llmfleet_runtime.sources import fetch
 try:
-    fetch(Weights(source="hf://org/name", revision="0e9e39f"), models_root=pathlib.Path("/none"), environment=os.environ)
+    weights = Weights(source="hf://org/name", revision="0e9e39f")
+    fetch(weights, models_root=pathlib.Path("/none"), environment=os.environ)
 except Failure as failure:
     print(json.dumps([failure.reason, failure.exit_code, failure.retriable, failure.message]))
 """

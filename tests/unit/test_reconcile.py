@@ -29,6 +29,7 @@ class World:
         self.gate.set()
         self.at_once: dict[tuple[str, str], int] = {}
         self.most_at_once = 0
+        self.applied = 0
         self.requeue_after: float | None = None
         self.forgotten: list[tuple[str, str]] = []
 
@@ -45,6 +46,7 @@ class World:
 
     async def apply(self, snapshot: Any, plan: Plan) -> Applied:
         del snapshot, plan
+        self.applied += 1
         return Applied(changed=False)
 
     def decide(self, snapshot: Any, now: Any) -> Plan:
@@ -214,11 +216,12 @@ async def test_stop_when_a_pass_is_under_way_then_it_is_waited_for_and_none_star
     spine.wake(OWNER)
     await world.next()
     stopping = asyncio.create_task(spine.stop(5))
-    await asyncio.sleep(0)
+    await asyncio.wait({stopping}, timeout=0.2)
     spine.wake(OTHER)
     assert not stopping.done()
     world.gate.set()
     await asyncio.wait_for(stopping, 2)
+    assert world.applied == 1
     assert world.passes.empty()
     assert world.at_once == {OWNER: 0}
 

@@ -41,6 +41,14 @@ class _PlainDumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_text(self, data: str) -> yaml.ScalarNode:
+        """Quotes the words that Kubernetes' YAML reads as booleans and PyYAML does not."""
+        style = '"' if data in {"y", "Y", "n", "N"} else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_PlainDumper.add_representer(str, _PlainDumper.represent_text)
+
 
 def build_crd() -> dict[str, Any]:
     """Return the CustomResourceDefinition as a manifest."""

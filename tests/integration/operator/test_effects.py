@@ -107,6 +107,7 @@ async def test_apply_when_a_child_belongs_to_another_uid_then_it_is_not_touched(
         }
     }
     fleet.apply(llm_deployment())
+    await effects.caches.stop()  # the watch must not tell before the plan is applied
     unaware = decide(await effects.observer.observe(effects.owner), datetime.now(UTC))
     stored = fleet.server.create(fleet.path("ServiceAccount"), foreign)
     account = replace(
@@ -122,6 +123,20 @@ async def test_apply_when_a_child_belongs_to_another_uid_then_it_is_not_touched(
     await effects.settle()
     assert fleet.child("ServiceAccount", "chat-router") == stored
     assert fleet.condition("NameTaken") is not None
+
+
+async def test_name_when_taken_before_a_restart_then_the_next_operator_writes_nothing(
+    effects: Effects, fleet: Fleet
+) -> None:
+    taken = {"metadata": {"name": "chat"}, "spec": {"ports": [{"port": 5432}]}}
+    fleet.server.create(fleet.path("Service"), taken)
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    assert fleet.condition("NameTaken") is not None
+    before = sent()
+    async with running_effects(fleet) as restarted:
+        await restarted.settle()
+    assert sent() == before
 
 
 async def test_child_when_the_intent_drops_a_field_then_it_goes_though_the_post_owned_it(

@@ -203,16 +203,23 @@ def test_operator_when_a_second_one_runs_then_one_leads_and_the_other_takes_over
     ) as second:
         eventually(lambda: second.answer("/readyz").status_code == 200, "the standby serves probes")
         assert second.metric("llmfleet_leader") == 0
-        killed = time.monotonic()
-        operator.stop(signal.SIGKILL)
+        halted = time.monotonic()
+        operator.process.send_signal(signal.SIGSTOP)  # to the others it looks killed
         second.wait_leading(25)
-        assert time.monotonic() - killed >= 8, "a lease that may still be held was taken"
+        assert time.monotonic() - halted >= 8, "a lease that may still be held was taken"
+        operator.process.send_signal(signal.SIGCONT)
+        assert operator.process.wait(5) == 1, "a leader that lost its lease must end"
         fleet.apply(llm_deployment())
         eventually(lambda: fleet.children("Deployment"), "the new leader works")
         with running_operator(
             fleet.server, tmp_path, LLMFLEET_WATCH_NAMESPACES=fleet.namespace
         ) as third:
             eventually(lambda: third.answer("/readyz").status_code == 200, "it serves probes")
+            with running_operator(
+                fleet.server, tmp_path, LLMFLEET_WATCH_NAMESPACES=fleet.namespace
+            ) as fourth:
+                eventually(lambda: fourth.answer("/readyz").status_code == 200, "it serves probes")
+                assert fourth.stop() == 0, "a standby ends at once and well"
             released = time.monotonic()
             assert second.stop() == 0
             third.wait_leading()

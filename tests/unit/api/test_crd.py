@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,8 @@ def test_check_when_file_differs_then_fails_and_writes_nothing(
     assert "make generate" in capsys.readouterr().err
     assert crd.main([str(path)]) == 0
     assert crd.main(["--check", str(path)]) == 0
+
+
+def test_render_when_a_key_is_a_boolean_in_kubernetes_yaml_then_it_is_quoted() -> None:
+    assert re.search(r"^\s+[\"']n[\"']:$", crd.render_crd(), re.MULTILINE)
+    assert not re.search(r"^\s+[yYnN]:", crd.render_crd(), re.MULTILINE)

@@ -121,10 +121,7 @@ def test_end_when_core_died_while_serving_then_engine_error_and_retriable() -> N
     ]
     failure = describe_end(lines, 0, oom_killed=False, was_ready=True)
     assert failure.reason is Reason.ENGINE_ERROR
-    assert (
-        failure.message
-        == "the engine ended with code 0: engine core exited unexpectedly"
-    )
+    assert failure.message == "the engine ended with code 0: engine core exited unexpectedly"
     assert failure.retriable
 
 
