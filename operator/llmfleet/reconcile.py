@@ -23,10 +23,11 @@ from llmfleet.cluster import metrics
 from llmfleet.cluster.applying import Applier
 from llmfleet.cluster.backoff import Backoff
 from llmfleet.cluster.errors import ApiError, Conflict, NotFound, NotLeading
-from llmfleet.cluster.observing import Observer
+from llmfleet.cluster.observing import Observer, UnreadableError
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.plan import Plan
-from llmfleet.planning.snapshot import Snapshot
+from llmfleet.planning.snapshot import JSON, Snapshot
+from llmfleet.planning.unreadable import decide_unreadable
 
 Decide = Callable[[Snapshot, datetime], Plan]
 
@@ -211,9 +212,16 @@ class Spine:
             self._observer.forget(owner)
             self._applier.forget(task.uid)
             return _Ended.ENDED
+        except UnreadableError as error:
+            plan = decide_unreadable(error.raw, error.problem, datetime.now(UTC))
+            self._tell(task, error.raw, plan)
+            await self._applier.record_only(error.raw, plan)
+            metrics.RECONCILES.labels("unreadable").inc()
+            task.backoff.reset()
+            return None
         task.uid = snapshot.raw["metadata"]["uid"]
         plan = self._decide(snapshot, datetime.now(UTC))
-        self._tell(task, snapshot, plan)
+        self._tell(task, snapshot.raw, plan)
         applied = await self._applier.apply(snapshot, plan)
         metrics.RECONCILES.labels("changed" if applied.changed else "unchanged").inc()
         task.conflicts = 0
@@ -234,7 +242,7 @@ class Spine:
         task.not_before = time.monotonic() + FIRST_BACKOFF_SECONDS
         return max(task.backoff.next_seconds(random.random()), at_least or 0.0)  # noqa: S311 - jitter
 
-    def _tell(self, task: _Task, snapshot: Snapshot, plan: Plan) -> None:
+    def _tell(self, task: _Task, raw: JSON, plan: Plan) -> None:
         """One line per changed decision, and the gauges."""
         status = plan.status or {}
         task.phase = str(status.get("phase") or "Unknown")
@@ -245,7 +253,7 @@ class Spine:
         task.summary = plan.summary
         log.info(
             plan.summary or "nothing to do",
-            generation=snapshot.raw["metadata"].get("generation"),
+            generation=raw["metadata"].get("generation"),
             revision=status.get("specRevision"),
             phase=task.phase,
         )

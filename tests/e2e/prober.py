@@ -108,7 +108,8 @@ def constant_load(
     total = f"{counts['sent']} sent, {counts['streams']} of them streams"
     figure(
         f"zero lost, {what}: {total}: {counts['failed']} failed, "
-        f"{counts['truncated']} truncated, slowest {counts['slowest_seconds']:.1f} s, revisions {counts['revisions']}"
+        f"{counts['truncated']} truncated, slowest {counts['slowest_seconds']:.1f} s, "
+        f"revisions {counts['revisions']}"
     )
     assert counts["sent"] == counts["succeeded"] + counts["failed"] + counts["truncated"]
     assert (counts["failed"], counts["truncated"]) == (0, 0), f"{total}: {counts['reasons']}"

@@ -1,4 +1,4 @@
-# ruff: noqa: PLC0415  # what needs vLLM or the checkout's path is imported when used
+# what needs vLLM or the checkout's path is imported when used
 """Tests against the real vLLM on CPU; run them with the Python that has it installed."""
 
 from __future__ import annotations

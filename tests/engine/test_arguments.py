@@ -1,4 +1,4 @@
-# ruff: noqa: PLC0415  # vLLM is imported when used: collecting must work without it
+# vLLM is imported when used: collecting must work without it
 """Each typed value, as the engine's own argument parser and configuration take it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: T201  # figures are part of the result, see docs/runtime.md
+# figures are part of the result, see docs/runtime.md
 """Real engines under the real supervisor. Few starts (about 30 s each), many questions to each."""
 
 from __future__ import annotations

@@ -96,6 +96,12 @@ class Applier:
             await self._events.post(snapshot.raw, event)
         return Applied(changed=changed)
 
+    async def record_only(self, raw: JSON, plan: Plan) -> None:
+        """Write a plan's status and Events; nothing else of it is performed."""
+        await self.record(raw, plan.status)
+        for event in plan.events:
+            await self._events.post(raw, event)
+
     async def record(self, raw: JSON, status: JSON | None) -> JSON:
         """Write the status if it differs from the stored one.
 

@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 RECONCILES: Final = Counter(
     "llmfleet_reconcile_total",
-    "Reconciles by result: unchanged, changed, conflict, gone, error, crash.",
+    "Reconciles by result: unchanged, changed, conflict, gone, unreadable, error, crash.",
     ["result"],
 )
 RECONCILE_SECONDS: Final = Histogram(

@@ -6,7 +6,9 @@ import asyncio
 from collections import defaultdict
 from typing import Protocol
 
-from llmfleet.api import LLMDeployment
+from pydantic import ValidationError
+
+from llmfleet.api import parse
 from llmfleet.cluster.caches import Caches, observed_object
 from llmfleet.cluster.client import ApiServer
 from llmfleet.cluster.errors import NotFound
@@ -29,6 +31,23 @@ class SettingsSource(Protocol):
         """Settings as of this moment."""
 
 
+class UnreadableError(Exception):
+    """The models cannot read a stored resource.
+
+    Attributes:
+        raw: the resource as stored.
+        problem: field and reason of each mistake, in one line.
+    """
+
+    def __init__(self, raw: JSON, error: ValidationError) -> None:
+        self.raw = raw
+        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+        self.problem = "; ".join(
+            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in mistakes[:5]
+        )
+        super().__init__(self.problem)
+
+
 class Observer:
     """Gathers snapshots from the caches, the routers' last answers and one GET."""
 
@@ -46,10 +65,13 @@ class Observer:
 
         Raises:
             NotFound: the LLMDeployment is gone.
-            pydantic.ValidationError: its spec cannot be read (a CRD without our rules).
+            UnreadableError: it was stored under a CRD that allowed what the models do not.
         """
         raw = await self._api.get(LLM_DEPLOYMENT.path(*owner))
-        deployment = LLMDeployment.model_validate(raw)
+        try:
+            deployment = parse(raw)
+        except ValidationError as error:
+            raise UnreadableError(raw, error) from error
         await self._look_again_at_strangers(owner)
         pods = self._caches.pods(owner)
         generation = (raw.get("status") or {}).get("trafficGeneration")

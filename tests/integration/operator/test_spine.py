@@ -223,3 +223,37 @@ async def test_operator_when_it_crashes_before_any_write_then_the_next_one_ends_
             break
     assert len(states) > 10, "a first deployment takes more writes than that"
     assert all(state == states[-1] for state in states)
+
+
+async def test_spec_when_it_cannot_be_read_then_a_condition_names_the_field_and_no_more(
+    api_server: ApiServer, fleet: Fleet
+) -> None:
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/llmdeployments.llmfleet.dev"
+    schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec"
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    loosen = [{"op": "replace", "path": schema, "value": anything}]
+    body = llm_deployment(replicas="many")
+    try:
+        fleet.patch(path, loosen, kind="json")
+
+        def taken() -> bool:
+            answer = fleet.server.request("POST", fleet.resource_path(), body)
+            print(answer.text)
+            return answer.status_code == 201
+
+        await asyncio.to_thread(eventually, taken, "the loose CRD takes it")
+    finally:
+        await asyncio.to_thread(api_server.install_crd)
+    async with running_effects(fleet) as effects:
+        spine = Spine(effects.observer, effects.applier, decide)
+        spine.wake(effects.owner)
+        found = await asyncio.to_thread(
+            eventually, lambda: fleet.condition("Accepted"), "it is reported"
+        )
+        assert (found["status"], found["reason"]) == ("False", "InvalidSpec")
+        assert "replicas" in found["message"]
+        assert fleet.children("ConfigMap") == []
+        version = (fleet.resource() or {})["metadata"]["resourceVersion"]
+        spine.wake(effects.owner)
+        await spine.stop(5)
+        assert (fleet.resource() or {})["metadata"]["resourceVersion"] == version

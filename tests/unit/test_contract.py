@@ -1,0 +1,124 @@
+"""What operator, runtime and router agree on (docs/contract.md), held against all of them.
+
+The three share no code, so each test builds one side's words and gives them to the other.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmfleet.api import ALLOWED_EXTRA_ARGS, parse
+from llmfleet.cluster import routers as polling
+from llmfleet.planning import diagnosis, engine, router
+from llmfleet.planning.naming import RUNTIME_CONFIG_ANNOTATION
+from llmfleet.planning.plan import Child
+from llmfleet_router.settings import Policy, Settings, read_settings
+from llmfleet_runtime import __main__ as runtime_main
+from llmfleet_runtime import config as runtime_config
+from llmfleet_runtime import errors, words
+from tests.unit.planning.fleet import Fleet, resource
+from tests.unit.planning.test_manifests import SPECS
+
+CONTRACT = Path(__file__).parents[2] / "docs" / "contract.md"
+
+
+def child(kind: str, name: str, **spec: Any) -> Child:
+    """One child of a first plan."""
+    made = Fleet(resource(**spec)).decide().children
+    return next(one for one in made if one.key.kind == kind and name in one.key.name)
+
+
+def engine_template(**spec: Any) -> dict[str, Any]:
+    template: dict[str, Any] = child("Deployment", "-rev-", **spec).body["spec"]["template"]
+    return template
+
+
+def router_environment(**spec: Any) -> dict[str, str]:
+    template = child("Deployment", "-router", **spec).body["spec"]["template"]
+    container = template["spec"]["containers"][0]
+    return {one["name"]: one.get("value", "from the pod") for one in container["env"]}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_runtime_config_when_the_operator_renders_it_then_the_runtime_knows_every_key(
+    name: str, tmp_path: Path
+) -> None:
+    template = engine_template(**SPECS[name])
+    path = tmp_path / "runtime.json"
+    path.write_text(template["metadata"]["annotations"][RUNTIME_CONFIG_ANNOTATION])
+
+    config, unknown = runtime_config.load_config(path)
+
+    assert unknown == ()
+    labels = template["metadata"]["labels"]
+    assert config.revision == labels["llmfleet.dev/revision"]
+    wanted = parse(resource(**SPECS[name])).spec
+    assert config.model.served_name == wanted.model.served_name
+    assert config.drain_timeout_seconds == wanted.drain.timeout_seconds
+
+
+def test_runtime_config_when_mounted_then_it_is_where_the_runtime_reads_it() -> None:
+    pod = engine_template()["spec"]
+    mounts = [one["mountPath"] for one in pod["containers"][0]["volumeMounts"]]
+    projected = [
+        item["path"]
+        for volume in pod["volumes"]
+        for item in volume.get("downwardAPI", {}).get("items", [])
+    ]
+    places = runtime_main.parse([])
+
+    assert str(places.config) in {f"{mount}/{path}" for mount in mounts for path in projected}
+    assert places.health_port == engine.HEALTH_PORT
+    assert str(places.token_file.parent) in mounts
+
+
+def test_extra_args_when_the_operator_allows_one_then_so_does_the_runtime() -> None:
+    assert set(ALLOWED_EXTRA_ARGS) == set(words.ALLOWED_EXTRA_ARGS)
+
+
+def test_last_words_when_the_runtime_has_a_reason_then_the_operator_and_the_page_know_it() -> None:
+    reasons = {str(one) for one in errors.Reason}
+
+    assert reasons == diagnosis.RUNTIME_REASONS
+    page = CONTRACT.read_text()
+    assert all(f"`{one}`" in page for one in reasons)
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_router_environment_when_the_operator_sets_it_then_the_router_reads_it(
+    policy: Policy,
+) -> None:
+    spec = {"policy": str(policy), "prefixBytes": 512, "bodyLimit": "1Mi", "drainTimeout": "90s"}
+    settings = read_settings(router_environment(router=spec))
+
+    assert (settings.name, settings.namespace) == ("chat", "team-a")
+    assert settings.policy is policy
+    assert settings.prefix_bytes == 512
+    assert settings.body_limit_bytes == 1024 * 1024
+    assert settings.drain_timeout_seconds == 90
+
+
+def test_ports_when_three_programs_name_them_then_they_are_the_same() -> None:
+    settings = Settings(namespace="n", name="m")
+    ports = {
+        one["name"]: one["containerPort"]
+        for one in engine_template()["spec"]["containers"][0]["ports"]
+    }
+
+    assert settings.http_port == router.HTTP_PORT
+    assert settings.agent_port == router.AGENT_PORT == polling.AGENT_PORT
+    assert ports == {"http": engine.HTTP_PORT, "health": engine.HEALTH_PORT}
+
+
+def test_state_when_the_page_shows_an_answer_then_the_operator_reads_it() -> None:
+    page = CONTRACT.read_text().split("GET :9090/llmfleet/state", 1)[1]
+    answer = json.loads(page.split("```json", 1)[1].split("```", 1)[0])
+
+    report = polling.read_report("chat-router-7d9", answer)
+
+    assert report.traffic_generation == 17
+    assert report.effective == {"5d41c0ffee": 75}
