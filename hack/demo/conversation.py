@@ -57,11 +57,17 @@ def chat(client: OpenAI, model: str, prompt: str, *, max_tokens: int = 48) -> An
     )
 
 
-def complete(client: OpenAI, model: str, prompt: str, *, max_tokens: int = 48) -> Answer:
-    """One plain completion."""
+def complete(
+    client: OpenAI, model: str, prompt: str, *, max_tokens: int = 48, min_tokens: int = 0
+) -> Answer:
+    """One plain completion of at least ``min_tokens`` (vLLM's own field)."""
     started = time.monotonic()
     reply = client.completions.create(
-        model=model, prompt=prompt, max_tokens=max_tokens, temperature=0
+        model=model,
+        prompt=prompt,
+        max_tokens=max_tokens,
+        temperature=0,
+        extra_body={"min_tokens": min_tokens},
     )
     return Answer(
         kind="completion",
@@ -72,8 +78,10 @@ def complete(client: OpenAI, model: str, prompt: str, *, max_tokens: int = 48) -
     )
 
 
-def stream(client: OpenAI, model: str, prompt: str, *, max_tokens: int = 96) -> Answer:
-    """One streamed chat completion; its pieces are joined."""
+def stream(
+    client: OpenAI, model: str, prompt: str, *, max_tokens: int = 96, min_tokens: int = 0
+) -> Answer:
+    """One streamed chat completion of at least ``min_tokens``; its pieces are joined."""
     started = time.monotonic()
     first: float | None = None
     pieces: list[str] = []
@@ -85,6 +93,7 @@ def stream(client: OpenAI, model: str, prompt: str, *, max_tokens: int = 96) -> 
         temperature=0,
         stream=True,
         stream_options={"include_usage": True},
+        extra_body={"min_tokens": min_tokens},
     ):
         if chunk.usage:
             tokens = chunk.usage.completion_tokens

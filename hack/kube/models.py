@@ -1,11 +1,13 @@
 """Puts the tiny test models on a claim: PersistentVolume, PersistentVolumeClaim, and a Job.
 
 The Job runs hack/models/make_tiny_models.py, mounted from a ConfigMap, in the runtime image, which
-has torch. Nothing is downloaded; the models are kept on the node until the cluster goes.
+has torch. Nothing is downloaded; the models are kept on the node until the cluster goes, in one
+folder per version of the script, which the claims of all namespaces share.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -14,7 +16,6 @@ from hack.kube.kubectl import JSON, apply, get, kubectl
 SCRIPT = Path(__file__).parent.parent / "models" / "make_tiny_models.py"
 CLAIM = "models"
 JOB = "make-models"
-MADE = ("tiny-llama", "tiny-llama-draft", "tiny-llama-v2")
 
 
 def node_folder() -> str:
@@ -25,6 +26,8 @@ def node_folder() -> str:
 def manifests(namespace: str, runtime_image: str) -> list[JSON]:
     """All objects, in the order they are applied."""
     volume = f"llmfleet-{namespace}-models"
+    version = hashlib.sha256(SCRIPT.read_bytes()).hexdigest()[:12]
+    folder = f"{node_folder()}/tiny-models-{version}"
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
         {
@@ -37,7 +40,7 @@ def manifests(namespace: str, runtime_image: str) -> list[JSON]:
                 "persistentVolumeReclaimPolicy": "Retain",
                 "storageClassName": "",
                 "claimRef": {"name": CLAIM, "namespace": namespace},
-                "hostPath": {"path": f"{node_folder()}/{volume}", "type": "DirectoryOrCreate"},
+                "hostPath": {"path": folder, "type": "DirectoryOrCreate"},
             },
         },
         {
@@ -66,7 +69,7 @@ def _job(namespace: str, runtime_image: str) -> JSON:
         "name": "make",
         "image": runtime_image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", f"/script/{SCRIPT.name}", "/models"],
+        "command": ["python", f"/script/{SCRIPT.name}", "/models", "--keep"],
         "env": [{"name": "HOME", "value": "/tmp"}],
         "resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "4Gi"}},
         # Root, since the node made the folder; everything else of root is dropped.

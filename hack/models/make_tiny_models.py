@@ -33,6 +33,7 @@ from pathlib import Path
 TEXT_SUFFIXES = {".py", ".md", ".txt", ".yaml", ".toml"}
 TEXT_LIMIT_CHARACTERS = 120_000
 VOCABULARY = 2048
+MADE = ("tiny-llama", "tiny-llama-draft", "tiny-llama-v2")
 SEQUENCE_TOKENS = 128
 BATCH = 8
 SPECIAL = {
@@ -212,6 +213,7 @@ def main() -> None:
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other weights")
     parser.add_argument("--steps", type=int, default=150, help="training steps of the target")
+    parser.add_argument("--keep", action="store_true", help="leave models that are there already")
     parser.add_argument("--text", type=Path, action="append", help="file or folder; repeatable")
     args = parser.parse_args()
 

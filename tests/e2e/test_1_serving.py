@@ -31,7 +31,9 @@ def test_apply_when_the_manifest_is_new_then_every_kind_of_request_is_answered(
 
 def test_stream_when_the_answer_is_long_then_it_arrives_in_pieces_over_time(fleet: Fleet) -> None:
     with fleet.client() as client:
-        answer = conversation.stream(client, fleet.model, "Once more, at length:", max_tokens=300)
+        answer = conversation.stream(
+            client, fleet.model, "Once more, at length:", max_tokens=300, min_tokens=300
+        )
 
     assert answer.first_token_seconds is not None
     assert answer.first_token_seconds < answer.seconds / 2, "the router held the stream back"
@@ -84,7 +86,10 @@ def test_speculation_and_paged_kv_when_requests_run_then_their_metrics_move(
     def ask(number: int) -> int:
         with fleet.client() as client:
             text = f"{number}: again and again and again and again and"
-            return conversation.complete(client, fleet.model, text, max_tokens=400).tokens
+            answer = conversation.complete(
+                client, fleet.model, text, max_tokens=400, min_tokens=400
+            )
+            return answer.tokens
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         running = [pool.submit(ask, number) for number in range(8)]

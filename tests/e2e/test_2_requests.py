@@ -29,7 +29,7 @@ def raw(fragment: str) -> bytes:
     return body()[:-1] + b", " + fragment.encode() + b"}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def address(fleet: Fleet) -> Iterator[str]:
     with fleet.address() as url:
         yield url
