@@ -22,7 +22,6 @@ HASHED_SECTIONS = ("model", "engine", "accelerator", "podTemplate", "drain")
 """Sections of the spec that make a revision; editing others rolls nothing."""
 
 UNBUILT_FIELDS: tuple[str, ...] = (
-    "engine.chatTemplate",
     "autoscaling.minReplicas",
     "autoscaling.maxReplicas",
     "autoscaling.metrics",

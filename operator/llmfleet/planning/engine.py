@@ -28,6 +28,7 @@ HTTP_PORT: Final = 8000
 HEALTH_PORT: Final = 8081
 CACHE_PATH: Final = "/var/cache/llmfleet"
 TOKEN_PATH: Final = "/var/run/llmfleet/token"  # noqa: S105 - a directory
+CHAT_TEMPLATE_PATH: Final = "/var/run/llmfleet/chat-template"
 STARTUP_FAILURES: Final = 3
 STARTUP_SECONDS: Final = 5
 
@@ -239,6 +240,10 @@ def _container(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
                 {"name": volume, "mountPath": f"/models/{claim}", "readOnly": True}
                 for volume, claim in _claim_volumes(spec.claims)
             ),
+            *(
+                {"name": one["name"], "mountPath": CHAT_TEMPLATE_PATH, "readOnly": True}
+                for one in _chat_template_volume(deployment)
+            ),
             *extra.get("mounts", []),
         ],
     }
@@ -247,7 +252,8 @@ def _container(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
 def _probe(path: str) -> JSON:
     return {
         "httpGet": {"path": path, "port": "health", "scheme": "HTTP"},
-        "timeoutSeconds": 3 if path == "/health" else 1,
+        # Draining answers 503 at once; a busy machine that answers late is not a pod to remove.
+        "timeoutSeconds": 5,
     }
 
 
@@ -308,8 +314,18 @@ def _volumes(deployment: LLMDeployment) -> list[JSON]:
             {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
             for volume, claim in _claim_volumes(deployment.spec.claims)
         ),
+        *_chat_template_volume(deployment),
         *_dump(deployment.spec.pod_template).get("volumes", []),
     ]
+
+
+def _chat_template_volume(deployment: LLMDeployment) -> list[JSON]:
+    """The ConfigMap's key as a file of that name; nothing without ``engine.chatTemplate``."""
+    wanted = deployment.spec.engine.chat_template.config_map_ref
+    if wanted is None:
+        return []
+    items = [{"key": wanted.key, "path": wanted.key}]
+    return [{"name": "llmfleet-chat-template", "configMap": {"name": wanted.name, "items": items}}]
 
 
 def _dump(template: PodTemplate) -> JSON:

@@ -129,7 +129,6 @@ def test_unknown_fields_when_nested_then_named_with_their_path() -> None:
 
 IN_FLIGHT = {"type": "InFlightRequests", "target": {"averageValue": 24}}
 SET_UNBUILT: dict[str, JSON] = {
-    "engine.chatTemplate": {"engine": {"chatTemplate": {"configMapRef": {"name": "x"}}}},
     "autoscaling.minReplicas": {"autoscaling": {"minReplicas": 2}},
     "autoscaling.maxReplicas": {"autoscaling": {"maxReplicas": 2}},
     "autoscaling.metrics": {"autoscaling": {"metrics": [IN_FLIGHT]}},

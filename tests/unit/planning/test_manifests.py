@@ -30,6 +30,7 @@ SPECS: dict[str, JSON] = {
             "image": "registry/runtime@sha256:" + "0" * 64,
             "dtype": "bfloat16",
             "maxModelLen": 8192,
+            "chatTemplate": {"configMapRef": {"name": "prompts", "key": "chat.jinja"}},
             "kvCache": {"gpuMemoryUtilization": 0.85, "prefixCaching": True},
             "speculativeDecoding": {
                 "method": "draft",
@@ -66,7 +67,7 @@ def test_manifests_when_built_then_they_equal_the_golden_ones(name: str) -> None
     assert path.read_text() == text
 
 
-HASHES = {"smallest": "d2e95b4334", "cpu": "33c0a80099", "everything": "49844e5882"}
+HASHES = {"smallest": "d2e95b4334", "cpu": "33c0a80099", "everything": "4a69e377eb"}
 
 
 @pytest.mark.parametrize("name", SPECS)
