@@ -12,6 +12,8 @@ from hack.kube.kubectl import KubectlError, apply, wait_for
 
 from tests.e2e.fleet import Fleet
 
+IN_FLIGHT = {"type": "InFlightRequests", "target": {"averageValue": 24}}
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "draft without a draft model": (
         {"engine": {"speculativeDecoding": {"method": "draft"}}},
@@ -19,11 +21,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "parallelism does not divide GPUs": (
         {"engine": {"parallelism": {"tensor": 2}}, "accelerator": {"count": 3}},
-        "does not divide",
+        "must divide spec.accelerator.count",
     ),
     "replicas with autoscaling": (
-        {"replicas": 2, "autoscaling": {"minReplicas": 1, "maxReplicas": 2}},
-        "replicas",
+        {"replicas": 2, "autoscaling": {"maxReplicas": 2, "metrics": [IN_FLIGHT]}},
+        "spec.replicas",
     ),
     "extraArgs repeat a typed field": (
         {"engine": {"extraArgs": ["--max-model-len=99"]}},
