@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from hack.kube import local
+from hack.kube import local, models
 from hack.kube.kubectl import KubectlError, NotInTimeError, apply, kubectl
 
 NAMESPACE = "engine-tests"
@@ -29,9 +29,8 @@ RUN = (
     "sys.path.append('/work/pytest'); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
 )
 
-UNPACK = (
-    "import sys, tarfile; "
-    "tarfile.open(fileobj=sys.stdin.buffer, mode='r|gz').extractall('/work', filter='data')"
+UNPACK = (  # our own archive; Debian 12's Python 3.11.2 has no extraction filters yet
+    "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|gz').extractall('/work')"
 )
 
 
@@ -46,6 +45,7 @@ def pod(image: str) -> dict[str, object]:
         "env": [
             {"name": "HOME", "value": "/tmp"},
             {"name": "PYTHONDONTWRITEBYTECODE", "value": "1"},
+            {"name": "LLMFLEET_TEST_MODELS", "value": "/models"},
         ],
         "resources": {"requests": {"memory": "3Gi"}, "limits": {"memory": "8Gi"}},
         "securityContext": {
@@ -53,7 +53,10 @@ def pod(image: str) -> dict[str, object]:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
+        "volumeMounts": [
+            *({"name": name, "mountPath": path} for name, path in mounts.items()),
+            {"name": "models", "mountPath": "/models", "readOnly": True},
+        ],
     }
     return {
         "apiVersion": "v1",
@@ -72,8 +75,11 @@ def pod(image: str) -> dict[str, object]:
             },
             "containers": [container],
             "volumes": [
-                {"name": name, "emptyDir": {"medium": "Memory"} if name == "shm" else {}}
-                for name in mounts
+                *(
+                    {"name": name, "emptyDir": {"medium": "Memory"} if name == "shm" else {}}
+                    for name in mounts
+                ),
+                {"name": "models", "persistentVolumeClaim": {"claimName": models.CLAIM}},
             ],
         },
     }
@@ -104,7 +110,7 @@ def main() -> int:
     try:
         local.enter()
         image = local.images().runtime
-        apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+        models.ensure(NAMESPACE, image)
         where = ("-n", NAMESPACE)
         kubectl("delete", "pod", POD, *where, "--ignore-not-found", "--now", timeout_seconds=90)
         apply(pod(image))

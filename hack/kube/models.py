@@ -11,7 +11,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from hack.kube.kubectl import JSON, apply, get, kubectl
+from hack.kube.kubectl import JSON, NotInTimeError, apply, get, kubectl, wait_for
 
 SCRIPT = Path(__file__).parent.parent / "models" / "make_tiny_models.py"
 CLAIM = "models"
@@ -121,6 +121,24 @@ def start(namespace: str, runtime_image: str) -> bool:
         kubectl("delete", "pv", volume["metadata"]["name"], timeout_seconds=60)
     apply(*manifests(namespace, runtime_image))
     return True
+
+
+def ensure(namespace: str, runtime_image: str, *, timeout_seconds: float = 420) -> None:
+    """Starts making the models if need be and waits until they are there.
+
+    Raises:
+        NotInTimeError: they failed, or took longer; with what the Job printed last.
+    """
+    start(namespace, runtime_image)
+    wait_for(
+        "the tiny models",
+        lambda: state(namespace) != "Running",
+        timeout_seconds=timeout_seconds,
+        describe=lambda: log_tail(namespace, 3),
+        every_seconds=1,
+    )
+    if state(namespace) == "Failed":
+        raise NotInTimeError(f"the models could not be made: {log_tail(namespace)}")
 
 
 def state(namespace: str) -> str:

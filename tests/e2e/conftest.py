@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hack.kube import chart, local, models
-from hack.kube.kubectl import KubectlError, NotInTimeError, kubectl, wait_for
+from hack.kube.kubectl import KubectlError, kubectl
 
 from tests.e2e.fleet import Fleet
 from tests.e2e.prober import Prober
@@ -58,16 +58,7 @@ def images() -> chart.Images:
 def namespace(images: chart.Images) -> str:
     """A namespace with the operator installed and the models on the claim ``models``."""
     chart.install(images)
-    models.start(NAMESPACE, images.runtime)
-    wait_for(
-        "the tiny models",
-        lambda: models.state(NAMESPACE) != "Running",
-        timeout_seconds=420,
-        describe=lambda: models.log_tail(NAMESPACE, 3),
-        every_seconds=1,
-    )
-    if models.state(NAMESPACE) == "Failed":
-        raise NotInTimeError(f"the models could not be made: {models.log_tail(NAMESPACE)}")
+    models.ensure(NAMESPACE, images.runtime)
     return NAMESPACE
 
 
