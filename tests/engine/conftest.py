@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,14 +28,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def models() -> Path:
-    """Folder with the tiny models; made once and kept in the cache."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A writable copy of the tiny models, which are made once and kept in the cache."""
     cache = Path(os.environ.get("LLMFLEET_CACHE", Path.home() / ".cache" / "llmfleet"))
     folder = Path(os.environ.get("LLMFLEET_TEST_MODELS", cache / "test-models"))
     if not (folder / "tiny-llama-v2" / "config.json").exists():
         maker = ROOT / "hack" / "models" / "make_tiny_models.py"
         subprocess.run([sys.executable, str(maker), str(folder)], check=True)
-    return folder
+    copy = tmp_path_factory.mktemp("models")
+    return Path(shutil.copytree(folder, copy, dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")
