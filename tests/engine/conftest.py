@@ -1,4 +1,3 @@
-# what needs vLLM or the checkout's path is imported when used
 """Tests against the real vLLM on CPU; run them with the Python that has it installed."""
 
 from __future__ import annotations

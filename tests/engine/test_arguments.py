@@ -1,4 +1,3 @@
-# vLLM is imported when used: collecting must work without it
 """Each typed value, as the engine's own argument parser and configuration take it."""
 
 from __future__ import annotations

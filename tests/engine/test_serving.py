@@ -1,4 +1,3 @@
-# figures are part of the result, see docs/runtime.md
 """Real engines under the real supervisor. Few starts (about 30 s each), many questions to each."""
 
 from __future__ import annotations
