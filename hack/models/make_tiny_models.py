@@ -22,6 +22,7 @@ Python standard library's own sources.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import random
 import shutil
@@ -33,7 +34,7 @@ from pathlib import Path
 TEXT_SUFFIXES = {".py", ".md", ".txt", ".yaml", ".toml"}
 TEXT_LIMIT_CHARACTERS = 120_000
 VOCABULARY = 2048
-MADE = ("tiny-llama", "tiny-llama-draft", "tiny-llama-v2")
+TARGET, DRAFT, SECOND = "tiny-llama", "tiny-llama-draft", "tiny-llama-v2"
 SEQUENCE_TOKENS = 128
 BATCH = 8
 SPECIAL = {
@@ -217,12 +218,19 @@ def main() -> None:
     parser.add_argument("--text", type=Path, action="append", help="file or folder; repeatable")
     args = parser.parse_args()
 
+    os.umask(0o022)
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    lock = (args.out_dir / ".lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends; another one finds them made
+    if args.keep and all((args.out_dir / name).exists() for name in (TARGET, DRAFT, SECOND)):
+        say("the models are there already")
+        return
+
     # Threads that spin at barriers stall each other where cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     import torch
 
-    os.umask(0o022)
     warnings_off()
     text = read_text(args.text or default_text_paths())
     tokenizer = train_tokenizer(text)
@@ -231,18 +239,18 @@ def main() -> None:
     say(f"{len(text)} characters, {len(tokens)} tokens, vocabulary {len(tokenizer)}")
 
     target = build_model(4, 256, 4, 2, tokenizer, args.seed)
-    train(target, tokens, args.steps, 2e-3, args.seed + 1, "tiny-llama")
+    train(target, tokens, args.steps, 2e-3, args.seed + 1, TARGET)
     trained = {name: value.clone() for name, value in target.state_dict().items()}
-    save(target, tokenizer, args.out_dir / "tiny-llama")
+    save(target, tokenizer, args.out_dir / TARGET)
 
     draft = build_model(2, 128, 2, 1, tokenizer, args.seed + 2)
-    train(draft, tokens, args.steps, 3e-3, args.seed + 3, "tiny-llama-draft")
-    save(draft, tokenizer, args.out_dir / "tiny-llama-draft")
+    train(draft, tokens, args.steps, 3e-3, args.seed + 3, DRAFT)
+    save(draft, tokenizer, args.out_dir / DRAFT)
 
     second = build_model(4, 256, 4, 2, tokenizer, args.seed)
     second.load_state_dict(trained)
-    train(second, tokens, max(1, args.steps // 4), 1e-3, args.seed + 4, "tiny-llama-v2")
-    save(second, tokenizer, args.out_dir / "tiny-llama-v2")
+    train(second, tokens, max(1, args.steps // 4), 1e-3, args.seed + 4, SECOND)
+    save(second, tokenizer, args.out_dir / SECOND)
 
 
 if __name__ == "__main__":

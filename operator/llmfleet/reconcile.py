@@ -225,6 +225,8 @@ class Spine:
         applied = await self._applier.apply(snapshot, plan)
         metrics.RECONCILES.labels("changed" if applied.changed else "unchanged").inc()
         task.conflicts = 0
+        if applied.look_again:
+            return 0.0
         task.backoff.reset()
         task.not_before = 0.0
         return self._requeue(owner, plan)
@@ -246,7 +248,8 @@ class Spine:
         """One line per changed decision, and the gauges."""
         status = plan.status or {}
         task.phase = str(status.get("phase") or "Unknown")
-        task.newer_schema = plan.status is None
+        deleting = bool(raw["metadata"].get("deletionTimestamp"))
+        task.newer_schema = plan.status is None and not deleting
         self._count_objects()
         if plan.summary == task.summary:
             return

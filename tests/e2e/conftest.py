@@ -56,7 +56,8 @@ def images() -> chart.Images:
 
 @pytest.fixture(scope="session")
 def namespace(images: chart.Images) -> str:
-    """A namespace with the operator installed and the models on the claim ``models``."""
+    """A fresh namespace with the operator installed and the models on the claim ``models``."""
+    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout_seconds=240)
     chart.install(images)
     models.ensure(NAMESPACE, images.runtime)
     return NAMESPACE

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import pytest
 from hack.demo import conversation
-from hack.kube.kubectl import KubectlError, apply, wait_for
+from hack.kube import chart
+from hack.kube.kubectl import KubectlError, apply, kubectl, wait_for
 
+from tests.e2e import hub
 from tests.e2e.fleet import Fleet
 
 IN_FLIGHT = {"type": "InFlightRequests", "target": {"averageValue": 24}}
@@ -79,6 +82,64 @@ def test_rollout_when_the_model_is_missing_then_a_condition_says_so_and_the_old_
 
     fleet.patch({"model": {"source": source}})
     assert fleet.wait_until_healthy()["servedRevision"] == good
+
+
+def test_download_when_the_hub_refuses_the_token_then_unauthorized_and_degraded(
+    fleet: Fleet, other: Callable[[str], Fleet], images: chart.Images
+) -> None:
+    endpoint = hub.start(fleet.namespace, images.operator)
+    try:
+        apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "wrong-token", "namespace": fleet.namespace},
+                "stringData": {"token": "wrong"},
+            }
+        )
+        private = other("private")
+        private.apply(
+            model={
+                "servedName": "private",
+                "source": "hf://org/private",
+                "revision": "0e9e39f",
+                "secretRef": {"name": "wrong-token"},
+            },
+            podTemplate={"env": [{"name": "HF_ENDPOINT", "value": endpoint}]},
+        )
+        said = private.wait_for_condition(
+            "Progressing", "False", "Unauthorized", timeout_seconds=120
+        )
+        assert "hf://org/private" in said["message"]
+        assert private.status()["phase"] == "Degraded"
+    finally:
+        hub.stop(fleet.namespace)
+
+
+def test_engine_when_the_kernel_kills_it_for_memory_then_out_of_memory_and_it_comes_back(
+    fleet: Fleet, figure: Callable[[str], None]
+) -> None:
+    fleet.wait_until_healthy()
+    (pod,) = fleet.pods("engine")
+    name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+
+    # Files in a memory volume count against the container's limit but belong to no process, so the
+    # kernel kills the largest one: vLLM's engine.
+    with contextlib.suppress(KubectlError):  # the shell may die with the container
+        kubectl(
+            "exec", name, "-n", fleet.namespace, "--", "python", "-c",
+            "open('/dev/shm/fill', 'wb').write(bytes(1 << 20) * 6144)",
+            timeout_seconds=120,
+        )  # fmt: skip
+    exited = wait_for("the engine's exit", lambda: _last_exit(fleet), timeout_seconds=60)
+    said = fleet.wait_for_condition("Progressing", "False", "OutOfMemory", timeout_seconds=30)
+    delay = (datetime.fromisoformat(said["lastTransitionTime"]) - exited).total_seconds()
+    figure(f"kernel's out-of-memory kill in a condition: {delay:.0f} s after the exit")
+    assert "memory limit" in said["message"]
+
+    fleet.wait_until_healthy()
+    (pod,) = fleet.pods("engine")
+    assert pod["metadata"]["uid"] == uid
 
 
 def test_apply_when_something_it_needs_is_missing_then_a_condition_names_it(

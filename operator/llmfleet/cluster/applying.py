@@ -29,6 +29,7 @@ from llmfleet.cluster.store import Owner
 from llmfleet.planning.plan import Child, ChildMode, Deletion, Plan, PlannedEvent
 from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject, Snapshot
 
+UNAUTHORIZED: Final = 401
 TOKEN_BYTES: Final = 32
 TOKEN_KEY: Final = "token"  # noqa: S105 - the name of the key, not a token
 TOKEN_STATUS: Final = "tokenSecret"  # noqa: S105 - the name of the status field
@@ -42,9 +43,11 @@ class Applied:
 
     Attributes:
         changed: whether any write was sent.
+        look_again: what the API server refuses has changed, so the status is not true any more.
     """
 
     changed: bool
+    look_again: bool = False
 
 
 class Applier:
@@ -68,7 +71,8 @@ class Applier:
 
         Raises:
             Conflict: something changed since the snapshot; nothing after that point was done.
-            ApiError: a write was refused or got no answer; deletions were not done.
+            ApiError: a write got no answer, or a child was refused again, as its status already
+                says; deletions were not done.
         """
         meta = snapshot.raw["metadata"]
         owner: Owner = (meta["namespace"], meta["name"])
@@ -77,23 +81,27 @@ class Applier:
         recorded = await self.record(snapshot.raw, plan.status)
         changed = recorded is not snapshot.raw
         tokens: list[JSON] = []
+        refusals: dict[ObjectKey, str] = {}
         refused: ApiError | None = None
         for child in plan.children:
             try:
                 changed |= await self._child(snapshot, child, tokens)
             except (Forbidden, Invalid) as error:
+                if error.status == UNAUTHORIZED:
+                    raise
                 refused = refused or error
-                sentence = f"{child.key.kind} {child.key.name} was refused: {error}"
-                event = PlannedEvent(type="Warning", reason="ChildRefused", message=sentence)
-                await self._events.post(snapshot.raw, event)
+                refusals[child.key] = str(error)
         if tokens and plan.status is not None:
             await self.record(recorded, {**plan.status, TOKEN_STATUS: tokens[0]})
-        if refused is not None:
-            raise refused
-        for deletion in plan.deletions:
-            changed |= await self._delete(owner, deletion)
+        if refused is None:
+            for deletion in plan.deletions:
+                changed |= await self._delete(owner, deletion)
         for event in plan.events:
             await self._events.post(snapshot.raw, event)
+        if self._observer.refused(owner, refusals):
+            return Applied(changed=changed, look_again=True)
+        if refused is not None:
+            raise refused
         return Applied(changed=changed)
 
     async def record_only(self, raw: JSON, plan: Plan) -> None:

@@ -59,6 +59,7 @@ class Observer:
         self._routers = routers
         self._settings = settings
         self._strangers: dict[Owner, dict[ObjectKey, ObservedObject]] = defaultdict(dict)
+        self._refusals: dict[Owner, dict[ObjectKey, str]] = {}
 
     async def observe(self, owner: Owner) -> Snapshot:
         """Gather all facts about one LLMDeployment.
@@ -83,13 +84,25 @@ class Observer:
             objects={**self._strangers.get(owner, {}), **self._caches.children(owner)},
             pods=pods,
             routers=self._routers.reports(owner),
+            refusals=self._refusals.get(owner, {}),
             quota_messages=self._caches.quota_messages(owner),
         )
 
     def forget(self, owner: Owner) -> None:
         """Drop what is remembered about an LLMDeployment that is gone."""
         self._strangers.pop(owner, None)
+        self._refusals.pop(owner, None)
         self._routers.forget(owner)
+
+    def refused(self, owner: Owner, refusals: dict[ObjectKey, str]) -> bool:
+        """Take the children that the API server refused just now; later snapshots tell them.
+
+        Returns whether they differ from those that the present status was decided with.
+        """
+        before = self._refusals.pop(owner, {})
+        if refusals:
+            self._refusals[owner] = refusals
+        return before != refusals
 
     def has_strangers(self, owner: Owner) -> bool:
         """Whether a name we need is taken; nobody tells us when it becomes free, so look again."""

@@ -40,6 +40,10 @@ class Situation:
     capacity: Verdict
     taken: tuple[str, ...]
     """Children whose name belongs to somebody else."""
+    refused: tuple[str, ...]
+    """Sentences about children that the API server refused."""
+    lost: tuple[str, ...]
+    """Revisions that run although nothing remembers their pod template."""
     rejected: str | None
     """Hash that spec asks for although it was rejected."""
     overdue_seconds: int | None
@@ -51,6 +55,16 @@ class Situation:
 def format_time(when: datetime) -> str:
     """A time as the API writes it, in whole seconds."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    Example:
+        >>> count(1, "router"), count(2, "router")
+        ('1 router', '2 routers')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def build_conditions(
@@ -116,7 +130,9 @@ def _available(situation: Situation) -> Verdict:
         status, reason, text = "False", "NoReadyRouters", "no router pod is ready"
     else:
         status, reason = "True", "ReadyReplicas"
-        text = f"{ready} engine pods take requests through {facts.routers.ready} routers"
+        text = (
+            f"{count(ready, 'engine pod')} reached through {count(facts.routers.ready, 'router')}"
+        )
     return Verdict(type="Available", status=status, reason=reason, message=text)
 
 
@@ -133,6 +149,10 @@ def _progress(situation: Situation) -> tuple[str, str, str]:  # noqa: PLR0911 - 
         return ("True" if waiting else "False"), reason, plan.held
     if situation.taken:
         return "False", "Blocked", _taken_sentence(situation)
+    if situation.refused:
+        return "False", "ChildRefused", "; ".join(situation.refused)
+    if situation.lost:
+        return "False", "TemplateLost", _lost_sentence(situation)
     serves = f"; {plan.stable} keeps serving" if plan.stable and plan.target else ""
     if situation.overdue_seconds is not None:
         what = f"revision {plan.target}" if plan.target else "the fleet"
@@ -149,11 +169,11 @@ def _progress(situation: Situation) -> tuple[str, str, str]:  # noqa: PLR0911 - 
         text = f"{served.ready} of {facts.replicas} engine pods of {plan.stable} are ready"
         return "True", "WaitingForReady", text
     if len(served.live) > facts.replicas:
-        text = f"{len(served.live) - facts.replicas} engine pods too many are being stopped"
+        text = f"{count(len(served.live) - facts.replicas, 'surplus engine pod')} being stopped"
         return "True", "ScalingDown", text
     if situation.moved:
         return "True", "ShiftingTraffic", f"all traffic goes to {plan.stable}"
-    return "True", "Stable", f"{plan.stable} is served by {facts.replicas} replicas"
+    return "True", "Stable", f"{plan.stable} is served by {count(facts.replicas, 'replica')}"
 
 
 def _lead(plan: RolloutPlan) -> str:
@@ -170,7 +190,7 @@ def _stage(situation: Situation, target: str) -> tuple[str, str]:
         return "ShiftingTraffic", text
     arm, wanted = facts.arm(target), plan.replicas.get(target, 0)
     if arm.wanted is None:
-        return "CreatingRevision", f"making revision {target} with {wanted} replicas"
+        return "CreatingRevision", f"making revision {target} with {count(wanted, 'replica')}"
     if facts.replicas == 0:
         return "Stable", f"revision {target} is scaled to zero"
     if situation.moved or (facts.traffic.get(target) and not facts.routers.confirmed):
@@ -210,7 +230,7 @@ def _routers_confirmed(situation: Situation) -> list[Verdict]:
         text = f"no answer for 30 s from {', '.join(routers.silent)}; nothing is taken away"
         status, reason = "Unknown", "Silent"
     elif routers.confirmed and not situation.moved:
-        text = f"{routers.ready} routers serve trafficGeneration {facts.generation}"
+        text = f"trafficGeneration {facts.generation} is served by {count(routers.ready, 'router')}"
         status, reason = "True", "Confirmed"
     else:
         what = ", ".join(routers.lagging) or "the routers"
@@ -238,6 +258,15 @@ def _exceptions(situation: Situation) -> list[Verdict]:
 def _taken_sentence(situation: Situation) -> str:
     names = ", ".join(situation.taken)
     return f"{names} belongs to somebody else and is left alone: rename or delete it"
+
+
+def _lost_sentence(situation: Situation) -> str:
+    names = ", ".join(situation.lost)
+    return (
+        f"the ControllerRevision of {names} is gone, so its Deployment is left as it is, neither"
+        " scaled nor repaired: restore the ControllerRevision, or change spec to roll out another"
+        " revision"
+    )
 
 
 def _rejected_sentence(situation: Situation) -> str:

@@ -137,6 +137,8 @@ def _complete(
         ),
         capacity=capacity,
         taken=taken,
+        refused=_refused(snapshot, children),
+        lost=tuple(name for name in sorted(plan.replicas) if name not in _known(facts, made)),
         rejected=rejected,
         overdue_seconds=overdue(facts, plan, rollout, now),
         moved=traffic_moves(facts, plan),
@@ -213,9 +215,8 @@ def _children(
         children.append(build_token_secret(deployment))
     children += build_router(deployment, snapshot.settings)
     children.append(build_engine_budget(deployment))
-    known = dict(facts.revisions)
+    known = _known(facts, made)
     if made is not None:
-        known[made.hash] = made
         children.append(build_controller_revision(deployment, made))
     for name, replicas in sorted(plan.replicas.items()):
         if name not in known:
@@ -229,6 +230,16 @@ def _children(
     ]
     free = tuple(child for child in children if child.key not in taken)
     return free, tuple(f"{key.kind} {key.name}" for key in taken)
+
+
+def _known(facts: Facts, made: Revision | None) -> dict[str, Revision]:
+    """The revisions whose pod template is at hand, by hash."""
+    return {**facts.revisions, **({} if made is None else {made.hash: made})}
+
+
+def _refused(snapshot: Snapshot, children: Iterable[Child]) -> tuple[str, ...]:
+    found = ((child.key, snapshot.refusals.get(child.key)) for child in children)
+    return tuple(f"{key.kind} {key.name} was refused: {text}" for key, text in found if text)
 
 
 def _pruned(facts: Facts, plan: RolloutPlan, memory: Memory) -> tuple[str, ...]:

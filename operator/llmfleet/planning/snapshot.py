@@ -126,5 +126,7 @@ class Snapshot:
     """Engine and router pods of this object, sorted by name."""
     routers: Mapping[str, RouterReport]
     """By pod name; a Ready router pod without an entry was never reached yet."""
+    refusals: Mapping[ObjectKey, str] = field(default_factory=dict)
+    """The API server's sentence for each child that it refused (403, 422) at the last attempt."""
     quota_messages: Mapping[str, str] = field(default_factory=dict)
     """Revision hash → the ReplicaSet controller's sentence when quota refused a pod."""

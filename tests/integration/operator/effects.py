@@ -14,7 +14,7 @@ from kubernetes.aio import config as kube_config
 from llmfleet.cluster.applying import Applier
 from llmfleet.cluster.caches import Caches
 from llmfleet.cluster.client import ApiServer as Api
-from llmfleet.cluster.errors import Conflict
+from llmfleet.cluster.errors import Conflict, Forbidden
 from llmfleet.cluster.events import EventRecorder
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.routers import AGENT_PORT, RouterPoller
@@ -55,7 +55,7 @@ class Effects:
             try:
                 if not await self.step():
                     return
-            except Conflict:
+            except (Conflict, Forbidden):
                 continue
         pytest.fail("20 steps were not enough")
 

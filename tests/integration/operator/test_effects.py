@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmfleet.cluster import metrics
-from llmfleet.cluster.errors import Conflict, NotLeading
+from llmfleet.cluster.errors import Conflict, Forbidden, NotLeading
 from llmfleet.planning.decide import decide
 from llmfleet.planning.plan import Child, Plan
 from llmfleet.planning.snapshot import ObjectKey
@@ -180,6 +180,35 @@ async def test_write_when_the_lease_is_not_surely_held_then_nothing_is_sent(
     with pytest.raises(NotLeading):
         await effects.step()
     assert fleet.children("ConfigMap") == []
+
+
+async def test_child_when_quota_refuses_it_then_a_condition_says_so_until_it_is_lifted(
+    effects: Effects, fleet: Fleet
+) -> None:
+    quotas = f"/api/v1/namespaces/{fleet.namespace}/resourcequotas"
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"count/deployments.apps": "0"}}}
+    made = fleet.server.create(quotas, quota)
+    made["status"] = {"hard": quota["spec"]["hard"], "used": {"count/deployments.apps": "0"}}
+    assert fleet.server.request("PUT", f"{quotas}/none/status", made).status_code == 200
+    fleet.apply(llm_deployment())
+
+    assert await effects.step()
+    with pytest.raises(Forbidden):  # the second pass records it, and then backs off
+        await effects.step()
+    told = fleet.condition("Progressing") or {}
+    assert (told["status"], told["reason"]) == ("False", "ChildRefused")
+    assert "Deployment chat-router was refused" in told["message"]
+    assert "exceeded quota: none" in told["message"]
+    assert fleet.children("Service")
+    stored = fleet.resource()
+    with pytest.raises(Forbidden):
+        await effects.step()
+    assert fleet.resource() == stored
+
+    assert fleet.server.request("DELETE", f"{quotas}/none").status_code == 200
+    await effects.settle()
+    assert (fleet.condition("Progressing") or {})["reason"] == "WaitingForReady"
+    assert len(fleet.children("Deployment")) == 2
 
 
 async def test_status_when_somebody_edits_it_then_it_is_put_back_once(

@@ -124,6 +124,49 @@ def test_name_when_it_is_taken_then_the_object_is_left_alone(owner: str | None) 
     assert "NameTaken" in {event.reason for event in plan.events}
 
 
+def test_child_when_the_api_server_refused_it_then_progressing_says_so_and_serving_goes_on() -> (
+    None
+):
+    world = Fleet(resource())
+    world.settle()
+    key = ObjectKey(api_version="apps/v1", kind="Deployment", name="chat-router")
+    sentence = "exceeded quota: none"
+    plan = world.decide(replace(world.snapshot(), refusals={key: sentence}))
+
+    found = conditions(plan.status)
+    assert (found["Progressing"]["status"], found["Progressing"]["reason"]) == (
+        "False",
+        "ChildRefused",
+    )
+    assert found["Ready"]["message"] == f"Deployment chat-router was refused: {sentence}"
+    assert found["Available"]["status"] == "True"
+    gone = ObjectKey(api_version="v1", kind="Service", name="not-wanted")
+    plan = world.decide(replace(world.snapshot(), refusals={gone: sentence}))
+    assert conditions(plan.status)["Ready"]["status"] == "True"
+
+
+def test_template_when_nothing_remembers_it_then_a_condition_says_so_and_it_keeps_running() -> None:
+    world = Fleet(resource())
+    world.settle()
+    old = hash_of(world.raw)
+    world.edit(model=model("two"))
+    world.broken = frozenset({hash_of(world.raw)})
+    world.settle(rounds=5)
+    for key in list(world.objects):
+        if key.name in {f"chat-rev-{old}", "chat-llmfleet-memory"} and key.kind in {
+            "ControllerRevision",
+            "ConfigMap",
+        }:
+            del world.objects[key]
+
+    plan = world.reconcile()
+
+    found = conditions(plan.status)["Progressing"]
+    assert (found["status"], found["reason"]) == ("False", "TemplateLost")
+    assert old in found["message"]
+    assert old in world.replicas()
+
+
 def test_pod_when_no_node_has_room_for_10_s_then_capacity_says_so_and_the_clock_stands() -> None:
     world = Fleet(resource(replicas=1))
     world.reconcile()
