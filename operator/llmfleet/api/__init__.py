@@ -35,7 +35,7 @@ from llmfleet.api.engine import (
 )
 from llmfleet.api.extra_args import ALLOWED_EXTRA_ARGS, TYPED_ARGS
 from llmfleet.api.pod_template import PodTemplate
-from llmfleet.api.rollout import DEFAULT_STEPS, DriftSpec, RolloutSpec, Step
+from llmfleet.api.rollout import DEFAULT_STEPS, Analysis, DriftSpec, Pause, RolloutSpec, Step
 from llmfleet.api.scaling import Autoscaling, ScaleToZero
 from llmfleet.api.source import (
     DraftModel,
@@ -56,6 +56,7 @@ from llmfleet.api.status import (
     RolloutStatus,
     TrafficShare,
 )
+from llmfleet.api.values import parse_duration_seconds
 
 __all__ = [
     "ALLOWED_EXTRA_ARGS",
@@ -73,6 +74,7 @@ __all__ = [
     "UNBUILT_FIELDS",
     "VERSION",
     "Accelerator",
+    "Analysis",
     "Autoscaling",
     "ChatTemplate",
     "Condition",
@@ -91,6 +93,7 @@ __all__ = [
     "ObjectIdentity",
     "ObjectMeta",
     "Parallelism",
+    "Pause",
     "PodTemplate",
     "RejectedRevision",
     "RevisionStatus",
@@ -104,6 +107,7 @@ __all__ = [
     "TrafficShare",
     "hash_payload",
     "parse",
+    "parse_duration_seconds",
     "source_claim",
     "source_scheme",
     "unbuilt_fields",

@@ -29,13 +29,10 @@ UNBUILT_FIELDS: tuple[str, ...] = (
     "autoscaling.forecast.enabled",
     "autoscaling.fallback",
     "rollout.strategy",
-    "rollout.steps",
     "rollout.analysis.metrics",
     "rollout.analysis.alpha",
     "rollout.analysis.minSamples",
-    "rollout.analysis.maxDuration",
     "rollout.analysis.firstTokenTimeout",
-    "rollout.analysis.onInconclusive",
     "rollout.stickiness",
     "drift.action",
     "drift.window",
@@ -45,9 +42,6 @@ UNBUILT_FIELDS: tuple[str, ...] = (
     "scaleToZero.holdTimeout",
 )
 """Spec fields that are validated and stored, but whose behaviour does not exist yet."""
-
-UNBUILT_ACTS: tuple[str, ...] = ("promote", "abort", "retry", "undo", "pause")
-"""Annotations under ``llmfleet.dev/`` that nothing acts on yet."""
 
 BUILT_VALUES: dict[str, tuple[str, ...]] = {"rollout.strategy": ("RollingUpdate",)}
 """Values other than the default that do work, of fields listed above."""
@@ -93,15 +87,12 @@ def unknown_fields(raw: Mapping[str, Any]) -> tuple[str, ...]:
 def unbuilt_fields(resource: LLMDeployment | Mapping[str, Any]) -> tuple[str, ...]:
     """Return what is set to something other than its default without having an effect yet.
 
-    Paths under ``spec``, in the order of ``UNBUILT_FIELDS``, then act annotations.
+    Paths under ``spec``, in the order of ``UNBUILT_FIELDS``.
     """
     if isinstance(resource, LLMDeployment):
         resource = resource.model_dump(mode="json", by_alias=True, exclude_none=True)
     spec = resource.get("spec") or {}
-    found = [path for path in UNBUILT_FIELDS if _is_set(spec, path)]
-    annotations = (resource.get("metadata") or {}).get("annotations") or {}
-    acts = (f"llmfleet.dev/{act}" for act in UNBUILT_ACTS)
-    return (*found, *(f"metadata.annotations[{act}]" for act in acts if act in annotations))
+    return tuple(path for path in UNBUILT_FIELDS if _is_set(spec, path))
 
 
 def _is_set(spec: Mapping[str, Any], path: str) -> bool:

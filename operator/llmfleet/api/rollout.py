@@ -113,7 +113,13 @@ class RolloutSpec(ResourceModel):
                 "!has(self.steps) || self.strategy == 'Canary'",
                 "rollout.steps are only used by strategy Canary: remove them, or set"
                 " rollout.strategy to Canary",
-            )
+            ),
+            Cel(
+                "!has(self.steps) || self.steps.filter(s, has(s.setWeight))"
+                ".map(s, s.setWeight).isSorted()",
+                "the setWeight steps of rollout.steps must not go down: a canary goes back by"
+                " llmfleet.dev/abort, never by a step",
+            ),
         )
     )
 

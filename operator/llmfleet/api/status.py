@@ -88,6 +88,8 @@ class RolloutStatus(ResourceModel):
     """Reason of the last abort; absent while the attempt goes on."""
     waiting_since: datetime | None = None
     """Since when the rollout waits for capacity or a person; its clock stands still."""
+    cause: Annotated[str, Field(max_length=128)] | None = None
+    """`Undo` when somebody asked for a kept revision; absent when spec asks for it."""
     message: Sentence | None = None
     """What the rollout is doing."""
     plan: Anything | None = None

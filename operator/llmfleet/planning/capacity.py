@@ -28,23 +28,50 @@ def floor_replicas(replicas: int, surge: int, new_percent: int, new_ready: int) 
     return max(0, floor - 1 if surge == 0 else floor)
 
 
-def old_replicas(replicas: int, surge: int, new_percent: int, new_ready: int) -> int:
-    """Replicas of the arm that is being left: max(F, min(N, N+S−ceil(N·w))) with w = 1.
+def pods_for(replicas: int, percent: int) -> int:
+    """Pods that carry a share of the traffic: ceil(N·w).
+
+    >>> pods_for(4, 5), pods_for(4, 50), pods_for(4, 0), pods_for(3, 100)
+    (1, 2, 0, 3)
+    """
+    return -(-replicas * percent // 100)
+
+
+def old_replicas(
+    replicas: int, surge: int, new_percent: int, new_ready: int, *, goal: int = 100
+) -> int:
+    """Replicas of the arm that is being left: max(F, min(N, N+S−ceil(N·w))).
 
     The surge stays on the old arm to the end, so that going back is quick.
+
+    Args:
+        replicas: N.
+        surge: S.
+        new_percent: the new arm's confirmed share, 0 … 100.
+        new_ready: its ready pods.
+        goal: 100·w, the share that the new arm shall have at the step under way.
 
     >>> [old_replicas(4, 1, 25 * ready, ready) for ready in range(5)]
     [4, 3, 2, 1, 1]
     >>> [old_replicas(4, 0, 25 * ready, ready) for ready in range(5)]
     [3, 2, 1, 0, 0]
+    >>> old_replicas(4, 1, 0, 0, goal=25), old_replicas(4, 0, 0, 0, goal=25)
+    (4, 3)
     """
-    return max(floor_replicas(replicas, surge, new_percent, new_ready), min(replicas, surge))
+    floor = floor_replicas(replicas, surge, new_percent, new_ready)
+    return max(floor, min(replicas, replicas + surge - pods_for(replicas, goal)))
 
 
 def new_replicas(
-    replicas: int, surge: int, *, others_present: int, old_wanted: int, now_wanted: int
+    replicas: int,
+    surge: int,
+    *,
+    others_present: int,
+    old_wanted: int,
+    now_wanted: int,
+    goal: int = 100,
 ) -> int:
-    """Replicas of the arm that takes over: c = min(N, N+S−pods of other revisions).
+    """Replicas of the arm that takes over: c = min(ceil(N·w), N+S−pods of other revisions).
 
     Pods that are ending count as present, since they still hold their accelerators; but a pod
     replaced in the old arm takes nothing away from the new one.
@@ -55,6 +82,7 @@ def new_replicas(
         others_present: pods of all other revisions, ending ones included.
         old_wanted: replicas that the old arm is about to have.
         now_wanted: replicas that the new arm has now.
+        goal: 100·w, the share that the new arm shall have at the step under way.
 
     >>> new_replicas(4, 1, others_present=4, old_wanted=4, now_wanted=0)
     1
@@ -65,7 +93,7 @@ def new_replicas(
     """
     room = replicas + surge - max(others_present, old_wanted)
     kept = min(now_wanted, replicas + surge - old_wanted)
-    return max(0, min(replicas, max(room, kept)))
+    return max(0, min(pods_for(replicas, goal), max(room, kept)))
 
 
 def weight_for(ready: int, replicas: int) -> int:

@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 
 from llmfleet.api import Condition
 from llmfleet.planning.acceptance import Acceptance
+from llmfleet.planning.capacity import pods_for
 from llmfleet.planning.diagnosis import Diagnosis
 from llmfleet.planning.facts import Facts
+from llmfleet.planning.intent import Intent
+from llmfleet.planning.progress import describe_wait, next_sentence
 from llmfleet.planning.rollout import RolloutPlan
 from llmfleet.planning.snapshot import JSON
 
@@ -33,6 +36,7 @@ class Situation:
     """All that conditions and messages are made from."""
 
     facts: Facts
+    intent: Intent
     rollout: RolloutPlan
     acceptance: Acceptance
     trouble: Diagnosis | None
@@ -159,6 +163,9 @@ def _progress(situation: Situation) -> tuple[str, str, str]:  # noqa: PLR0911 - 
         words = f": {trouble.message}" if trouble else ""
         text = f"{what} made no progress for {situation.overdue_seconds} s{serves}{words}"
         return "False", "ProgressDeadlineExceeded", text
+    waits = describe_wait(facts, situation.intent)
+    if waits is not None:
+        return waits
     if trouble is not None:
         status = "False" if trouble.fatal else "True"
         return status, trouble.reason, f"{_lead(plan)}{serves}: {trouble.message}"
@@ -184,24 +191,26 @@ def _stage(situation: Situation, target: str) -> tuple[str, str]:
     facts, plan = situation.facts, situation.rollout
     if plan.returning:
         share = plan.traffic.get(target, 0)
-        text = (
-            f"spec changed again: going back to {plan.stable} first, {target} still has {share} %"
-        )
+        why = situation.intent.aborted
+        lead = "spec changed again" if why is None else f"{target} was aborted ({why})"
+        text = f"{lead}: going back to {plan.stable} first, {target} still has {share} %"
         return "ShiftingTraffic", text
     arm, wanted = facts.arm(target), plan.replicas.get(target, 0)
     if arm.wanted is None:
         return "CreatingRevision", f"making revision {target} with {count(wanted, 'replica')}"
     if facts.replicas == 0:
         return "Stable", f"revision {target} is scaled to zero"
+    then = next_sentence(situation.intent)
     if situation.moved or (facts.traffic.get(target) and not facts.routers.confirmed):
         share = plan.traffic.get(target, 0)
-        text = f"revision {target} gets {share} % of the traffic; waiting for the routers"
+        text = f"revision {target} gets {share} % of the traffic; waiting for the routers{then}"
         return "ShiftingTraffic", text
     old = facts.arm(plan.stable)
     if arm.ready >= wanted and len(old.pods) > plan.replicas.get(plan.stable or "", 0):
         text = f"pods of {plan.stable} are being stopped to make room for {target}"
         return "ScalingDown", text
-    text = f"{arm.ready} of {facts.replicas} engine pods of revision {target} are ready"
+    needed = pods_for(facts.replicas, situation.intent.goal)
+    text = f"{arm.ready} of {needed} engine pods of revision {target} are ready{then}"
     return "WaitingForReady", text
 
 
@@ -247,6 +256,10 @@ def _exceptions(situation: Situation) -> list[Verdict]:
     if situation.rejected is not None:
         found.append(("RolledBack", "RevisionRejected", _rejected_sentence(situation)))
     outdated = _runtime_outdated(situation)
+    if situation.intent.paused is not None and situation.rollout.target is not None:
+        found.append(("Paused", "WaitsForPerson", situation.intent.paused))
+    if situation.intent.acts.refused is not None:
+        found.append(("ActRefused", "ActRefused", situation.intent.acts.refused))
     if outdated:
         found.append(("RuntimeOutdated", "NewerRuntimeAvailable", outdated))
     return [
@@ -270,11 +283,14 @@ def _lost_sentence(situation: Situation) -> str:
 
 
 def _rejected_sentence(situation: Situation) -> str:
-    why = situation.facts.memory.rejected.get(situation.rejected or "", "Rejected")
+    why = situation.intent.rejected.get(situation.rejected or "", "Rejected")
+    known = situation.intent.rejected_in_status
+    said = next((each.message for each in known if each.hash == situation.rejected), None)
     return (
-        f"revision {situation.rejected} that spec asks for was rejected ({why});"
+        f"revision {situation.rejected} that spec asks for was rejected"
+        f" ({why}{': ' + said if said else ''});"
         f" {situation.rollout.stable or situation.rollout.target or 'nothing'} is served: change"
-        " spec"
+        f" spec, or annotate llmfleet.dev/retry: {situation.rejected}@TOKEN"
     )
 
 

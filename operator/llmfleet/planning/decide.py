@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from llmfleet.api import STATUS_SCHEMA
 from llmfleet.planning.acceptance import Acceptance, decide_acceptance
@@ -21,6 +21,8 @@ from llmfleet.planning.engine import (
 )
 from llmfleet.planning.events import plan_events
 from llmfleet.planning.facts import Facts, read_facts
+from llmfleet.planning.failures import failure_time
+from llmfleet.planning.intent import Intent, decide_intent
 from llmfleet.planning.memory import Memory, build_memory
 from llmfleet.planning.naming import (
     controller_revision_key,
@@ -50,8 +52,6 @@ from llmfleet.planning.status import (
     traffic_moves,
 )
 
-ACTS: Final = ("promote", "abort", "retry", "undo")
-
 
 def decide(snapshot: Snapshot, now: datetime) -> Plan:
     """Decide the whole intended state of one LLMDeployment.
@@ -72,10 +72,10 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
         return _newer_schema(schema)
     facts = read_facts(snapshot)
     acceptance = decide_acceptance(snapshot)
-    wanted, rejected = _wanted(snapshot, facts)
-    held = _held(snapshot, facts, acceptance, wanted)
-    rollout = decide_rollout(facts, wanted, held=held, now=now)
-    return _complete(snapshot, facts, acceptance, rollout, rejected, now)
+    intent = decide_intent(facts, revision_hash(spec_payload(snapshot.raw)), now)
+    held = _held(facts, acceptance, intent)
+    rollout = decide_rollout(facts, intent, held=held, now=now)
+    return _complete(snapshot, facts, acceptance, intent, rollout, now)
 
 
 def _newer_schema(schema: int) -> Plan:
@@ -87,23 +87,18 @@ def _newer_schema(schema: int) -> Plan:
     return Plan(status=None, events=(event,), summary=text)
 
 
-def _wanted(snapshot: Snapshot, facts: Facts) -> tuple[str | None, str | None]:
-    """The hash to serve in the end, and spec's own when that one was rejected."""
-    wanted = revision_hash(spec_payload(snapshot.raw))
-    rejected = {each.hash for each in facts.deployment.status.rejected_revisions}
-    if wanted not in facts.memory.rejected and wanted not in rejected:
-        return wanted, None
-    good = facts.memory.last_good
-    served = facts.deployment.status.served_revision
-    return served or (good.hash if good else None), wanted
-
-
-def _held(
-    snapshot: Snapshot, facts: Facts, acceptance: Acceptance, wanted: str | None
-) -> str | None:
+def _held(facts: Facts, acceptance: Acceptance, intent: Intent) -> str | None:
     if not acceptance.accepted:
         return acceptance.message
-    if facts.settings.crd_outdated and wanted != facts.deployment.status.served_revision:
+    changes = intent.wanted != facts.deployment.status.served_revision
+    policy = facts.policy if intent.current else facts.deployment.spec.rollout
+    in_place = policy.surge_replicas(facts.replicas) == 0 and facts.replicas == 1
+    if changes and intent.stable and in_place and policy.strategy == "Canary":
+        return (
+            "one replica without surge cannot be replaced step by step: set"
+            " spec.rollout.maxSurge to 1, or spec.rollout.strategy to RollingUpdate"
+        )
+    if facts.settings.crd_outdated and changes:
         return (
             "the installed CRD is older than the operator, so nothing is rolled out: apply the"
             " CRD of this operator's version"
@@ -115,31 +110,32 @@ def _complete(
     snapshot: Snapshot,
     facts: Facts,
     acceptance: Acceptance,
+    intent: Intent,
     plan: RolloutPlan,
-    rejected: str | None,
     now: datetime,
 ) -> Plan:
     spec_revision = revision_hash(spec_payload(snapshot.raw))
     made = _revision_to_make(snapshot, facts, plan, spec_revision)
     capacity = _capacity(snapshot, facts, now)
-    rollout = build_rollout(facts, plan, capacity, now)
-    memory = _memory(snapshot, facts, plan, made, rollout.get("id") if rollout else None)
+    rollout = build_rollout(facts, intent, plan, capacity, now)
+    memory = _memory(facts, intent, plan, made, rollout.get("id") if rollout else None)
     children, taken = _children(snapshot, facts, plan, made, memory)
     pruned = _pruned(facts, plan, memory)
     situation = Situation(
         facts=facts,
+        intent=intent,
         rollout=plan,
         acceptance=acceptance,
         trouble=diagnose_pods(
             facts.arm(plan.target or plan.stable).live,
             now,
-            facts.deployment.spec.rollout.progress_deadline_seconds,
+            facts.policy.progress_deadline_seconds,
         ),
         capacity=capacity,
         taken=taken,
         refused=_refused(snapshot, children),
         lost=tuple(name for name in sorted(plan.replicas) if name not in _known(facts, made)),
-        rejected=rejected,
+        rejected=intent.spec_rejected,
         overdue_seconds=overdue(facts, plan, rollout, now),
         moved=traffic_moves(facts, plan),
     )
@@ -156,7 +152,7 @@ def _complete(
         children=children,
         deletions=_deletions(snapshot, plan, pruned),
         events=plan_events(situation, status),
-        requeue_after=_requeue(facts, plan, deadline(facts, plan, rollout), now),
+        requeue_after=_requeue(facts, intent, plan, deadline(facts, plan, rollout), now),
         summary=status["message"],
     )
 
@@ -177,29 +173,22 @@ def _revision_to_make(
 
 
 def _memory(
-    snapshot: Snapshot,
     facts: Facts,
+    intent: Intent,
     plan: RolloutPlan,
     made: Revision | None,
     rollout_id: int | None,
 ) -> Memory:
     good = facts.revisions.get(plan.stable or "") or facts.memory.last_good
+    if plan.stable in intent.rejected:
+        good = facts.revisions.get(intent.wanted or "") or good
     if good is None and made is not None and plan.stable == made.hash:
         good = made
-    acts = dict(facts.deployment.status.handled_acts) or dict(facts.memory.handled_acts)
-    if not (snapshot.raw.get("status") or {}).get("schema"):
-        # A restored backup: its annotations were carried out in another life.
-        annotations = facts.deployment.metadata.annotations
-        found = ((act, annotations.get(f"llmfleet.dev/{act}")) for act in ACTS)
-        acts |= {act: value for act, value in found if value}
-    rejected = dict(facts.memory.rejected)
-    for each in facts.deployment.status.rejected_revisions:
-        rejected.setdefault(each.hash, each.reason)
     return Memory(
-        rejected=rejected,
+        rejected=intent.rejected,
         last_good=good,
         in_judgement=plan.target,
-        handled_acts=acts,
+        handled_acts=intent.acts.handled,
         rollout_id=max(rollout_id or 0, facts.memory.rollout_id),
     )
 
@@ -244,7 +233,7 @@ def _refused(snapshot: Snapshot, children: Iterable[Child]) -> tuple[str, ...]:
 
 def _pruned(facts: Facts, plan: RolloutPlan, memory: Memory) -> tuple[str, ...]:
     in_use = {name for name, arm in facts.arms.items() if arm.wanted is not None or arm.pods}
-    in_use |= set(plan.replicas)
+    in_use |= set(plan.replicas) | {plan.target or ""}
     if memory.last_good is not None:
         in_use.add(memory.last_good.hash)
     stored = (each for name, each in facts.revisions.items() if name in facts.stored_revisions)
@@ -299,10 +288,12 @@ def _capacity_verdict(status: str, reason: str, message: str) -> Verdict:
     return Verdict(type="CapacityAvailable", status=status, reason=reason, message=message)
 
 
-def _requeue(facts: Facts, plan: RolloutPlan, due: datetime | None, now: datetime) -> float | None:
+def _requeue(
+    facts: Facts, intent: Intent, plan: RolloutPlan, due: datetime | None, now: datetime
+) -> float | None:
     """Seconds until time alone changes a decision; None when only an event can."""
     spec = facts.deployment.spec.rollout
-    times = [due] if due is not None else []
+    times = [each for each in (due, intent.due) if each is not None]
     delay = timedelta(seconds=spec.scale_down_delay_seconds)
     times += [since + delay for since in plan.warm.values()]
     for arm in facts.arms.values():
@@ -311,7 +302,9 @@ def _requeue(facts: Facts, plan: RolloutPlan, due: datetime | None, now: datetim
                 since = pod.unschedulable_since or pod.created_at
                 times.append(since + timedelta(seconds=UNSCHEDULABLE_SECONDS))
             if not pod.ready and pod.running_since is not None:
-                seconds = timedelta(seconds=spec.progress_deadline_seconds)
+                seconds = timedelta(seconds=facts.policy.progress_deadline_seconds)
                 times.append(pod.running_since + seconds)
+    if plan.target is not None and facts.canary:
+        times += [failure_time(pod) for pod in facts.arm(plan.target).live if not pod.ready]
     ahead = [(when - now).total_seconds() for when in times if when > now]
     return max(1.0, min(ahead) + 1.0) if ahead else None

@@ -9,6 +9,7 @@ from llmfleet.planning.snapshot import JSON
 _WARNS_WHEN = {
     "Accepted": "False",
     "CapacityAvailable": "False",
+    "ActRefused": "True",
     "NameTaken": "True",
     "RolledBack": "True",
     "RuntimeOutdated": "True",
@@ -27,6 +28,14 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
         events.append(_normal("TrafficShifted", f"traffic is now {split}"))
     if plan.promoted is not None:
         events.append(_normal("Promoted", f"{plan.promoted} is served to all clients"))
+    failure, target = situation.intent.failure, situation.intent.current
+    if failure is not None and target is not None:
+        what = "rejected" if failure.rejected else "aborted"
+        events.append(_warning(failure.reason, f"{target} is {what}: {failure.message}"))
+    events += [
+        _normal("ActDone", f"llmfleet.dev/{act} of {revision} is carried out")
+        for act, revision in situation.intent.acts.run.items()
+    ]
     known = {each.type: each for each in before.conditions}
     for condition in status["conditions"]:
         old = known.get(condition["type"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from llmfleet.api import LLMDeployment
+from pydantic import ValidationError
+
+from llmfleet.api import LLMDeployment, RolloutSpec
 from llmfleet.planning.memory import Memory, parse_memory
 from llmfleet.planning.naming import deployment_key, is_ours, memory_key
 from llmfleet.planning.revisions import Revision, parse_controller_revision
@@ -14,6 +16,7 @@ from llmfleet.planning.snapshot import (
     ObservedObject,
     ObservedPod,
     OperatorSettings,
+    RequestCounts,
     RouterReach,
     Snapshot,
 )
@@ -63,6 +66,8 @@ class Facts:
 
     deployment: LLMDeployment
     settings: OperatorSettings
+    policy: RolloutSpec
+    """Settings of the rollout under way, frozen when it began; outside one, spec's."""
     replicas: int
     """N, the fleet's size."""
     surge: int
@@ -79,6 +84,19 @@ class Facts:
     next_generation: int
     """A trafficGeneration that no router can have confirmed yet."""
     routers: Routers
+    rejected: Mapping[str, str]
+    """Rejected hash → reason, from memory and status."""
+    requests: Mapping[str, RequestCounts] | None
+
+    @property
+    def canary(self) -> bool:
+        """The rollout under way goes in steps and is judged."""
+        return self.policy.strategy == "Canary"
+
+    @property
+    def may_shrink(self) -> bool:
+        """Replicas go down only when every Ready router serves the present split."""
+        return self.routers.confirmed or not self.traffic
 
     def arm(self, revision: str | None) -> Arm:
         """The arm of a revision, empty when nothing of it is there."""
@@ -106,11 +124,13 @@ def read_facts(snapshot: Snapshot) -> Facts:
         for report in snapshot.routers.values()
         if report.traffic_generation is not None
     ]
+    policy = _policy(deployment)
     return Facts(
         deployment=deployment,
         settings=snapshot.settings,
+        policy=policy,
         replicas=replicas,
-        surge=deployment.spec.rollout.surge_replicas(replicas),
+        surge=policy.surge_replicas(replicas),
         arms=_arms(snapshot, ours, stored),
         revisions=revisions,
         stored_revisions=stored,
@@ -119,7 +139,40 @@ def read_facts(snapshot: Snapshot) -> Facts:
         generation=status.traffic_generation,
         next_generation=1 + max([status.traffic_generation or 0, *reported]),
         routers=_routers(snapshot),
+        rejected=_rejected(deployment, memory),
+        requests=snapshot.requests,
     )
+
+
+def with_spec_policy(facts: Facts) -> Facts:
+    """The facts as a rollout sees them that begins now: with spec's settings."""
+    policy = facts.deployment.spec.rollout
+    return replace(facts, policy=policy, surge=policy.surge_replicas(facts.replicas))
+
+
+def _policy(deployment: LLMDeployment) -> RolloutSpec:
+    """The frozen settings; a rollout begun before there were any rolls as RollingUpdate."""
+    spec, rollout = deployment.spec.rollout, deployment.status.rollout
+    if rollout is None or rollout.revision is None:
+        return spec
+    if rollout.plan is None:
+        return spec.model_copy(update={"strategy": "RollingUpdate"})
+    try:
+        return RolloutSpec.model_validate(rollout.plan)
+    except ValidationError:
+        return spec
+
+
+def _rejected(deployment: LLMDeployment, memory: Memory) -> dict[str, str]:
+    """Memory's rejections but the one that a newer ``retry`` lifted, and those of status."""
+    retried = deployment.status.handled_acts.get("retry")
+    lifted = (
+        retried.partition("@")[0] if retried and retried != memory.handled_acts.get("retry") else ""
+    )
+    rejected = {name: why for name, why in memory.rejected.items() if name != lifted}
+    for each in deployment.status.rejected_revisions:
+        rejected.setdefault(each.hash, each.reason)
+    return rejected
 
 
 def _arms(

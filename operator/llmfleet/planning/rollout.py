@@ -1,8 +1,8 @@
 """Which revisions exist, with how many replicas, and how the traffic is split.
 
-RollingUpdate by revision: the new arm is made, its ready pods get their share, routers confirm it,
-the old arm shrinks to what is left for it, until the new arm has everything. Canary and BlueGreen
-roll out the same way until progressive delivery exists.
+The new arm is made, its ready pods get their share, routers confirm it, the old arm shrinks to
+what is left for it. RollingUpdate goes on until the new arm has everything; a canary stops at the
+weight of its step (``intent.goal``). BlueGreen rolls out as RollingUpdate until it exists.
 
 There are never three arms: while a rollout is under way and spec asks for yet another revision,
 the traffic first returns to the served one. A stage is read anew from the snapshot every time:
@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from llmfleet.planning.capacity import new_replicas, old_replicas, weight_for
-from llmfleet.planning.facts import Facts
+from llmfleet.planning.facts import Facts, with_spec_policy
+from llmfleet.planning.intent import Intent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,60 +46,45 @@ class RolloutPlan:
     """Why nothing may be rolled out."""
 
 
-def decide_rollout(
-    facts: Facts, wanted: str | None, *, held: str | None, now: datetime
-) -> RolloutPlan:
+def decide_rollout(facts: Facts, intent: Intent, *, held: str | None, now: datetime) -> RolloutPlan:
     """Decide replicas and traffic.
 
     Args:
         facts: what is observed.
-        wanted: hash to serve in the end; None = leave what is served.
+        intent: which revision is wanted, and how far it may go now.
         held: a reason why no new revision may be rolled out now, or None.
         now: the time of the decision.
     """
-    stable = _stable(facts, wanted)
-    rollout = facts.deployment.status.rollout
-    current = rollout.revision if rollout else None
-    if current == stable:
-        current = None
-    if current is not None and facts.traffic.get(current) == 100 and facts.routers.confirmed:
-        return replace(_steady(facts, current, now), promoted=current)
-    if held is not None:
+    stable, current, wanted = intent.stable, intent.current, intent.wanted
+    everything = current is not None and facts.traffic.get(current) == 100
+    going_on = intent.final and intent.aborted is None
+    if everything and facts.routers.confirmed and going_on:
+        return replace(_steady(facts, current, now, intent.discarded), promoted=current)
+    if held is not None and (intent.aborted is None or current is None):
         return _hold(facts, stable, current, held, now)
     superseded = current is not None and current != wanted and stable is not None
     if superseded and not _returned(facts, current):
-        return _move(facts, old=current, new=stable, stable=stable, target=current)
+        share = 100 if intent.at_once else 0
+        return _move(facts, old=current, new=stable, stable=stable, target=current, at_least=share)
+    discarded = intent.discarded
+    if intent.backing_off and current is not None:
+        discarded |= {current}
     if wanted is None or wanted == stable:
-        return _steady(facts, stable, now)
+        return _steady(facts, stable, now, discarded)
     if facts.replicas == 0 and stable is not None and current is None:
         why = "no replicas are wanted; the new revision starts with the first one"
-        return replace(_steady(facts, stable, now), held=why)
-    plan = _move(facts, old=stable, new=wanted, stable=stable, target=wanted)
-    return replace(plan, started=None if current == wanted else wanted)
-
-
-def _stable(facts: Facts, wanted: str | None) -> str | None:
-    """The served revision; with none recorded, one that is up already (a restored object)."""
-    status = facts.deployment.status
-    if status.served_revision is not None:
-        return status.served_revision
-    up = {name for name, arm in facts.arms.items() if arm.ready and arm.wanted is not None}
-    if wanted in up or not up:
-        return None
-    good = facts.memory.last_good
-    if good is not None and good.hash in up:
-        return good.hash
-    known = [each for each in facts.revisions.values() if each.hash in up]
-    return max(known, key=lambda each: each.number).hash if known else None
+        return replace(_steady(facts, stable, now, discarded), held=why)
+    starting = current != wanted
+    plan = _move(
+        with_spec_policy(facts) if starting else facts,
+        old=stable, new=wanted, stable=stable, target=wanted,
+        goal=intent.goal if stable is not None else 100,
+    )  # fmt: skip
+    return replace(plan, started=wanted if starting else None)
 
 
 def _returned(facts: Facts, current: str | None) -> bool:
-    return not facts.traffic.get(current or "", 0) and _may_shrink(facts)
-
-
-def _may_shrink(facts: Facts) -> bool:
-    """Replicas go down only when every Ready router serves the present split."""
-    return facts.routers.confirmed or not facts.traffic
+    return not facts.traffic.get(current or "", 0) and facts.may_shrink
 
 
 def _hold(
@@ -106,7 +92,7 @@ def _hold(
 ) -> RolloutPlan:
     """Leave traffic and pods as they are; outside a rollout the fleet's size still follows."""
     if current is None:
-        return replace(_steady(facts, stable, now), held=held)
+        return replace(_steady(facts, stable, now, frozenset()), held=held)
     return RolloutPlan(
         stable=stable,
         target=current,
@@ -118,15 +104,17 @@ def _hold(
     )
 
 
-def _steady(facts: Facts, stable: str | None, now: datetime) -> RolloutPlan:
-    """One revision serves; others stay warm for scaleDownDelay, then go."""
+def _steady(
+    facts: Facts, stable: str | None, now: datetime, discarded: frozenset[str]
+) -> RolloutPlan:
+    """One revision serves; others stay warm for scaleDownDelay, then go; discarded ones at once."""
     delay = timedelta(seconds=facts.deployment.spec.rollout.scale_down_delay_seconds)
     traffic = dict(facts.traffic)
     if stable is not None and traffic != {stable: 100} and facts.arm(stable).ready:
         traffic = {stable: 100}
     keep = {stable} if stable else set()
     unserved = _warm_since(facts, now, keep)
-    fresh = {name for name, since in unserved.items() if now < since + delay}
+    fresh = {name for name, since in unserved.items() if now < since + delay} - discarded
     removed = _removable(facts, keep | fresh)
     # What is due but cannot go yet keeps its time, or a slow router would start the delay anew.
     warm = {name: since for name, since in unserved.items() if name not in removed}
@@ -146,12 +134,24 @@ def _move(
     new: str | None,
     stable: str | None,
     target: str | None,
+    goal: int = 100,
+    at_least: int = 0,
 ) -> RolloutPlan:
-    """One stage of moving everything from ``old`` to ``new`` within the surge."""
+    """One stage of moving from ``old`` to ``new`` within the surge.
+
+    Args:
+        facts: what is observed.
+        old: the revision that is left.
+        new: the revision that takes over.
+        stable: the promoted revision.
+        target: the revision being rolled out: ``new``, or ``old`` when traffic returns.
+        goal: percent that ``new`` may have at most.
+        at_least: percent that ``new`` gets whether or not its pods can carry it.
+    """
     if new is None:
         raise ValueError("there must be a revision to move to")
     old_arm, new_arm = facts.arm(old), facts.arm(new)
-    share = _share(facts, old, new, forward=new == target)
+    share = max(at_least, min(goal, _share(facts, old, new, forward=new == target, goal=goal)))
     traffic = {
         name: weight
         for name, weight in ((new, share), (old, 100 - share))
@@ -163,8 +163,10 @@ def _move(
     old_wanted = 0
     if old is not None:
         carried = 100 - max(before, 100 - share)
-        old_wanted = old_replicas(facts.replicas, facts.surge, carried, new_arm.ready)
-        if not _may_shrink(facts):
+        old_wanted = old_replicas(facts.replicas, facts.surge, carried, new_arm.ready, goal=goal)
+        if new != target:  # on the way back nothing is added to the arm that is left
+            old_wanted = min(old_wanted, old_arm.wanted or 0)
+        if not facts.may_shrink:
             old_wanted = max(old_wanted, min(facts.replicas, old_arm.wanted or 0))
     present = sum(len(arm.pods) for name, arm in facts.arms.items() if name != new)
     new_wanted = new_replicas(
@@ -173,8 +175,9 @@ def _move(
         others_present=present,
         old_wanted=old_wanted,
         now_wanted=new_arm.wanted or 0,
+        goal=goal,
     )
-    if facts.traffic.get(new, 0) and not _may_shrink(facts):
+    if facts.traffic.get(new, 0) and not facts.may_shrink:
         new_wanted = max(new_wanted, min(facts.replicas, new_arm.wanted or 0))
     removed = _removable(facts, {old or new, new, *traffic})
     replicas = {
@@ -194,7 +197,7 @@ def _move(
     )
 
 
-def _share(facts: Facts, old: str | None, new: str, *, forward: bool) -> int:
+def _share(facts: Facts, old: str | None, new: str, *, forward: bool, goal: int) -> int:
     """Percent for the new arm: it follows its ready pods, and falls back when none is left."""
     new_ready, old_ready = facts.arm(new).ready, facts.arm(old).ready
     now = facts.traffic.get(new, 0)
@@ -202,6 +205,8 @@ def _share(facts: Facts, old: str | None, new: str, *, forward: bool) -> int:
         return 100 if new_ready else now
     if forward and new_ready == 0 and old_ready > 0:
         return 0
+    if forward and goal < 100 and not now and old_ready == 0:
+        return 0  # a canary is not judged, or served, before there is a stable to compare it with
     if old_ready == 0 and new_ready > 0 and not forward:
         return 100
     return max(now, weight_for(new_ready, facts.replicas) if new_ready else 0)

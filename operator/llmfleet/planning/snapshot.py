@@ -111,6 +111,17 @@ class RouterReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCounts:
+    """Requests of one revision since its rollout's attempt began, counted at the routers."""
+
+    total: int
+    failed: int
+    """Those that ended in an error of the server or timed out."""
+    as_of: datetime
+    """When the last of them was counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """All facts of one reconcile; ``decide`` sees nothing else but ``now``."""
 
@@ -130,3 +141,5 @@ class Snapshot:
     """The API server's sentence for each child that it refused (403, 422) at the last attempt."""
     quota_messages: Mapping[str, str] = field(default_factory=dict)
     """Revision hash → the ReplicaSet controller's sentence when quota refused a pod."""
+    requests: Mapping[str, RequestCounts] | None = None
+    """By revision; None = nobody could tell."""

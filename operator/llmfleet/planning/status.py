@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from llmfleet.api import STATUS_SCHEMA, RevisionStatus, RolloutStatus
+from llmfleet.api import STATUS_SCHEMA, RevisionStatus, RolloutSpec, RolloutStatus
 from llmfleet.planning.conditions import (
     Situation,
     Verdict,
@@ -14,7 +14,9 @@ from llmfleet.planning.conditions import (
     format_time,
 )
 from llmfleet.planning.facts import Facts
+from llmfleet.planning.intent import Intent
 from llmfleet.planning.naming import selector_labels
+from llmfleet.planning.progress import stands_still
 from llmfleet.planning.revisions import Revision
 from llmfleet.planning.rollout import RolloutPlan
 from llmfleet.planning.snapshot import JSON
@@ -33,7 +35,7 @@ def build_status(
     now: datetime,
 ) -> JSON:
     """The complete status to record."""
-    facts, plan = situation.facts, situation.rollout
+    facts, plan, intent = situation.facts, situation.rollout, situation.intent
     deployment, before = facts.deployment, facts.deployment.status
     verdicts = {each.type: each for each in decide_conditions(situation)}
     shown = plan.stable or plan.target
@@ -42,7 +44,9 @@ def build_status(
     status: JSON = {
         "observedGeneration": deployment.metadata.generation,
         "schema": STATUS_SCHEMA,
-        "phase": PHASES[verdicts["Ready"].status],
+        "phase": "Paused"
+        if "Paused" in verdicts and verdicts["Ready"].status == "Unknown"
+        else PHASES[verdicts["Ready"].status],
         "message": verdicts["Ready"].message,
         "url": deployment.url,
         "ready": f"{arm.ready}/{facts.replicas}",
@@ -67,8 +71,13 @@ def build_status(
         if before.token_secret
         else None,
         "rejectedRevisions": [
-            each.model_dump(mode="json", by_alias=True, exclude_none=True)
-            for each in before.rejected_revisions
+            {
+                "hash": each.hash,
+                "reason": each.reason,
+                "at": format_time(each.at),
+                **({"message": each.message} if each.message else {}),
+            }
+            for each in intent.rejected_in_status
         ],
     }
     return {
@@ -87,27 +96,35 @@ def traffic_moves(facts: Facts, plan: RolloutPlan) -> bool:
     return dict(plan.traffic) != dict(facts.traffic)
 
 
-def build_rollout(facts: Facts, plan: RolloutPlan, capacity: Verdict, now: datetime) -> JSON | None:
+def build_rollout(
+    facts: Facts, intent: Intent, plan: RolloutPlan, capacity: Verdict, now: datetime
+) -> JSON | None:
     """``status.rollout``: the intent, its number and its clock; None outside a rollout.
 
-    While the rollout waits for capacity its clock stands still: ``progressedAt`` is moved by the
-    time waited once the wait is over.
+    While the rollout is paused, collects samples or waits for capacity its clock stands still:
+    ``progressedAt`` is moved by the time waited once the wait is over.
     """
-    if plan.target is None:
-        return None
     before = facts.deployment.status.rollout
-    going_on = before is not None and before.revision == plan.target and before.id is not None
+    if plan.target is None:
+        waits = before is not None and intent.backing_off and intent.spec_rejected is None
+        return _aborted(before, intent) if before is not None and waits else None
+    going_on = (
+        before is not None
+        and before.revision == plan.target
+        and before.id is not None
+        and plan.started is None
+    )
     old = before if before is not None and going_on else RolloutStatus()
     number = old.id or 1 + max(facts.memory.rollout_id, (before.id or 0) if before else 0)
     progressed = old.progressed_at or now
     waiting = old.waiting_since
-    if capacity.status == "False":
+    if capacity.status == "False" or stands_still(intent):
         waiting = waiting or now
     elif waiting is not None:
         progressed, waiting = progressed + (now - waiting), None
     risen = plan.traffic.get(plan.target, 0) > facts.traffic.get(plan.target, 0)
     turned_back = plan.returning and old.aborted is None
-    if risen or turned_back:
+    if risen or turned_back or (intent.position and intent.position.step != (old.step or 0)):
         progressed = now
     body: JSON = {
         "id": number,
@@ -118,23 +135,71 @@ def build_rollout(facts: Facts, plan: RolloutPlan, capacity: Verdict, now: datet
     if waiting is not None:
         body["waitingSince"] = format_time(waiting)
     if plan.returning:
-        body["aborted"] = "Superseded"
+        body["aborted"] = intent.aborted or "Superseded"
+    policy = facts.deployment.spec.rollout if plan.started else facts.policy
+    body["plan"] = old.plan or _frozen(policy, steps=intent.cause != "Undo")
+    body |= _position(intent, old)
+    if intent.cause is not None:
+        body["cause"] = intent.cause
+    return body | _tries(intent)
+
+
+def _aborted(before: RolloutStatus, intent: Intent) -> JSON:
+    """The record of an attempt that is over, while the next one is waited for."""
+    kept = before.model_dump(mode="json", by_alias=True, exclude_none=True)
+    gone = ("step", "stepStartedAt", "waitingSince", "metricResults", "retryAt")
+    body = {key: value for key, value in kept.items() if key not in gone}
+    for key in ("startedAt", "progressedAt"):
+        if key in body:
+            body[key] = format_time(datetime.fromisoformat(body[key]))
+    return {**body, "aborted": intent.aborted, **_tries(intent)}
+
+
+def _tries(intent: Intent) -> JSON:
+    body: JSON = {"attempt": intent.aborts} if intent.aborts else {}
+    if intent.retry_at is not None:
+        body["retryAt"] = format_time(intent.retry_at)
+    return body
+
+
+def _position(intent: Intent, old: RolloutStatus) -> JSON:
+    """The step under way; one that is over, or not followed now, stays as recorded."""
+    step, started = old.step, old.step_started_at
+    if intent.position is not None:
+        step, started = intent.position.step, intent.position.started_at
+    body: JSON = {} if step is None else {"step": step}
+    return body if started is None else {**body, "stepStartedAt": format_time(started)}
+
+
+def _frozen(policy: RolloutSpec, *, steps: bool) -> JSON:
+    """The settings as they are when the rollout begins, its steps spelled out."""
+    body: JSON = policy.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if policy.strategy == "Canary" and steps:
+        body["steps"] = [
+            each.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for each in policy.effective_steps
+        ]
+    if not steps:  # back to a revision that was served before
+        body["strategy"] = "RollingUpdate"
+        body.pop("steps", None)
     return body
 
 
 def overdue(facts: Facts, plan: RolloutPlan, rollout: JSON | None, now: datetime) -> int | None:
     """ProgressDeadline in seconds once the rollout has exceeded it, else None."""
     due = deadline(facts, plan, rollout)
-    seconds = facts.deployment.spec.rollout.progress_deadline_seconds
+    seconds = facts.policy.progress_deadline_seconds
     return seconds if due is not None and now >= due else None
 
 
 def deadline(facts: Facts, plan: RolloutPlan, rollout: JSON | None) -> datetime | None:
     """When the rollout counts as failed; None while its clock stands still."""
+    if plan.target is None:
+        return None
     if rollout is None or "waitingSince" in rollout or plan.held or facts.replicas == 0:
         return None
     progressed = datetime.fromisoformat(rollout["progressedAt"])
-    return progressed + timedelta(seconds=facts.deployment.spec.rollout.progress_deadline_seconds)
+    return progressed + timedelta(seconds=facts.policy.progress_deadline_seconds)
 
 
 def build_revisions(

@@ -1,0 +1,137 @@
+"""Acts: annotations by which people promote, abort, retry or undo; each value runs once.
+
+``llmfleet.dev/promote: HASH@TOKEN`` names the revision it means (``HASH/full@TOKEN`` skips all
+steps). A value is recorded as handled in the same status write as its effect. An act that cannot
+be carried out is recorded too, and the condition ActRefused says why while it stays annotated.
+``pause`` is a state, not an act: it lasts until it is removed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from llmfleet.planning.facts import Facts
+
+ACTS: Final = ("abort", "undo", "retry", "promote")
+"""In the order in which they are carried out when several are annotated at once."""
+_VALUE: Final = re.compile(r"^([0-9a-f]+)(/full)?@(.+)$")
+_LONGEST_VALUE: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acts:
+    """What people ask for now."""
+
+    handled: Mapping[str, str]
+    """Act → its last value, those of now included."""
+    run: Mapping[str, str]
+    """Act → hash, to be carried out now."""
+    full: bool = False
+    """The promotion skips all steps."""
+    refused: str | None = None
+    """Why an act cannot be carried out, in a sentence."""
+    paused: bool = False
+
+
+def decide_acts(facts: Facts, spec_revision: str, current: str | None, stable: str | None) -> Acts:
+    """Read the annotations.
+
+    Args:
+        facts: what is observed.
+        spec_revision: hash that spec asks for.
+        current: the revision being rolled out, None outside a rollout.
+        stable: the served revision.
+    """
+    metadata, status = facts.deployment.metadata, facts.deployment.status
+    # Status first: it is what memory is a copy of.
+    handled = {**facts.memory.handled_acts, **status.handled_acts}
+    found = {
+        act: value[:_LONGEST_VALUE]
+        for act in ACTS
+        if (value := metadata.annotations.get(f"llmfleet.dev/{act}"))
+    }
+    pause = metadata.annotations.get("llmfleet.dev/pause")
+    paused = pause is not None and pause in {"true", current}
+    if status.schema_ is None:
+        # A restored backup: its annotations were carried out in another life.
+        return Acts(handled=handled | found, run={}, paused=paused)
+    run: dict[str, str] = {}
+    refusals, full = [], False
+    for act, value in found.items():
+        if handled.get(act) == value:
+            continue
+        match = _VALUE.match(value)
+        problem = (
+            "is not of the form HASH@TOKEN: take the hash from status and any new token"
+            if match is None
+            else _problem(facts, act, match[1], spec_revision, current, stable)
+        )
+        if match is None or problem is not None:
+            refusals.append(f"llmfleet.dev/{act}: {value} {problem}")
+            continue
+        run[act] = match[1]
+        full = full or (act == "promote" and match[2] is not None)
+        if act in {"abort", "undo"}:
+            break  # what else is asked for is looked at when this is done
+    now = {act: value for act, value in found.items() if act in run or _named(value, refusals)}
+    return Acts(
+        handled=handled | now,
+        run=run,
+        full=full,
+        refused="; ".join(refusals) or _still_refused(facts, found),
+        paused=paused,
+    )
+
+
+def _named(value: str, refusals: list[str]) -> bool:
+    return any(f": {value} " in each for each in refusals)
+
+
+def _still_refused(facts: Facts, found: Mapping[str, str]) -> str | None:
+    """A refusal lasts as long as the annotation that it is about."""
+    for condition in facts.deployment.status.conditions:
+        if condition.type == "ActRefused" and any(
+            f"llmfleet.dev/{act}: {value} " in condition.message for act, value in found.items()
+        ):
+            return condition.message
+    return None
+
+
+def _problem(
+    facts: Facts,
+    act: str,
+    revision: str,
+    spec_revision: str,
+    current: str | None,
+    stable: str | None,
+) -> str | None:
+    rollout = facts.deployment.status.rollout
+    if act in {"promote", "abort"}:
+        if revision != current or stable is None or (rollout and rollout.aborted):
+            now = f"{current} is" if current else "none is"
+            return f"names a revision that is not being rolled out ({now}): see status.rollout"
+    elif act == "retry":
+        gave_up = rollout is not None and rollout.revision == revision and rollout.aborted
+        if revision not in facts.rejected and not gave_up:
+            return "names a revision that was neither rejected nor aborted: nothing to retry"
+    else:
+        return _undo_problem(facts, revision, spec_revision, stable)
+    return None
+
+
+def _undo_problem(
+    facts: Facts, revision: str, spec_revision: str, stable: str | None
+) -> str | None:
+    kept = sorted(set(facts.revisions) - {spec_revision} - set(facts.rejected))
+    if stable is None or stable in facts.rejected:
+        return "comes while no good revision is served: try again when one is"
+    if revision == spec_revision:
+        return f"names the revision that spec asks for: name one of {', '.join(kept) or 'none'}"
+    if revision in facts.rejected:
+        return "names a rejected revision: retry it, or name another"
+    if revision not in facts.revisions:
+        return f"names a revision that is not kept: kept are {', '.join(kept) or 'none'}"
+    return None

@@ -1,0 +1,329 @@
+"""What a rollout shall do next: the revision wanted, how far it may go, or why it goes back.
+
+Everything is read from spec, status and memory; the split and the sizes follow in ``rollout``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from llmfleet.api import RejectedRevision, RolloutStatus
+from llmfleet.planning.acts import Acts, decide_acts
+from llmfleet.planning.analysis import ERROR_RATE, Judgement, Verdict, judge_requests
+from llmfleet.planning.facts import Facts
+from llmfleet.planning.failures import GENTLE, Failure, find_failure, retry_time
+from llmfleet.planning.steps import (
+    Course,
+    Position,
+    analysis_expired,
+    follow,
+    step_due,
+    weight_at,
+)
+
+MAX_REJECTED_IN_STATUS: Final = 10
+PAUSED_BY_ANNOTATION: Final = "remove the annotation llmfleet.dev/pause to go on"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """The intent of one decision."""
+
+    wanted: str | None
+    """Hash to serve in the end; None = leave what is served."""
+    stable: str | None
+    current: str | None
+    """The revision of the rollout under way."""
+    spec_rejected: str | None = None
+    """Spec's own hash when it is rejected."""
+    goal: int = 100
+    """Percent that the revision wanted may have at most now."""
+    final: bool = True
+    """At 100 % the revision is promoted."""
+    course: Course | None = None
+    position: Position | None = None
+    """Where the canary is; None for other strategies."""
+    due: datetime | None = None
+    """When time alone ends the step or the wait for another try."""
+    paused: str | None = None
+    """What a person has to do for the rollout to go on."""
+    failure: Failure | None = None
+    """Found in this decision."""
+    aborted: str | None = None
+    """Reason why the rollout under way goes back, or the last attempt did."""
+    aborts: int = 0
+    """Attempts of this revision that were aborted without its fault."""
+    retry_at: datetime | None = None
+    rejected: Mapping[str, str]
+    """Every rejected hash → reason, for memory."""
+    rejected_in_status: tuple[RejectedRevision, ...] = ()
+    acts: Acts
+    cause: str | None = None
+    """``Undo`` for a rollout to a kept revision."""
+    judgement: Judgement | None = None
+
+    @property
+    def backing_off(self) -> bool:
+        """The revision that spec asks for was aborted, and is not tried now."""
+        return self.aborts > 0 and self.aborted is not None
+
+    @property
+    def discarded(self) -> frozenset[str]:
+        """Revisions whose pods are not kept warm."""
+        return frozenset(self.rejected)
+
+    @property
+    def at_once(self) -> bool:
+        """Traffic leaves whether or not stable can carry it; routers shed the excess."""
+        return self.aborted is not None and self.aborted not in GENTLE
+
+
+def decide_intent(facts: Facts, spec_revision: str, now: datetime) -> Intent:
+    """Decide what shall happen next.
+
+    Args:
+        facts: what is observed.
+        spec_revision: hash that spec asks for.
+        now: the time of the decision.
+    """
+    stable = stable_revision(facts, spec_revision)
+    current = _current(facts, stable)
+    acts = decide_acts(facts, spec_revision, current, stable)
+    retried = acts.run.get("retry")
+    rejected = {name: why for name, why in facts.rejected.items() if name != retried}
+    record = _record(facts, spec_revision, current, retried)
+    base = Intent(
+        wanted=spec_revision,
+        stable=stable,
+        current=current,
+        aborted=record.aborted if record.aborted != "Superseded" else None,
+        aborts=record.attempt or 0,
+        retry_at=record.retry_at,
+        cause=record.cause,
+        rejected=rejected,
+        acts=acts,
+    )
+    found = _follow(facts, base, record, now)
+    undone = acts.run.get("undo")
+    if undone is not None and undone != stable:
+        text = f"undone by hand: {undone} was asked for"
+        failure = Failure(reason="UserUndo", message=text, rejected=True)
+        found = replace(base, failure=failure, cause="Undo", position=None)
+        rejected = {**rejected, spec_revision: "UserUndo"}
+        wanted: str | None = undone
+    else:
+        if found.failure is not None and current is not None:
+            found = _go_back(found, current, now)
+        rejected = dict(found.rejected)
+        wanted = _wanted(facts, found, record, spec_revision, now)
+    found = replace(
+        found,
+        wanted=wanted,
+        rejected=rejected,
+        spec_rejected=spec_revision if spec_revision in rejected else None,
+        rejected_in_status=_in_status(facts, found, rejected, spec_revision, now),
+    )
+    return _start(facts, found)
+
+
+def stable_revision(facts: Facts, spec_revision: str) -> str | None:
+    """The served revision; with none recorded, what is up or remembered (a restored object)."""
+    if facts.deployment.status.served_revision is not None:
+        return facts.deployment.status.served_revision
+    good = facts.memory.last_good
+    wanted = spec_revision
+    if spec_revision in facts.rejected:
+        wanted = good.hash if good is not None else spec_revision
+    elif (
+        facts.deployment.status.schema_ is None
+        and facts.memory.in_judgement == spec_revision
+        and good is not None
+        and good.hash != spec_revision
+    ):
+        return good.hash
+    up = {name for name, arm in facts.arms.items() if arm.ready and arm.wanted is not None}
+    if wanted in up or not up:
+        return None
+    if good is not None and good.hash in up:
+        return good.hash
+    known = [each for each in facts.revisions.values() if each.hash in up]
+    return max(known, key=lambda each: each.number).hash if known else None
+
+
+def _current(facts: Facts, stable: str | None) -> str | None:
+    """The revision of the rollout under way; an aborted one ends when its traffic has returned."""
+    record = facts.deployment.status.rollout
+    if record is None or record.revision == stable:
+        return None
+    returned = not facts.traffic.get(record.revision or "", 0) and facts.may_shrink
+    return None if record.attempt and record.aborted and returned else record.revision
+
+
+def _record(
+    facts: Facts, spec_revision: str, current: str | None, retried: str | None
+) -> RolloutStatus:
+    """The recorded rollout as far as it is about the revision in question."""
+    record = facts.deployment.status.rollout
+    if record is None or record.revision == retried:
+        return RolloutStatus()
+    return record if record.revision in {spec_revision, current} else RolloutStatus()
+
+
+def _follow(facts: Facts, base: Intent, record: RolloutStatus, now: datetime) -> Intent:
+    """Go on with the rollout under way, or find why it must go back."""
+    current, stable, acts = base.current, base.stable, base.acts
+    if current is None or stable is None or base.aborted is not None:
+        return base
+    if acts.run.get("abort") == current or acts.run.get("undo") == stable:
+        text = "aborted by hand" if "abort" in acts.run else f"undone by hand: {stable} stays"
+        reason = "UserAbort" if "abort" in acts.run else "UserUndo"
+        return replace(base, failure=Failure(reason=reason, message=text, rejected=True))
+    share = facts.traffic.get(current, 0)
+    if not facts.canary or base.cause == "Undo":
+        if not acts.paused:
+            return base
+        return replace(base, goal=share, final=False, paused=PAUSED_BY_ANNOTATION)
+    judgement = _judge(facts, stable, current)
+    failure = find_failure(facts, current, judgement, now)
+    if failure is not None:
+        return replace(base, failure=failure, judgement=judgement)
+    course = Course(
+        steps=facts.policy.effective_steps,
+        share=share,
+        confirmed=facts.routers.confirmed,
+        analysis=facts.policy.analysis,
+        judgement=judgement,
+    )
+    return _at_step(replace(base, course=course, judgement=judgement), record, now)
+
+
+def _at_step(base: Intent, record: RolloutStatus, now: datetime) -> Intent:
+    course, acts = base.course, base.acts
+    if course is None:
+        return base
+    last = len(course.steps)
+    position = Position(step=min(record.step or 0, last), started_at=record.step_started_at)
+    if acts.paused:
+        goal = min(weight_at(course.steps, position.step), course.share)
+        return replace(base, position=position, goal=goal, final=False, paused=PAUSED_BY_ANNOTATION)
+    if acts.run.get("promote") == base.current and position.step < last:
+        step = last if acts.full else position.step + 1
+        position = Position(step=step, started_at=None)
+    position = follow(course, position, now)
+    expired = analysis_expired(course, position, now)
+    if expired and course.analysis.on_inconclusive == "Rollback":
+        text = f"no verdict in {course.analysis.max_duration}: {course.judgement.message}"
+        failure = Failure(reason="AnalysisInconclusive", message=text, rejected=True)
+        return replace(base, failure=failure)
+    return replace(
+        base,
+        position=position,
+        goal=weight_at(course.steps, position.step),
+        final=position.step >= last,
+        due=step_due(course, position),
+        paused=_waits_for_person(course, position, expired=expired),
+    )
+
+
+def _waits_for_person(course: Course, position: Position, *, expired: bool) -> str | None:
+    if position.step >= len(course.steps) or position.started_at is None:
+        return None
+    promote = "annotate llmfleet.dev/promote: HASH@TOKEN to go on, llmfleet.dev/abort to go back"
+    if expired:
+        return f"the analysis has no verdict ({course.judgement.message}): {promote}"
+    pause = course.steps[position.step].pause
+    return promote if pause is not None and pause.duration is None else None
+
+
+def _judge(facts: Facts, stable: str, current: str) -> Judgement:
+    analysis = facts.policy.analysis
+    metric = next((each for each in analysis.metrics if each.name == ERROR_RATE), None)
+    if metric is None:
+        return Judgement(verdict=Verdict.INCONCLUSIVE, message="spec does not judge ErrorRate")
+    return judge_requests(
+        facts.requests,
+        stable=stable,
+        canary=current,
+        min_samples=analysis.min_samples,
+        min_effect=metric.min_effect_share,
+    )
+
+
+def _go_back(found: Intent, current: str, now: datetime) -> Intent:
+    """The rollout under way ends here: rejected, or aborted and tried again later."""
+    failure = found.failure
+    if failure is None:
+        return found
+    if failure.rejected:
+        rejected = {**found.rejected, current: failure.reason}
+        return replace(
+            found, aborted=failure.reason, aborts=0, retry_at=None, rejected=rejected, due=None
+        )
+    aborts = found.aborts + 1
+    retry_at = retry_time(aborts, now)
+    return replace(found, aborted=failure.reason, aborts=aborts, retry_at=retry_at, due=retry_at)
+
+
+def _wanted(
+    facts: Facts, found: Intent, record: RolloutStatus, spec_revision: str, now: datetime
+) -> str | None:
+    if found.stable is not None and found.stable in found.rejected and record.cause == "Undo":
+        return record.revision
+    if spec_revision in found.rejected:
+        if found.cause == "Undo" and found.current is not None:
+            return found.current
+        good = facts.memory.last_good
+        return found.stable or (good.hash if good else None)
+    if found.backing_off:
+        going = found.current is not None and found.failure is None
+        due = found.retry_at is not None and now >= found.retry_at and not going
+        return spec_revision if due and found.failure is None else found.stable
+    return spec_revision
+
+
+def _start(facts: Facts, found: Intent) -> Intent:
+    """A rollout that is not under way yet begins at its first step, with spec's settings."""
+    if found.wanted is None or found.stable is None or found.wanted == found.stable:
+        due = found.retry_at if found.backing_off else found.due
+        return replace(found, due=due)
+    if found.wanted == found.current:
+        return found
+    policy = facts.deployment.spec.rollout
+    goal = weight_at(policy.effective_steps, 0) if policy.strategy == "Canary" else 100
+    retrying = found.backing_off and found.failure is None
+    paused = found.acts.paused
+    return replace(
+        found,
+        goal=100 if found.cause == "Undo" else 0 if paused else goal,
+        paused=PAUSED_BY_ANNOTATION if paused else None,
+        position=None,
+        aborted=None if retrying else found.aborted,
+        retry_at=None if retrying else found.retry_at,
+    )
+
+
+def _in_status(
+    facts: Facts,
+    found: Intent,
+    rejected: Mapping[str, str],
+    spec_revision: str,
+    now: datetime,
+) -> tuple[RejectedRevision, ...]:
+    """The latest rejections; an empty status takes memory's, so that no retry is read into it."""
+    before = [each for each in facts.deployment.status.rejected_revisions if each.hash in rejected]
+    known = {each.hash for each in before}
+    message = found.failure.message if found.failure is not None else None
+    fresh = [name for name in rejected if name not in facts.rejected]
+    if facts.deployment.status.schema_ is None:
+        asked = facts.deployment.metadata.annotations.get("llmfleet.dev/retry", "").split("@")[0]
+        named = [name for name in rejected if name in {spec_revision, asked}]
+        fresh = [name for name in rejected if name not in named] + named
+    entries = [
+        RejectedRevision(hash=name, reason=rejected[name], at=now, message=message)
+        for name in fresh
+        if name not in known
+    ]
+    return (*before, *entries)[-MAX_REJECTED_IN_STATUS:]

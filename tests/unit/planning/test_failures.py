@@ -1,0 +1,156 @@
+"""A canary that fails: rejected, or aborted and tried again; and its analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from llmfleet.planning.snapshot import RequestCounts, Snapshot
+from tests.unit.planning.canaries import (
+    STEPS,
+    annotate,
+    at_share,
+    canary,
+    fail,
+    memory,
+    rejected,
+    split,
+    started,
+)
+from tests.unit.planning.fleet import Fleet
+from tests.unit.planning.test_diagnosis import CASES, ended, said
+from tests.unit.planning.test_rollout import turn
+
+REJECTING = {
+    "crash loop": (ended("boom", code=139) | {"restarts": 2}, "CrashLoop"),
+    "out of memory": (ended("", code=137, reason="OOMKilled"), "OutOfMemory"),
+    "engine refuses": (said("BadConfig", retriable=False), "BadConfig"),
+}
+
+
+@pytest.mark.parametrize(("facts", "reason"), REJECTING.values(), ids=REJECTING)
+def test_canary_when_its_engine_fails_then_it_is_rolled_back_and_rejected(
+    facts: dict[str, Any], reason: str
+) -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    fail(world, new, facts)
+    world.reconcile()
+    assert split(world) == {old: 100}
+    assert rejected(world) == {new: reason}
+    world.settle()
+    assert world.replicas() == {old: 4}
+    assert world.status()["phase"] == "Degraded"
+    assert world.condition("RolledBack")["status"] == "True"
+    assert world.condition("Available")["status"] == "True"
+    assert memory(world)["rejected"] == f'[["{new}","{reason}"]]'
+
+
+def test_canary_when_it_never_gets_ready_then_it_is_rejected() -> None:
+    world, old, new = started(canary(STEPS, progressDeadline="5m"), broken=True)
+    world.kubelet()
+    for name, pod in world.pods.items():
+        if pod.revision == new:
+            world.pods[name] = replace(pod, running_since=world.now, phase="Running")
+    world.reconcile()
+    assert rejected(world) == {}
+    world.wait(300)
+    world.reconcile()
+    assert rejected(world) == {new: "NeverReady"}
+    world.settle()
+    assert world.replicas() == {old: 4}
+
+
+@pytest.mark.parametrize("trouble", ["image", "secret", "claim", "download"])
+def test_canary_when_the_cluster_fails_then_it_is_tried_again_until_retries_are_exhausted(
+    trouble: str,
+) -> None:
+    world, old, new = started(broken=True)
+    starts = [world.status()["rollout"]["id"]]
+    for minutes in (5, 10, 20, None):
+        world.kubelet()
+        fail(world, new, CASES[trouble][0])
+        world.wait(121)
+        world.reconcile()
+        world.kubelet()
+        world.routers()
+        world.reconcile()
+        assert world.replicas() == {old: 4}
+        assert rejected(world) == {}
+        if minutes is None:
+            break
+        assert world.condition("Progressing")["reason"] == "WaitingForRetry"
+        plan = world.reconcile()
+        assert plan.requeue_after is not None
+        assert 60 * minutes - 2 <= plan.requeue_after <= 60 * minutes + 1
+        world.wait(plan.requeue_after)
+        world.reconcile()
+        starts.append(world.status()["rollout"]["id"])
+    assert starts == sorted(set(starts))
+    assert len(starts) == 4
+    world.wait(36000)
+    turn(world, 5)
+    assert world.status()["phase"] == "Degraded"
+    assert world.condition("Progressing")["reason"] == "RetriesExhausted"
+    assert world.replicas() == {old: 4}
+
+    world.broken = frozenset()
+    annotate(world, "retry", f"{new}@1")
+    turn(world)
+    at_share(world, new, 25)
+
+
+def counts(total: int, failed: int) -> RequestCounts:
+    return RequestCounts(total=total, failed=failed, as_of=datetime(2026, 3, 1, tzinfo=UTC))
+
+
+def counted(world: Fleet, requests: Mapping[str, RequestCounts] | None) -> Snapshot:
+    return replace(world.snapshot(), requests=requests)
+
+
+def test_canary_when_more_of_its_requests_fail_then_it_is_rejected_with_the_numbers() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    world.reconcile(counted(world, {old: counts(900, 1), new: counts(300, 30)}))
+    assert rejected(world) == {new: "ErrorRateRegression"}
+    assert "10.0% of 300 requests failed" in world.status()["message"]
+    assert split(world) == {old: 100}
+
+
+def test_canary_when_samples_are_too_few_then_it_is_not_judged() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    world.reconcile(counted(world, {old: counts(900, 1), new: counts(199, 199)}))
+    assert rejected(world) == {}
+
+
+@pytest.mark.parametrize(
+    ("what", "share", "phase"),
+    [("Hold", 25, "Paused"), ("Rollback", 0, "Degraded"), ("Proceed", 100, "Healthy")],
+)
+def test_analysis_when_nothing_is_known_then_it_is_inconclusive_at_max_duration(
+    what: str, share: int, phase: str
+) -> None:
+    analysis = {"onInconclusive": what, "maxDuration": "10m"}
+    world, old, new = started(canary([{"setWeight": 25}, {"analysis": {}}], analysis=analysis))
+    at_share(world, new, 25)
+    assert world.condition("Progressing")["reason"] == "Analyzing"
+    world.wait(590)
+    turn(world)
+    assert split(world) == {old: 75, new: 25}
+    world.wait(20)
+    turn(world, 40)
+    assert split(world).get(new, 0) == share
+    assert world.status()["phase"] == phase
+    assert rejected(world) == ({new: "AnalysisInconclusive"} if what == "Rollback" else {})
+
+
+def test_analysis_when_it_succeeds_then_the_next_step_follows_at_once() -> None:
+    world, old, new = started(canary([{"setWeight": 25}, {"analysis": {}}, {"setWeight": 50}]))
+    at_share(world, new, 25)
+    world.reconcile(counted(world, {old: counts(900, 9), new: counts(300, 3)}))
+    assert world.status()["rollout"]["step"] == 2
