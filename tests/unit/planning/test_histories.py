@@ -18,7 +18,7 @@ from tests.unit.planning.fleet import Fleet, hash_of, resource
 from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import said
 
-HISTORIES = int(os.environ.get("LLMFLEET_HISTORIES", "15"))
+HISTORIES = int(os.environ.get("LLMFLEET_HISTORIES", "10"))
 CRASH = said("BadConfig", retriable=False)
 MODELS = ("one", "two", "broken")
 PLANS: tuple[list[dict[str, Any]], ...] = (
@@ -126,12 +126,14 @@ class History:
         for act in ("abort", "undo", "retry", "promote"):
             annotate(self.world, act, None)
         for _ in range(120):
+            writes, pods = self.world.writes, dict(self.world.pods)
             self.turn()
             self.world.wait(70)
             status = self.world.status()
             if status["phase"] == "Paused":
                 self.act("promote", status["rollout"]["revision"])
-            if "rollout" not in status and not self.world.plans[-1].requeue_after:
+            quiet = self.world.writes == writes and self.world.pods == pods
+            if quiet and self.world.plans[-1].requeue_after is None:
                 break
 
 
