@@ -263,7 +263,7 @@ def _api_server_arguments(directory: Path, etcd_url: str, port: int, token: str)
         "--service-account-issuer=https://llmfleet.test",
         f"--service-account-key-file={key}",
         f"--service-account-signing-key-file={key}",
-        "--service-cluster-ip-range=10.250.0.0/24",
+        "--service-cluster-ip-range=10.250.0.0/16",
         # Nothing makes the default ServiceAccount of a namespace here, which it would wait for.
         "--disable-admission-plugins=ServiceAccount",
         "--endpoint-reconciler-type=none",
