@@ -40,6 +40,7 @@ WATCHED = {
     "poddisruptionbudgets": "/apis/policy/v1/poddisruptionbudgets",
     "roles": "/apis/rbac.authorization.k8s.io/v1/roles",
     "rolebindings": "/apis/rbac.authorization.k8s.io/v1/rolebindings",
+    "networkpolicies": "/apis/networking.k8s.io/v1/networkpolicies",
 }
 _addresses = itertools.count(1)
 

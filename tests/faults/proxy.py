@@ -122,10 +122,10 @@ class FaultProxy:
     async def stop(self) -> None:
         """Close everything."""
         self._cut_watches()
-        if self._session is not None:
-            await self._session.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._session is not None:
+            await self._session.close()
 
     def arm(self) -> None:
         """Number calls and events from here on."""

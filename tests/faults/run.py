@@ -314,6 +314,8 @@ def _normal(plural: str, body: JSON) -> JSON:
         }
     if plural == "secrets":
         kept.pop("data", None)
+    if plural == "configmaps":  # the number of the latest rollout only has to rise
+        kept["data"] = {key: value for key, value in body["data"].items() if key != "rolloutId"}
     if plural == "services":
         kept["spec"] = {
             key: value
