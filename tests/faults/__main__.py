@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tests.faults import campaign
 from tests.faults.campaign import Plan, Result
-from tests.faults.run import Outcome, World
+from tests.faults.operators import World
+from tests.faults.run import Outcome
 from tests.faults.seeded import BUGS
 from tests.integration.apiserver import running_api_server
 

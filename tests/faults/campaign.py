@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.faults import Fault, Kind
+from tests.faults.operators import World
 from tests.faults.player import Player
-from tests.faults.run import Outcome, Run, World
+from tests.faults.run import Outcome, Run
 from tests.faults.workloads import WORKLOADS, Workload
 from tests.faults.zygote import Zygote
 from tests.integration.apiserver import ApiServer

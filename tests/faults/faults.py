@@ -26,6 +26,8 @@ class Kind(StrEnum):
     """500 for this call, 503 for everything in the next seconds; watches are cut."""
     SLOW = "slow"
     """The answer comes seconds late."""
+    HOLD = "hold"
+    """From the first write on nothing passes; what was held is carried out when released."""
     CUT = "cut"
     """The watch ends before an event."""
     GONE = "gone"

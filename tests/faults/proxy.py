@@ -101,6 +101,12 @@ class FaultProxy:
         """Since it was armed, watches aside."""
         self.watched: dict[str, int] = defaultdict(int)
         """Watch events since it was armed, by plural."""
+        self.answers: list[tuple[float, Call, int]] = []
+        """When each call was answered (monotonic seconds), and with which status."""
+        self.holding = asyncio.Event()
+        """A call is being held."""
+        self.released = asyncio.Event()
+        """What is held may pass."""
         self.usage = Usage()
         self.last_call = time.monotonic()
         self.url = ""
@@ -148,6 +154,9 @@ class FaultProxy:
             return _status(503, "ServiceUnavailable", "the server is down")
         if watch:
             return await self._watch(request, call)
+        if self.armed and self._fault is not None and self._fault.kind is Kind.HOLD:
+            await self._hold(call)
+            return await self._pass(request, call, body)
         self.last_call = time.monotonic()
         number = len(self.calls)
         if self.armed:
@@ -159,6 +168,12 @@ class FaultProxy:
             return await self._pass(request, call, body)
         self.struck = True
         return await self._strike(fault.kind, request, call, body)
+
+    async def _hold(self, call: Call) -> None:
+        if self.holding.is_set() or (call.writes and call.plural != "leases"):
+            self.holding.set()
+            self.struck = True
+            await self.released.wait()
 
     async def _strike(  # noqa: PLR0911 - one way for each kind
         self, kind: Kind, request: web.Request, call: Call, body: bytes
@@ -202,6 +217,7 @@ class FaultProxy:
             data = await answer.read()
         self.usage.received_bytes += len(data)
         self.last_call = time.monotonic()
+        self.answers.append((self.last_call, call, answer.status))
         if call.verb == "list":
             self._first_lists.setdefault(call.plural, data)
         kept = {

@@ -6,31 +6,24 @@ import asyncio
 import json
 import re
 import secrets
-import ssl
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tests.faults.faults import Fault, Kind
-from tests.faults.player import Player, Room
-from tests.faults.proxy import FaultProxy
+from tests.faults.operators import Operator, World
+from tests.faults.player import Room
 from tests.faults.workloads import Workload
-from tests.faults.zygote import Zygote, alive, kill
 
 JSON = dict[str, Any]
 
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = 180.0
 STALL_SECONDS = 240.0
 """A silent watch is given up after 150 s of silence (the operator's WATCH_SILENCE_SECONDS)."""
 QUIET_SECONDS = 0.5
 REFERENCE_QUIET_SECONDS = 3.0
 TROUBLE = ("reconcile crashed", "stores a child otherwise", "Traceback")
-IMAGES = {"LLMFLEET_RUNTIME_IMAGE_GPU": "gpu", "LLMFLEET_RUNTIME_IMAGE_CPU": "cpu",
-          "LLMFLEET_ROUTER_IMAGE": "router"}  # fmt: skip
 _DIFFERS = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"), "TIME"),
     (re.compile(r"trafficGeneration \d+"), "trafficGeneration N"),
@@ -42,19 +35,6 @@ _VOLATILE = ("resourceVersion", "uid", "creationTimestamp", "managedFields", "ge
 
 class NotSettledError(AssertionError):
     """The resource did not get there in time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """What all runs share."""
-
-    url: str
-    tls: ssl.SSLContext
-    token: str
-    """The operator's, with exactly the chart's rights."""
-    player: Player
-    zygote: Zygote
-    folder: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +58,10 @@ class Run:
         self._world = world
         self._workload = workload
         self._fault = fault
-        self._bug = bug
-        self._pid = 0
         self._engines: set[str] = set()
-        self._next_build = False
         self.namespace = f"{workload.name}-{secrets.token_hex(4)}"
-        self.log = world.folder / f"{self.namespace}.log"
-        self.proxy = FaultProxy(world.url, world.tls, fault, self.restart)
+        self.operator = Operator(world, self.namespace, fault=fault, bug=bug)
+        self.proxy = self.operator.proxy
         self.room: Room = world.player.enter(self.namespace)
 
     async def reference(self) -> Outcome:
@@ -107,7 +84,7 @@ class Run:
                 watched=dict(self.proxy.watched),
             )
         finally:
-            await self._end()
+            await self.end()
 
     async def disturbed(self, expected: Outcome) -> bool:
         """Run with the fault and compare with the undisturbed run.
@@ -129,7 +106,17 @@ class Run:
             assert not missing, f"never created: {dict(missing)}"
             return self.proxy.struck
         finally:
-            await self._end()
+            await self.end()
+
+    async def make_namespace(self) -> None:
+        """Where the run takes place."""
+        await self._must("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace}})
+
+    async def end(self) -> None:
+        """Stop whatever runs."""
+        await self.operator.stop()
+        await self._world.player.leave(self.namespace)
+        await self._world.player.request("DELETE", self._resources("chat"))
 
     async def create(self, body: JSON) -> None:
         """A user applies the resource."""
@@ -156,25 +143,9 @@ class Run:
         """Somebody deletes a child."""
         await self._must("DELETE", self._child(plural, name))
 
-    async def restart(self, *, next_build: bool | None = None) -> None:
-        """Kill the operator with SIGKILL and start it again, another build of it if asked."""
-        if self._pid:
-            kill(self._pid)
-            while alive(self._pid):  # noqa: ASYNC110 - no event tells of a grandchild's end
-                await asyncio.sleep(0.005)
-        if next_build is not None:
-            self._next_build = next_build
-        suffix = "next" if self._next_build else "test"
-        environment = {
-            **{name: f"llmfleet/{image}:{suffix}" for name, image in IMAGES.items()},
-            "KUBECONFIG": str(self.log.with_suffix(".kubeconfig")),
-            "KUBERNETES_SERVICE_HOST": "",
-            "LLMFLEET_WATCH_NAMESPACES": self.namespace,
-            "LLMFLEET_LEADER_ELECTION": "false",
-            "LLMFLEET_METRICS_ADDRESS": "127.0.0.1:0",
-            "LLMFLEET_TEST_NEXT_BUILD": "yes" if self._next_build else "",
-        }
-        self._pid = await self._world.zygote.start(environment, self.log, self._bug)
+    async def upgrade(self) -> None:
+        """Another build of the operator takes over."""
+        await self.operator.restart(next_build=True)
 
     async def settle(self, phase: str, seconds: float = SETTLE_SECONDS) -> None:
         """Wait until the resource has this phase for its present generation."""
@@ -203,21 +174,12 @@ class Run:
         return normal
 
     async def _begin(self) -> None:
-        await self._must("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace}})
-        await self.proxy.start()
-        config = _kubeconfig(self.proxy.url, self._world.token)
-        self.log.with_suffix(".kubeconfig").write_text(config)
-        await self.restart()
+        await self.make_namespace()
+        await self.operator.start()
         await self._workload.setup(self)
         await self._wait_quiet(QUIET_SECONDS)
         self._engines = self._engine_uids()
         self.proxy.arm()
-
-    async def _end(self) -> None:
-        kill(self._pid)
-        await self._world.player.leave(self.namespace)
-        await self.proxy.stop()
-        await self._world.player.request("DELETE", self._resources("chat"))
 
     async def _settle_at_the_end(self) -> None:
         if self._workload.phase is not None:
@@ -246,9 +208,9 @@ class Run:
         assert not self.room.violations, "; ".join(dict.fromkeys(self.room.violations))
         if self._workload.keeps_engines:
             assert self._engine_uids() == self._engines, "engine pods were replaced"
-        said = self.log.read_text()
+        said = self.operator.log.read_text()
         for trouble in TROUBLE:
-            assert trouble not in said, f"the operator's log says {trouble!r}: {self.log}"
+            assert trouble not in said, f"the operator's log says {trouble!r}: {self.operator.log}"
 
     def _engine_uids(self) -> set[str]:
         pods = self.room.objects["pods"].values()
@@ -344,16 +306,3 @@ def _difference(wanted: Any, found: Any, path: str = "") -> str:
         ]
         return "; ".join(parts[:4])
     return f"{path}: wanted {str(wanted)[:200]}, found {str(found)[:200]}"
-
-
-def _kubeconfig(url: str, token: str) -> str:
-    return yaml.safe_dump(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": url}}],
-            "users": [{"name": "test", "user": {"token": token}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        }
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,32 +10,25 @@ import pytest
 from tests.faults import campaign
 from tests.faults.faults import Kind
 from tests.faults.workloads import WORKLOADS
-from tests.integration.apiserver import ApiServer, running_api_server
+from tests.integration.apiserver import ApiServer
 
 PLANS = 28
 NAMES = {"create", "update", "children-edited", "upgrade"}
 BUG = "expired-watch-not-listed-again"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with running_api_server(tmp_path_factory.mktemp("faults")) as running:
-        running.install_crd()
-        yield running
-
-
 @pytest.mark.timeout(300)
 def test_fault_when_it_strikes_then_the_end_is_the_same_and_nothing_is_lost(
-    server: ApiServer, tmp_path: Path
+    api_server: ApiServer, tmp_path: Path
 ) -> None:
-    results = asyncio.run(_run(server, tmp_path, None))
+    results = asyncio.run(_run(api_server, tmp_path, None))
     assert {str(each.plan): each.problem for each in results if each.problem} == {}
     assert sum(each.struck for each in results) >= PLANS * 0.8
 
 
 @pytest.mark.timeout(300)
-def test_bug_when_it_is_planted_then_a_plan_fails(server: ApiServer, tmp_path: Path) -> None:
-    results = asyncio.run(_run(server, tmp_path, BUG))
+def test_bug_when_it_is_planted_then_a_plan_fails(api_server: ApiServer, tmp_path: Path) -> None:
+    results = asyncio.run(_run(api_server, tmp_path, BUG))
     assert any(each.problem for each in results)
 
 

@@ -110,7 +110,7 @@ async def _children_deleted(run: Run) -> None:
 
 async def _upgraded(run: Run) -> None:
     """Another build of the operator: other images, and another way to render pods."""
-    await run.restart(next_build=True)
+    await run.upgrade()
 
 
 WORKLOADS = (
