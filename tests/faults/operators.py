@@ -6,14 +6,14 @@ import asyncio
 import os
 import signal
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
 from tests.faults.faults import Fault
 from tests.faults.player import Player
-from tests.faults.proxy import FaultProxy
+from tests.faults.proxy import FaultProxy, Usage
 from tests.faults.zygote import Zygote, alive, kill
 
 IMAGES = {
@@ -34,6 +34,8 @@ class World:
     player: Player
     zygote: Zygote
     folder: Path
+    usage: Usage = field(default_factory=Usage)
+    """What all operators together asked of the API server."""
 
 
 class Operator:
@@ -80,6 +82,7 @@ class Operator:
         if self._pid:
             kill(self._pid)
         await self.proxy.stop()
+        self._world.usage.add(self.proxy.usage)
 
     async def restart(self, *, next_build: bool | None = None) -> None:
         """SIGKILL, then start it again, as another build of it if asked."""

@@ -15,11 +15,12 @@ import json
 import ssl
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 from aiohttp import web
+
+from tests.faults.pods import crashing_status, ready_status
 
 JSON = dict[str, Any]
 
@@ -299,11 +300,11 @@ class Player:
         name = pod["metadata"]["name"]
         if _component(pod) == "router":
             address = await self._start_agent(namespace, name)
-            status = _ready_status(pod, address, ready=False)
+            status = ready_status(pod, address, ready=False)
         elif "models/broken" in json.dumps([pod["spec"], pod["metadata"]["annotations"]]):
-            status = _crashing_status(pod)
+            status = crashing_status(pod)
         else:
-            status = _ready_status(pod, "10.0.0.1", ready=True)
+            status = ready_status(pod, "10.0.0.1", ready=True)
         await self._put_status(namespace, room, name, status)
 
     async def _put_status(self, namespace: str, room: Room, name: str, status: JSON) -> None:
@@ -364,7 +365,7 @@ class Player:
                 if not _is_ready(pod):
                     address = (pod.get("status") or {}).get("podIP")
                     if address:
-                        ready = _ready_status(pod, address, ready=True)
+                        ready = ready_status(pod, address, ready=True)
                         await self._put_status(namespace, room, name, ready)
                 room.changed.set()
 
@@ -395,50 +396,3 @@ def _owner(body: JSON) -> str:
 def _is_ready(pod: JSON) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or []
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _container(pod: JSON) -> JSON:
-    main = pod["spec"]["containers"][0]
-    return {"name": main["name"], "image": main["image"], "imageID": main["image"]}
-
-
-def _ready_status(pod: JSON, address: str, *, ready: bool) -> JSON:
-    return {
-        "phase": "Running",
-        "podIP": address,
-        "podIPs": [{"ip": address}],
-        "conditions": [
-            {"type": "PodScheduled", "status": "True", "lastTransitionTime": _now()},
-            {"type": "Ready", "status": str(ready), "lastTransitionTime": _now()},
-        ],
-        "containerStatuses": [
-            {
-                **_container(pod),
-                "ready": ready, "restartCount": 0, "started": True,
-                "state": {"running": {"startedAt": _now()}}, "lastState": {},
-            }
-        ],
-    }  # fmt: skip
-
-
-def _crashing_status(pod: JSON) -> JSON:
-    words = {"reason": "ModelNotFound", "message": "no such model: broken", "retriable": False}
-    ended = {
-        "exitCode": 1, "reason": "Error", "message": json.dumps(words),
-        "startedAt": _now(), "finishedAt": _now(),
-    }  # fmt: skip
-    waiting = {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}
-    return {
-        **_ready_status(pod, "10.0.0.1", ready=False),
-        "containerStatuses": [
-            {
-                **_container(pod),
-                "ready": False, "restartCount": 3, "started": False,
-                "state": {"waiting": waiting}, "lastState": {"terminated": ended},
-            }
-        ],
-    }  # fmt: skip

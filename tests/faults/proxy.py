@@ -30,7 +30,8 @@ from tests.faults.faults import (
 )
 
 HELD_EVENT_SECONDS = 1.0
-HIDDEN_SECONDS = 1.0
+HIDDEN_SECONDS = 2.0
+"""After a lost event the stream goes on for so long, then its history has expired."""
 _HOP_HEADERS = frozenset({"host", "connection", "content-length", "transfer-encoding"})
 _EXPIRED: JSON = {
     "type": "ERROR",
@@ -54,6 +55,12 @@ class Usage:
         """Count one call."""
         what = f"{call.plural}/{call.subresource}" if call.subresource else call.plural
         self.calls[(call.verb, call.group, what)] += 1
+
+    def add(self, other: Usage) -> None:
+        """Take another's counts in."""
+        self.calls.update(other.calls)
+        self.sent_bytes += other.sent_bytes
+        self.received_bytes += other.received_bytes
 
     @property
     def writes(self) -> int:
@@ -151,6 +158,7 @@ class FaultProxy:
         body = await request.read()
         self.usage.sent_bytes += len(body)
         if time.monotonic() < self._down_until:
+            self.last_call = time.monotonic()
             return _status(503, "ServiceUnavailable", "the server is down")
         if watch:
             return await self._watch(request, call)
@@ -303,6 +311,8 @@ class _Stream:
     async def run(self) -> None:
         """Forward events until one side ends the stream."""
         while line := await self._next():
+            if self._transport.is_closing():
+                return  # its client was killed; the event is the next one's
             if b'"type":"BOOKMARK"' in line:
                 await self._target.write(line)
                 continue
@@ -314,8 +324,7 @@ class _Stream:
                     self._transport.abort()
                     return
                 case Kind.GONE:
-                    self._proxy.expire(self._plural)
-                    self._transport.abort()
+                    self._expire()
                     return
                 case Kind.DUPLICATE:
                     await self._target.write(line)
@@ -323,15 +332,16 @@ class _Stream:
                 case Kind.REORDER:
                     self._held = line
                 case Kind.HIDE:
-                    await asyncio.sleep(HIDDEN_SECONDS)
-                    self._proxy.expire(self._plural)
-                    self._transport.abort()
-                    return
+                    asyncio.get_running_loop().call_later(HIDDEN_SECONDS, self._expire)
                 case Kind.STALL:
                     await asyncio.Event().wait()  # until the client gives up
                 case Kind.STALE_LIST:
                     await self._proxy.kill_for_stale_list(self._plural)
                     return
+
+    def _expire(self) -> None:
+        self._proxy.expire(self._plural)
+        self._transport.abort()
 
     async def _next(self) -> bytes:
         if self._held is None:

@@ -21,7 +21,7 @@ JSON = dict[str, Any]
 SETTLE_SECONDS = 180.0
 STALL_SECONDS = 240.0
 """A silent watch is given up after 150 s of silence (the operator's WATCH_SILENCE_SECONDS)."""
-QUIET_SECONDS = 0.5
+QUIET_SECONDS = 1.0
 REFERENCE_QUIET_SECONDS = 3.0
 TROUBLE = ("reconcile crashed", "stores a child otherwise", "Traceback")
 _DIFFERS = (
@@ -137,11 +137,14 @@ class Run:
 
     async def merge(self, plural: str, name: str, patch: JSON) -> None:
         """Somebody edits a child."""
-        await self._must("PATCH", self._child(plural, name), patch)
+        self.room.objects[plural][name] = await self._must(
+            "PATCH", self._child(plural, name), patch
+        )
 
     async def remove(self, plural: str, name: str) -> None:
         """Somebody deletes a child."""
         await self._must("DELETE", self._child(plural, name))
+        self.room.objects[plural].pop(name, None)
 
     async def upgrade(self) -> None:
         """Another build of the operator takes over."""

@@ -320,19 +320,6 @@ def traffic_generation_reused() -> None:
 
 
 @bug
-def promoted_before_confirmed() -> None:
-    """A revision is promoted as soon as it shall have all the traffic; the old one goes at once."""
-    real = rollout._removable
-
-    def removable(seen: Any, keep: Any) -> Any:
-        sure = replace(seen, routers=replace(seen.routers, confirmed=True))
-        return real(sure, keep)
-
-    _set(rollout, "_removable", removable)
-    scale_down_before_routers_confirm()
-
-
-@bug
 def old_revision_deleted_first() -> None:
     """The old revision's Deployment is deleted when the rollout starts."""
     real = decide.decide

@@ -128,6 +128,15 @@ WORKLOADS = (
     ),
     Workload(name="edit-engine", setup=_served, action=_edit(engine={"maxNumSeqs": 8})),
     Workload(
+        name="edit-pods",
+        setup=_served,
+        action=_edit(
+            podTemplate={"nodeSelector": {"disk": "ssd"}},
+            drain={"timeout": "60s"},
+            accelerator={"resource": "nvidia.com/gpu", "count": 1, "type": None},
+        ),
+    ),
+    Workload(
         name="edit-rollout",
         setup=_served,
         action=_edit(rollout={"revisionHistoryLimit": 1}),
