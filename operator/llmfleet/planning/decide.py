@@ -29,6 +29,7 @@ from llmfleet.planning.naming import (
     service_key,
     token_name,
 )
+from llmfleet.planning.network import build_network_policies, policy_keys
 from llmfleet.planning.plan import Child, Deletion, Plan, PlannedEvent
 from llmfleet.planning.revisions import (
     Revision,
@@ -94,8 +95,7 @@ def _wanted(snapshot: Snapshot, facts: Facts) -> tuple[str | None, str | None]:
     if wanted not in facts.memory.rejected and wanted not in rejected:
         return wanted, None
     good = facts.memory.last_good
-    served = facts.deployment.status.served_revision
-    return served or (good.hash if good else None), wanted
+    return facts.served or (good.hash if good else None), wanted
 
 
 def _held(
@@ -103,7 +103,7 @@ def _held(
 ) -> str | None:
     if not acceptance.accepted:
         return acceptance.message
-    if facts.settings.crd_outdated and wanted != facts.deployment.status.served_revision:
+    if facts.settings.crd_outdated and wanted != facts.served:
         return (
             "the installed CRD is older than the operator, so nothing is rolled out: apply the"
             " CRD of this operator's version"
@@ -215,6 +215,8 @@ def _children(
         children.append(build_token_secret(deployment))
     children += build_router(deployment, snapshot.settings)
     children.append(build_engine_budget(deployment))
+    if snapshot.settings.network is not None:
+        children += build_network_policies(deployment, snapshot.settings.network)
     known = _known(facts, made)
     if made is not None:
         children.append(build_controller_revision(deployment, made))
@@ -260,6 +262,8 @@ def _deletions(
 ) -> tuple[Deletion, ...]:
     name = snapshot.deployment.metadata.name
     keys: list[ObjectKey] = [controller_revision_key(name, revision) for revision in pruned]
+    if snapshot.settings.network is None:
+        keys += policy_keys(name)
     for revision in plan.removed:
         keys += [deployment_key(name, revision), service_key(name, revision)]
     found = (snapshot.objects.get(key) for key in keys)

@@ -79,9 +79,8 @@ def decide_rollout(
 
 def _stable(facts: Facts, wanted: str | None) -> str | None:
     """The served revision; with none recorded, one that is up already (a restored object)."""
-    status = facts.deployment.status
-    if status.served_revision is not None:
-        return status.served_revision
+    if facts.served is not None:
+        return facts.served
     up = {name for name, arm in facts.arms.items() if arm.ready and arm.wanted is not None}
     if wanted in up or not up:
         return None
@@ -158,7 +157,8 @@ def _move(
         if name is not None and weight > 0
     }
     if share == 0 and (old is None or (not facts.traffic and not old_arm.ready)):
-        traffic = {}
+        # What the command names stays until it can be replaced, known or not: caches may be behind.
+        traffic = dict(facts.traffic)
     before = facts.traffic.get(old or "", 0)
     old_wanted = 0
     if old is not None:
