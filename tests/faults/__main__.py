@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hack.bench.report import Target, finish
+from hack.controlplane.apiserver import running_api_server
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.faults import campaign
@@ -19,7 +20,6 @@ from tests.faults.campaign import Plan, Result
 from tests.faults.operators import World
 from tests.faults.run import Outcome
 from tests.faults.seeded import BUGS
-from tests.integration.apiserver import running_api_server
 
 LEAST_PLANS = 2000
 LEAST_BUGS = 20

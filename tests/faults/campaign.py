@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hack.controlplane.apiserver import ApiServer
+
 from tests.faults.faults import Fault, Kind
 from tests.faults.operators import World
 from tests.faults.player import Player
 from tests.faults.run import Outcome, Run
 from tests.faults.workloads import WORKLOADS, Workload
 from tests.faults.zygote import Zygote
-from tests.integration.apiserver import ApiServer
 from tests.integration.operator.harness import operator_token
 
 ON_CALLS = (

@@ -27,7 +27,7 @@ class Kind(StrEnum):
     SLOW = "slow"
     """The answer comes seconds late."""
     HOLD = "hold"
-    """From the first write on nothing passes; what was held is carried out when released."""
+    """From a write on nothing passes; what was held is carried out when released."""
     CUT = "cut"
     """The watch ends before an event."""
     GONE = "gone"
@@ -59,7 +59,7 @@ class Fault:
     at: int
     """Which call since the workload's action began, or which event of the watch; from 0."""
     plural: str = ""
-    """Whose watch, for faults of watches."""
+    """Whose watch, for faults of watches; HOLD waits for the first write of this kind, if set."""
 
     def __str__(self) -> str:
         place = f"{self.plural} event {self.at}" if self.plural else f"call {self.at}"

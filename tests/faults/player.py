@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import ssl
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -43,7 +44,8 @@ WATCHED = {
     "rolebindings": "/apis/rbac.authorization.k8s.io/v1/rolebindings",
     "networkpolicies": "/apis/networking.k8s.io/v1/networkpolicies",
 }
-_addresses = itertools.count(1)
+_addresses = itertools.count(1 + 65536 * (os.getpid() % 64))
+"""Begins elsewhere in every process, so that two campaigns can run at once."""
 
 
 @dataclass

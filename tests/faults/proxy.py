@@ -98,6 +98,8 @@ class FaultProxy:
         self._runner: web.AppRunner | None = None
         self._down_until = 0.0
         self._watches: set[asyncio.Transport] = set()
+        self._watchers: set[asyncio.Task[object]] = set()
+        """aiohttp forgets the handlers of clients that are gone, so they are ended here."""
         self._first_lists: dict[str, bytes] = {}
         self._stale: str | None = None
         self._expired: set[str] = set()
@@ -135,6 +137,10 @@ class FaultProxy:
     async def stop(self) -> None:
         """Close everything."""
         self._cut_watches()
+        watchers = list(self._watchers)
+        for task in watchers:
+            task.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
         if self._session is not None:
@@ -161,6 +167,10 @@ class FaultProxy:
             self.last_call = time.monotonic()
             return _status(503, "ServiceUnavailable", "the server is down")
         if watch:
+            task = asyncio.current_task()
+            assert task is not None
+            self._watchers.add(task)
+            task.add_done_callback(self._watchers.discard)
             return await self._watch(request, call)
         if self.armed and self._fault is not None and self._fault.kind is Kind.HOLD:
             await self._hold(call)
@@ -178,7 +188,9 @@ class FaultProxy:
         return await self._strike(fault.kind, request, call, body)
 
     async def _hold(self, call: Call) -> None:
-        if self.holding.is_set() or (call.writes and call.plural != "leases"):
+        assert self._fault is not None
+        strikes = call.writes and call.plural in {self._fault.plural or call.plural} - {"leases"}
+        if self.holding.is_set() or strikes:
             self.holding.set()
             self.struck = True
             await self.released.wait()
@@ -249,8 +261,10 @@ class FaultProxy:
         ) as upstream:
             if upstream.status != 200:
                 return _json(upstream.status, await upstream.read())
-            await answer.prepare(request)
             transport = request.transport
+            if transport is None or transport.is_closing():
+                return answer  # its client was killed meanwhile
+            await answer.prepare(request)
             assert isinstance(transport, asyncio.Transport)
             self._watches.add(transport)
             stream = _Stream(self, call.plural, upstream.content, answer, transport)

@@ -143,8 +143,11 @@ class Run:
 
     async def remove(self, plural: str, name: str) -> None:
         """Somebody deletes a child."""
+        uid = self.room.objects[plural][name]["metadata"]["uid"]
         await self._must("DELETE", self._child(plural, name))
-        self.room.objects[plural].pop(name, None)
+        # The watch may already have told of its successor.
+        if self.room.objects[plural].get(name, {}).get("metadata", {}).get("uid") == uid:
+            self.room.objects[plural].pop(name)
 
     async def upgrade(self) -> None:
         """Another build of the operator takes over."""

@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from hack.controlplane.apiserver import ApiServer
 
 from tests.faults import campaign
 from tests.faults.faults import Kind
 from tests.faults.workloads import WORKLOADS
-from tests.integration.apiserver import ApiServer
 
 PLANS = 28
 NAMES = {"create", "update", "children-edited", "upgrade"}

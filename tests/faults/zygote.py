@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.integration.apiserver import REPOSITORY
+from hack.controlplane.apiserver import REPOSITORY
 
 JSON = dict[str, Any]
 
