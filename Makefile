@@ -24,7 +24,7 @@ demo-down: $(STAMP) ## Remove the demo's cluster and everything in it
 	@$(PY) -m hack.demo down
 
 ##@ Test it
-.PHONY: check test unit integration engine-test e2e quiet
+.PHONY: check test unit integration engine-test e2e quiet test-faults test-faults-seeded
 check: $(STAMP) ## Format, lint, types, layers, generated files, unit tests (under a minute)
 	@hack/phase "format" $(VENV)/bin/ruff format --check --quiet .
 	@hack/phase "lint" $(VENV)/bin/ruff check --quiet .
@@ -47,6 +47,14 @@ engine-test: $(STAMP) ## Tests that need vLLM, inside the runtime image
 
 e2e: $(STAMP) ## End-to-end tests on the local cluster (kept up if it was)
 	@hack/test e2e
+
+test-faults: $(STAMP) ## One API fault at every call of every workload, thousands of plans (ARGS="--plans 200 --only update")
+	@hack/test binaries
+	@$(PY) -m tests.faults $(ARGS)
+
+test-faults-seeded: $(STAMP) ## Plant bugs into the operator and see the campaign notice them
+	@hack/test binaries
+	@$(PY) -m tests.faults --seeded $(ARGS)
 
 quiet: $(STAMP) ## Five minutes without change: count the writes to the API server (cluster must be up)
 	@LLMFLEET_QUIET_SECONDS=$${LLMFLEET_QUIET_SECONDS:-300} hack/test quiet

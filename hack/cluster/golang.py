@@ -65,6 +65,9 @@ PRODUCTS = (
     ),
 )
 # A kind cluster brings its own control plane.
+KWOK = Product(name="kwok", packages={"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
+"""For the control plane without kubelets (hack/controlplane); the local cluster has real ones."""
+
 KIND_PRODUCTS = tuple(product for product in PRODUCTS if product.name in {"helm", "kubernetes"})
 
 

@@ -79,6 +79,35 @@ class Images:
             self._cluster.start_prometheus(references["prometheus"])
         return references
 
+    def add(self, spec: ImageSpec) -> str:
+        """Builds and loads one more image, for tests, upon the ones that `load_all` built.
+
+        Returns:
+            Its reference by digest, as ``spec.engine.image`` wants it.
+
+        Raises:
+            ClusterError: The cluster is down, or the build fails.
+        """
+        built = self._build(spec, self._base_identifier())
+        self._load(built)
+        lines = run([*self._cluster.ctr(), "images", "list", f"name=={built.reference}"])
+        digest = next(word for word in lines.split() if word.startswith("sha256:"))
+        reference = f"{built.reference.rpartition(':')[0]}@{digest}"
+        if reference not in self._loaded():
+            run([*self._cluster.ctr(), "images", "tag", built.reference, reference])
+        return reference
+
+    def identifier(self, name: str) -> str:
+        """The id of an image that `load_all` built, for ``FROM``.
+
+        Raises:
+            ClusterError: It has not been built yet.
+        """
+        built = self._record(name)
+        if built is None:
+            raise ClusterError(f"image {name} has not been built: run `make images`")
+        return built.identifier
+
     # ── what is there ───────────────────────────────────────────────────────────────────────────
 
     def _record(self, name: str) -> Built | None:

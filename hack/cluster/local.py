@@ -240,6 +240,21 @@ class LocalCluster:
         if left := teardown.leftovers(self.settings):
             raise ClusterError(f"could not remove {', '.join(left)}")
 
+    # ── outages, for tests ──────────────────────────────────────────────────────────────────────
+
+    def stop_component(self, name: str) -> None:
+        """Ends one daemon; `start_component`, or `up`, starts it again."""
+        processes.stop(filter(None, [self.recorder.find(name)]), grace_seconds=5)
+
+    def start_component(self, name: str) -> None:
+        """Starts one daemon again; returns when the API server answers.
+
+        Raises:
+            ClusterError: It ends at once, or the API server is not ready in time.
+        """
+        self._start(name)
+        self._wait(name, self._api_ready)
+
     # ── status ──────────────────────────────────────────────────────────────────────────────────
 
     def status(self) -> bool:

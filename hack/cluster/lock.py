@@ -60,7 +60,8 @@ def write_locks(root: Path) -> list[Path]:
     written = {}
     for name in ("operator", "router"):
         written[name] = _HEADER + compile_lock(root, "pyproject.toml", "--extra", name)
-    written["build"] = _HEADER + compile_lock(root, "requirements/build.in")
+    for name in ("build", "checkov"):
+        written[name] = _HEADER + compile_lock(root, f"requirements/{name}.in")
     for device in ("cpu", "gpu"):
         options = []
         if (folder / f"runtime-{device}.overrides").exists():

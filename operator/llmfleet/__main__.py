@@ -115,6 +115,7 @@ async def _lead(
         applier.status_schema = crd.status_schema
         if election:
             await lease.acquire()
+        probes.ready.append(caches.problem)
         caches.start()
         await caches.wait_synced()
         spine = Spine(observer, applier, decide)

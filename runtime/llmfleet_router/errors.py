@@ -57,6 +57,9 @@ LOCAL_ERRORS = (
         " content-encoding.",
     ),
     LocalError(
+        status=426, code="upgrade_required", message="HTTP/1.1 is the oldest version spoken here."
+    ),
+    LocalError(
         status=431,
         code="headers_too_large",
         message="The request headers are too large or too many.",

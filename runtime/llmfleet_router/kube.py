@@ -10,6 +10,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_address
 from typing import Any
 
 import aiohttp
@@ -196,19 +197,31 @@ def take_deployment(item: JSON | None, store: Store) -> None:
 def ready_endpoints(slices: list[JSON]) -> dict[str, tuple[Endpoint, ...]]:
     """Ready addresses per revision; IPv4 where a revision has both families.
 
-    A missing ``ready`` condition counts as true, as the EndpointSlice API says.
+    A missing ``ready`` condition counts as true, as the EndpointSlice API says. Left out is what
+    Envoy cannot use though the API admits it: a port without a number (it means all ports), and
+    addresses with leading zeros.
     """
     found: dict[str, dict[str, set[Endpoint]]] = {}
     for item in slices:
         revision = (item["metadata"].get("labels") or {}).get(REVISION_LABEL)
-        ports = [p["port"] for p in item.get("ports") or () if p.get("name") == PORT_NAME]
-        if not revision or not ports or item.get("addressType") == "FQDN":
+        ports = [p.get("port") for p in item.get("ports") or () if p.get("name") == PORT_NAME]
+        if not revision or not ports or not ports[0] or item.get("addressType") == "FQDN":
             continue
         family = found.setdefault(revision, {}).setdefault(item["addressType"], set())
         for endpoint in item.get("endpoints") or ():
             if (endpoint.get("conditions") or {}).get("ready") in {True, None}:
-                family |= {Endpoint(address=a, port=ports[0]) for a in endpoint["addresses"][:1]}
+                usable = filter(_is_address, endpoint["addresses"][:1])
+                family |= {Endpoint(address=a, port=ports[0]) for a in usable}
     return {
         revision: tuple(sorted(families.get("IPv4") or families.get("IPv6") or ()))
         for revision, families in found.items()
     }
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        log.debug("endpoint_unusable", address=text)
+        return False
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,19 @@ SCRIPT = Path(__file__).parent / "load.py"
 class Prober:
     """Constant load from inside the cluster, through the Service, as a client has it."""
 
-    def __init__(self, namespace: str, service: str, model: str, image: str) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        service: str,
+        model: str,
+        image: str,
+        *,
+        script: Path = SCRIPT,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.namespace = namespace
         self.pod = "prober"
+        self._script, self._environment = script, dict(environment or {})
         self._service, self._model, self._image = service, model, image
 
     def counts(self) -> dict[str, Any]:
@@ -34,7 +44,7 @@ class Prober:
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
                 "metadata": {"name": self.pod, "namespace": self.namespace},
-                "data": {"load.py": SCRIPT.read_text()},
+                "data": {"load.py": self._script.read_text()},
             },
             self._manifest(rate),
         )
@@ -68,6 +78,7 @@ class Prober:
             "BASE_URL": f"http://{self._service}.{self.namespace}.svc.cluster.local",
             "MODEL": self._model,
             "RATE": str(rate),
+            **self._environment,
         }
         container = {
             "name": "prober",

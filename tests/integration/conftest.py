@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
-from tests.integration.apiserver import ApiServer, running_api_server
+from hack.controlplane.apiserver import ApiServer, running_api_server
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from hack.controlplane.apiserver import CRD_PATH, ApiServer
 
 from llmfleet.api import LLMDeployment, hash_payload, parse, unbuilt_fields
-from tests.integration.apiserver import CRD_PATH, ApiServer
 
 JSON = dict[str, Any]
 COLLECTION = "/apis/llmfleet.dev/v1alpha1/namespaces/{}/llmdeployments"

@@ -30,6 +30,13 @@ app.kubernetes.io/name: {{ include "llmfleet.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{- /* Labels as NAME=VALUE,…: {{ include "llmfleet.pairs" (dict "app" "x") }} */ -}}
+{{- define "llmfleet.pairs" -}}
+{{- $pairs := list -}}
+{{- range $name, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $name $value) }}{{ end -}}
+{{- join "," $pairs -}}
+{{- end -}}
+
 {{- /* include "llmfleet.image" (dict "root" . "image" .Values.images.operator) */ -}}
 {{- define "llmfleet.image" -}}
 {{- $name := printf "%s%s" .root.Values.images.registry .image.repository -}}

@@ -72,6 +72,13 @@ class Caches:
         """Wait until every collection has been listed once; before that, nothing is known."""
         await asyncio.gather(*(reflector.synced.wait() for reflector in self._reflectors))
 
+    def problem(self) -> str | None:
+        """A sentence while a right to list or watch is missing, else None: the readiness check."""
+        refused = [one.refusal for one in self._reflectors if one.refusal is not None]
+        if not refused:
+            return None
+        return f"the operator may not see its children, restore its rights: {refused[0]}"
+
     async def stop(self) -> None:
         """Cancel the reflectors and wait for their end."""
         for task in self._tasks:

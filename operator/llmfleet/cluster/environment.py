@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from llmfleet.planning.snapshot import OperatorSettings
+from llmfleet.planning.snapshot import Labels, NetworkSettings, OperatorSettings
 
 VARIABLES: Final = {
     "LLMFLEET_RUNTIME_IMAGE_GPU": "image of engine pods with accelerators (required)",
     "LLMFLEET_RUNTIME_IMAGE_CPU": "image of engine pods with accelerator type cpu (required)",
     "LLMFLEET_ROUTER_IMAGE": "image of router pods (required)",
     "LLMFLEET_ALLOW_FILE_SOURCES": "allow file:// sources: true|false (default false)",
+    "LLMFLEET_NETWORK_POLICIES": "make NetworkPolicies: true|false (default true)",
+    "LLMFLEET_OPERATOR_POD_LABELS": "NAME=VALUE,… of operator pods (default: none, any pod)",
+    "LLMFLEET_PROMETHEUS_NAMESPACE_LABELS": "NAME=VALUE,… of the namespace Prometheus runs in"
+    " (default kubernetes.io/metadata.name=monitoring; none = every namespace)",
+    "LLMFLEET_PROMETHEUS_POD_LABELS": "NAME=VALUE,… of Prometheus' pods (default: none, any pod)",
     "LLMFLEET_POD_NAME": "name of this pod, for Events (default: the host name)",
     "LLMFLEET_POD_UID": "uid of this pod, its identity in the Lease (default: host name and pid)",
     "LLMFLEET_POD_NAMESPACE": "namespace of this pod and of the Lease (default: default)",
@@ -63,6 +68,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         problems.append("LLMFLEET_METRICS_ADDRESS must be HOST:PORT")
     allow_file = _boolean(variables, "LLMFLEET_ALLOW_FILE_SOURCES", False, problems)
     election = _boolean(variables, "LLMFLEET_LEADER_ELECTION", True, problems)
+    network = _network(variables, problems)
     level = _choice(variables, "LLMFLEET_LOG_LEVEL", _LEVELS, "info", problems)
     log_format = _choice(variables, "LLMFLEET_LOG_FORMAT", ("json", "console"), "json", problems)
     if problems:
@@ -75,6 +81,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
             runtime_image_cpu=variables["LLMFLEET_RUNTIME_IMAGE_CPU"],
             router_image=variables["LLMFLEET_ROUTER_IMAGE"],
             allow_file_sources=allow_file,
+            network=network,
         ),
         pod_name=variables.get("LLMFLEET_POD_NAME") or host_name,
         identity=variables.get("LLMFLEET_POD_UID") or f"{host_name}-{os.getpid()}",
@@ -86,6 +93,27 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         metrics_host=host,
         metrics_port=int(port),
     )
+
+
+def _network(variables: Mapping[str, str], problems: list[str]) -> NetworkSettings | None:
+    wanted = _boolean(variables, "LLMFLEET_NETWORK_POLICIES", True, problems)
+    monitoring = "kubernetes.io/metadata.name=monitoring"
+    settings = NetworkSettings(
+        operator_namespace=variables.get("LLMFLEET_POD_NAMESPACE") or "default",
+        operator_pod_labels=_labels(variables, "LLMFLEET_OPERATOR_POD_LABELS", "", problems),
+        prometheus_namespace_labels=_labels(
+            variables, "LLMFLEET_PROMETHEUS_NAMESPACE_LABELS", monitoring, problems
+        ),
+        prometheus_pod_labels=_labels(variables, "LLMFLEET_PROMETHEUS_POD_LABELS", "", problems),
+    )
+    return settings if wanted else None
+
+
+def _labels(variables: Mapping[str, str], name: str, default: str, problems: list[str]) -> Labels:
+    pairs = [part.strip().partition("=") for part in variables.get(name, default).split(",")]
+    if any(part and not (middle and value) for part, middle, value in pairs):
+        problems.append(f"{name} must be NAME=VALUE, several separated by commas")
+    return tuple(sorted((part, value) for part, _, value in pairs if part))
 
 
 def _boolean(variables: Mapping[str, str], name: str, default: bool, problems: list[str]) -> bool:

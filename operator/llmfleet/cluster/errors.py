@@ -52,6 +52,10 @@ class Expired(ApiError):
     """410: the resourceVersion to watch from is too old; list again."""
 
 
+class OutOfOrder(Expired):
+    """A watch told of something older than it had told before; list again."""
+
+
 class Forbidden(ApiError):
     """401 or 403: a right is missing, or quota or admission refused the object."""
 

@@ -51,6 +51,7 @@ CHILD_KINDS: Final[tuple[Kind, ...]] = (
     Kind(api_version="v1", kind="ServiceAccount", plural="serviceaccounts"),
     Kind(api_version="apps/v1", kind="ControllerRevision", plural="controllerrevisions"),
     Kind(api_version="policy/v1", kind="PodDisruptionBudget", plural="poddisruptionbudgets"),
+    Kind(api_version="networking.k8s.io/v1", kind="NetworkPolicy", plural="networkpolicies"),
     Kind(api_version="rbac.authorization.k8s.io/v1", kind="Role", plural="roles"),
     Kind(api_version="rbac.authorization.k8s.io/v1", kind="RoleBinding", plural="rolebindings"),
 )

@@ -17,7 +17,8 @@ import structlog
 from llmfleet.cluster import metrics
 from llmfleet.cluster.backoff import Backoff
 from llmfleet.cluster.client import ApiServer
-from llmfleet.cluster.errors import ApiError, Expired
+from llmfleet.cluster.errors import ApiError, Expired, Forbidden, OutOfOrder
+from llmfleet.cluster.store import version_number
 from llmfleet.planning.snapshot import JSON
 
 LIST_CHUNK: Final = 500
@@ -62,6 +63,8 @@ class Reflector:
         self._on_synced = on_synced
         self._version: str | None = None
         self.synced = asyncio.Event()
+        self.refusal: str | None = None
+        """The API server's sentence while it does not let us list or watch."""
 
     async def run(self) -> None:
         """List and watch for ever; every failure is logged, counted and tried again."""
@@ -75,11 +78,12 @@ class Reflector:
                 await self._watch(self._version, backoff)
                 if time.monotonic() - started < 1:
                     await asyncio.sleep(1)  # a server that ends streams at once is not hammered
-            except Expired:
-                metrics.WATCH_RESTARTS.labels(self._name, "expired").inc()
+            except Expired as error:
+                metrics.WATCH_RESTARTS.labels(self._name, type(error).__name__.lower()).inc()
                 self._version = None
             except ApiError as error:
                 metrics.WATCH_RESTARTS.labels(self._name, type(error).__name__).inc()
+                self.refusal = str(error) if isinstance(error, Forbidden) else None
                 if backoff.failures >= LIST_AGAIN_AFTER_FAILURES:
                     self._version = None
                 delay = error.retry_after_seconds or backoff.next_seconds(random.random())  # noqa: S311 - jitter
@@ -99,6 +103,7 @@ class Reflector:
                 break
             query["continue"] = token
         self._sink.replace_all(objects, version)
+        self.refusal = None
         self.synced.set()
         self._on_synced()
         return version
@@ -114,10 +119,16 @@ class Reflector:
         }
         async for event in self._api.watch(self._path, query):
             body = event["object"]
+            at = version_number(body["metadata"]["resourceVersion"])
+            if at < version_number(self._version):
+                # The API server tells in order. Something between swapped two events, and an old
+                # one after a deletion would bring the object back to life.
+                raise OutOfOrder(f"the watch went back from {self._version} to {at}", status=0)
             match event["type"]:
                 case "ADDED" | "MODIFIED":
                     self._sink.put(body)
                 case "DELETED":
                     self._sink.remove(body)
             self._version = body["metadata"]["resourceVersion"]
+            self.refusal = None
             backoff.reset()

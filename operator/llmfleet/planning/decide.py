@@ -31,6 +31,7 @@ from llmfleet.planning.naming import (
     service_key,
     token_name,
 )
+from llmfleet.planning.network import build_network_policies, policy_keys
 from llmfleet.planning.plan import Child, Deletion, Plan, PlannedEvent
 from llmfleet.planning.revisions import (
     Revision,
@@ -90,7 +91,7 @@ def _newer_schema(schema: int) -> Plan:
 def _held(facts: Facts, acceptance: Acceptance, intent: Intent) -> str | None:
     if not acceptance.accepted:
         return acceptance.message
-    changes = intent.wanted != facts.deployment.status.served_revision
+    changes = intent.wanted != facts.served
     policy = facts.policy if intent.current else facts.deployment.spec.rollout
     in_place = policy.surge_replicas(facts.replicas) == 0 and facts.replicas == 1
     if changes and intent.stable and in_place and policy.strategy == "Canary":
@@ -204,6 +205,8 @@ def _children(
         children.append(build_token_secret(deployment))
     children += build_router(deployment, snapshot.settings)
     children.append(build_engine_budget(deployment))
+    if snapshot.settings.network is not None:
+        children += build_network_policies(deployment, snapshot.settings.network)
     known = _known(facts, made)
     if made is not None:
         children.append(build_controller_revision(deployment, made))
@@ -249,6 +252,8 @@ def _deletions(
 ) -> tuple[Deletion, ...]:
     name = snapshot.deployment.metadata.name
     keys: list[ObjectKey] = [controller_revision_key(name, revision) for revision in pruned]
+    if snapshot.settings.network is None:
+        keys += policy_keys(name)
     for revision in plan.removed:
         keys += [deployment_key(name, revision), service_key(name, revision)]
     found = (snapshot.objects.get(key) for key in keys)

@@ -27,6 +27,7 @@ RUN_AS: Final = 65532
 HTTP_PORT: Final = 8000
 HEALTH_PORT: Final = 8081
 CACHE_PATH: Final = "/var/cache/llmfleet"
+TOKEN_VOLUME: Final = "llmfleet-token"  # noqa: S105 - a volume
 TOKEN_PATH: Final = "/var/run/llmfleet/token"  # noqa: S105 - a directory
 CHAT_TEMPLATE_PATH: Final = "/var/run/llmfleet/chat-template"
 STARTUP_FAILURES: Final = 3
@@ -232,7 +233,7 @@ def _container(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
         "terminationMessagePolicy": "File",
         "volumeMounts": [
             {"name": "llmfleet-config", "mountPath": "/etc/llmfleet", "readOnly": True},
-            {"name": "llmfleet-token", "mountPath": TOKEN_PATH, "readOnly": True},
+            {"name": TOKEN_VOLUME, "mountPath": TOKEN_PATH, "readOnly": True},
             {"name": "llmfleet-tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
             {"name": "llmfleet-shm", "mountPath": "/dev/shm"},  # noqa: S108 - in the container
             {"name": "llmfleet-cache", "mountPath": CACHE_PATH},
@@ -306,7 +307,7 @@ def _volumes(deployment: LLMDeployment) -> list[JSON]:
     config = {"path": "runtime.json", "fieldRef": {"fieldPath": annotation}}
     return [
         {"name": "llmfleet-config", "downwardAPI": {"items": [config]}},
-        {"name": "llmfleet-token", "secret": {"secretName": token_name(deployment)}},
+        {"name": TOKEN_VOLUME, "secret": {"secretName": token_name(deployment)}},
         {"name": "llmfleet-tmp", "emptyDir": {}},
         {"name": "llmfleet-shm", "emptyDir": {"medium": "Memory"}},
         {"name": "llmfleet-cache", "emptyDir": {}},

@@ -10,7 +10,13 @@ from pydantic import ValidationError
 from llmfleet.api import LLMDeployment, RolloutSpec
 from llmfleet.planning.memory import Memory, parse_memory
 from llmfleet.planning.naming import deployment_key, is_ours, memory_key
-from llmfleet.planning.revisions import Revision, parse_controller_revision
+from llmfleet.planning.revisions import (
+    Revision,
+    adopt_revision,
+    parse_controller_revision,
+    revision_hash,
+    spec_payload,
+)
 from llmfleet.planning.snapshot import (
     ObjectKey,
     ObservedObject,
@@ -78,6 +84,8 @@ class Facts:
     stored_revisions: Mapping[str, ObservedObject]
     """The ControllerRevisions themselves."""
     memory: Memory
+    served: str | None
+    """The promoted revision that status records, if anything else knows of it too."""
     traffic: Mapping[str, int]
     """The command recorded in status, percent by revision; empty before the first."""
     generation: int | None
@@ -117,8 +125,13 @@ def read_facts(snapshot: Snapshot) -> Facts:
     parsed = (parse_controller_revision(found) for found in stored.values())
     revisions = {each.hash: each for each in parsed if each is not None}
     if memory.last_good is not None:
+        memory = replace(memory, last_good=adopt_revision(deployment, memory.last_good))
+    if memory.last_good is not None:
         revisions.setdefault(memory.last_good.hash, memory.last_good)
+    arms = _arms(snapshot, ours, stored)
     status, replicas = deployment.status, deployment.spec.wanted_replicas
+    # A status edited by hand may name anything; what has no template and no pods cannot serve.
+    known = {*revisions, *arms, revision_hash(spec_payload(snapshot.raw))}
     reported = [
         report.traffic_generation
         for report in snapshot.routers.values()
@@ -131,10 +144,11 @@ def read_facts(snapshot: Snapshot) -> Facts:
         policy=policy,
         replicas=replicas,
         surge=policy.surge_replicas(replicas),
-        arms=_arms(snapshot, ours, stored),
+        arms=arms,
         revisions=revisions,
         stored_revisions=stored,
         memory=memory,
+        served=status.served_revision if status.served_revision in known else None,
         traffic={share.revision: share.weight for share in status.traffic if share.weight},
         generation=status.traffic_generation,
         next_generation=1 + max([status.traffic_generation or 0, *reported]),

@@ -131,8 +131,8 @@ def decide_intent(facts: Facts, spec_revision: str, now: datetime) -> Intent:
 
 def stable_revision(facts: Facts, spec_revision: str) -> str | None:
     """The served revision; with none recorded, what is up or remembered (a restored object)."""
-    if facts.deployment.status.served_revision is not None:
-        return facts.deployment.status.served_revision
+    if facts.served is not None:
+        return facts.served
     good = facts.memory.last_good
     wanted = spec_revision
     if spec_revision in facts.rejected:

@@ -18,6 +18,7 @@ RUNTIME_CONFIG_ANNOTATION: Final = "llmfleet.dev/runtime-config"
 
 APPS: Final = "apps/v1"
 CORE: Final = "v1"
+NETWORKING: Final = "networking.k8s.io/v1"
 POLICY: Final = "policy/v1"
 RBAC: Final = "rbac.authorization.k8s.io/v1"
 

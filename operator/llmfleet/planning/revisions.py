@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from llmfleet.api import LLMDeployment, hash_payload
-from llmfleet.planning.engine import build_pod_template, engine_image
+from llmfleet.planning.engine import TOKEN_VOLUME, build_pod_template, engine_image
 from llmfleet.planning.naming import (
     canonical_json,
     controller_revision_key,
     make_child,
     object_labels,
+    token_name,
 )
 from llmfleet.planning.plan import Child, ChildMode
 from llmfleet.planning.snapshot import JSON, ObservedObject, OperatorSettings
@@ -106,6 +108,19 @@ def parse_revision(revision: str, data: Any, number: int) -> Revision | None:
         template=template,
         number=number,
     )
+
+
+def adopt_revision(deployment: LLMDeployment, revision: Revision) -> Revision:
+    """A revision remembered from before the resource was deleted, for the one that has come back.
+
+    Its pods mounted the engine token of the resource of then, whose Secret went with it; they get
+    the present one's, and keep everything else.
+    """
+    template = copy.deepcopy(revision.template)
+    for volume in (template.get("spec") or {}).get("volumes") or []:
+        if volume.get("name") == TOKEN_VOLUME:
+            volume["secret"] = {**volume["secret"], "secretName": token_name(deployment)}
+    return replace(revision, template=template)
 
 
 def prunable_revisions(

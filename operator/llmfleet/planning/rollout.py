@@ -158,7 +158,8 @@ def _move(
         if name is not None and weight > 0
     }
     if share == 0 and (old is None or (not facts.traffic and not old_arm.ready)):
-        traffic = {}
+        # What the command names stays until it can be replaced, known or not: caches may be behind.
+        traffic = dict(facts.traffic)
     before = facts.traffic.get(old or "", 0)
     old_wanted = 0
     if old is not None:

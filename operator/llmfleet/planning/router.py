@@ -77,12 +77,12 @@ def _rights(deployment: LLMDeployment) -> tuple[Child, Child]:
             "apiGroups": [GROUP],
             "resources": [PLURAL],
             "resourceNames": [name],
-            "verbs": ["get", "list", "watch"],
+            "verbs": ["list", "watch"],
         },
         {
             "apiGroups": ["discovery.k8s.io"],
             "resources": ["endpointslices"],
-            "verbs": ["get", "list", "watch"],
+            "verbs": ["list", "watch"],
         },
     ]
     subject = {

@@ -17,6 +17,23 @@ from llmfleet.api import LLMDeployment
 JSON = dict[str, Any]
 
 
+Labels = tuple[tuple[str, str], ...]
+"""Labels that something must have, sorted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """Who besides routers and clients may connect to engine and router pods."""
+
+    operator_namespace: str
+    operator_pod_labels: Labels
+    """Empty = every pod of that namespace."""
+    prometheus_namespace_labels: Labels
+    """Empty = every namespace."""
+    prometheus_pod_labels: Labels
+    """Empty = every pod of those namespaces."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorSettings:
     """What the operator was started with and decisions depend on (docs/contract.md, Operator)."""
@@ -25,6 +42,8 @@ class OperatorSettings:
     runtime_image_cpu: str
     router_image: str
     allow_file_sources: bool = False
+    network: NetworkSettings | None = None
+    """None: no NetworkPolicy is made, and those made before are removed."""
     crd_outdated: bool = False
     """The installed CRD lacks fields this operator writes: nothing may be rolled out."""
 

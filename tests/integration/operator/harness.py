@@ -20,8 +20,7 @@ from urllib.parse import parse_qs, urlparse
 
 import httpx
 import yaml
-
-from tests.integration.apiserver import REPOSITORY, ApiServer, _free_ports
+from hack.controlplane.apiserver import REPOSITORY, ApiServer, free_ports
 
 JSON = dict[str, Any]
 T = TypeVar("T")
@@ -34,6 +33,7 @@ CHILD_PATHS = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "Secret": "/api/v1/namespaces/{}/secrets",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
@@ -128,7 +128,7 @@ class OperatorProcess:
         self.identity = f"operator-{secrets.token_hex(4)}"
         self.log = directory / f"{self.identity}.log"
         token = operator_token(server)
-        (self.port,) = _free_ports(1)
+        (self.port,) = free_ports(1)
         variables = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hack.controlplane.apiserver import ApiServer
 
 from llmfleet.cluster import metrics
 from llmfleet.cluster.errors import Conflict, Forbidden, NotLeading
 from llmfleet.planning.decide import decide
 from llmfleet.planning.plan import Child, Plan
 from llmfleet.planning.snapshot import ObjectKey
-from tests.integration.apiserver import ApiServer
 from tests.integration.operator.effects import Effects, running_effects
 from tests.integration.operator.harness import Fleet, eventually, llm_deployment
 

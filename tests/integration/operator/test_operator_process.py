@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hack.controlplane.apiserver import CRD_PATH, ApiServer
 
-from tests.integration.apiserver import CRD_PATH, ApiServer
 from tests.integration.operator.harness import (
     OPERATOR_NAMESPACE,
     Fleet,

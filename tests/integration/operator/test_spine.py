@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hack.controlplane.apiserver import ApiServer
 
 from llmfleet.cluster.errors import Conflict, NotLeading
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT
@@ -15,7 +16,6 @@ from llmfleet.cluster.store import ObjectStore
 from llmfleet.cluster.watching import Reflector
 from llmfleet.planning.decide import decide
 from llmfleet.reconcile import Spine
-from tests.integration.apiserver import ApiServer
 from tests.integration.operator.effects import Effects, running_effects
 from tests.integration.operator.harness import FakeRouter, Fleet, eventually, llm_deployment
 

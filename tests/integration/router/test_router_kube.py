@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from hack.controlplane.apiserver import ApiServer
 
-from tests.integration.apiserver import ApiServer
 from tests.integration.router.harness import free_ports
 
 CORE = "/apis/llmfleet.dev/v1alpha1/namespaces/{}/llmdeployments"

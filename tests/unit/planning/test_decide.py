@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llmfleet.planning.decide import decide
 from llmfleet.planning.snapshot import (
     JSON,
     ObjectKey,
@@ -271,6 +272,38 @@ def test_restored_object_when_status_is_empty_and_pods_serve_then_they_are_kept(
     assert world.status()["servedRevision"] == hash_of(world.raw)
 
 
+def test_status_when_it_names_a_revision_that_never_was_then_what_is_up_is_served() -> None:
+    world = Fleet(resource())
+    world.settle()
+    real = world.status()["servedRevision"]
+    world.raw["status"] |= {
+        "servedRevision": "forged",
+        "traffic": [{"revision": "forged", "weight": 100}],
+    }
+
+    world.settle()
+
+    assert world.status()["servedRevision"] == real
+    assert world.status()["traffic"] == [{"revision": real, "weight": 100}]
+    assert world.status()["phase"] == "Healthy"
+
+
+def test_status_when_it_names_what_never_was_and_nothing_is_up_then_spec_is_rolled_out() -> None:
+    world = Fleet(resource())
+    world.raw["status"] = {
+        "schema": 1,
+        "trafficGeneration": 3,
+        "servedRevision": "forged",
+        "traffic": [{"revision": "forged", "weight": 100}],
+    }
+
+    plan = decide(world.snapshot(), world.now)
+
+    assert plan.status is not None
+    assert plan.status["traffic"] == [{"revision": "forged", "weight": 100}]  # until one is ready
+    assert f"chat-rev-{hash_of(world.raw)}" in {child.key.name for child in plan.children}
+
+
 def test_recreated_object_when_its_spec_was_rejected_then_the_last_good_one_is_served() -> None:
     world = Fleet(resource())
     world.settle()
@@ -289,6 +322,27 @@ def test_recreated_object_when_its_spec_was_rejected_then_the_last_good_one_is_s
     assert again.replicas() == {good: 2}
     assert again.condition("RolledBack")["status"] == "True"
     assert again.status()["phase"] == "Degraded"
+
+
+def test_recreated_object_when_its_spec_is_the_same_then_pods_mount_its_own_token() -> None:
+    world = Fleet(resource())
+    world.settle()
+    memory = next(found for key, found in world.objects.items() if key.kind == "ConfigMap")
+    raw = copy.deepcopy({key: value for key, value in world.raw.items() if key != "status"})
+    raw["metadata"]["uid"] = "77777777-0000-4000-8000-000000000002"
+    again = Fleet(raw)
+    again.objects[memory.key] = memory
+
+    again.settle()
+
+    bodies = [found.body for key, found in again.objects.items() if key.kind == "Deployment"]
+    mounted = {
+        volume["secret"]["secretName"]
+        for body in bodies
+        for volume in body["spec"]["template"]["spec"]["volumes"]
+        if volume["name"] == "llmfleet-token"
+    }
+    assert mounted == {"chat-token-77777777"}
 
 
 def test_restored_object_when_acts_are_annotated_then_they_count_as_handled() -> None:

@@ -1,7 +1,7 @@
 """A real etcd and kube-apiserver on loopback, for tests that need what only they do.
 
 No kubelet, no controller manager: nothing starts pods, collects garbage or fills namespaces in,
-so a test plays those parts itself. Every process dies with the test run.
+so a test plays those parts itself, or takes ``plane``. Every process dies with its starter.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class ApiServer:
         )
         assert answer.status_code in (200, 201), answer.text
         served = f"/apis/{crd['spec']['group']}/v1alpha1/{crd['spec']['names']['plural']}"
-        _wait_for(lambda: self.request("GET", served).status_code == 200, "the CRD is served")
+        wait_for(lambda: self.request("GET", served).status_code == 200, "the CRD is served")
 
     def service_account_token(self, namespace: str, name: str) -> str:
         """Create the ServiceAccount if need be, and return a token of it, good for an hour."""
@@ -185,7 +185,7 @@ class ApiServer:
 
 
 @contextlib.contextmanager
-def running_api_server(directory: Path) -> Iterator[ApiServer]:
+def running_api_server(directory: Path, audit_policy: JSON = AUDIT_POLICY) -> Iterator[ApiServer]:
     """Start etcd and kube-apiserver with their data under ``directory``; stop them at the end.
 
     Raises:
@@ -195,15 +195,15 @@ def running_api_server(directory: Path) -> Iterator[ApiServer]:
     binaries = {name: find_binary(name) for name in ("etcd", "kube-apiserver")}
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        etcd_port, peer_port, port = _free_ports(3)
+        etcd_port, peer_port, port = free_ports(3)
         etcd_url = f"http://127.0.0.1:{etcd_port}"
         etcd = stack.enter_context(
-            _process(
+            daemon(
                 [str(binaries["etcd"]), *_etcd_arguments(directory, etcd_url, peer_port)],
                 directory / "etcd.log",
             )
         )
-        _wait_for(
+        wait_for(
             lambda: _answers_ok(httpx.Client(trust_env=False), f"{etcd_url}/health"),
             "etcd is ready",
             etcd,
@@ -218,16 +218,16 @@ def running_api_server(directory: Path) -> Iterator[ApiServer]:
             kubeconfig=directory / "admin.kubeconfig",
         )
         log = directory / "kube-apiserver.log"
-        arguments = _api_server_arguments(directory, etcd_url, port, token)
-        process = stack.enter_context(_process([str(binaries["kube-apiserver"]), *arguments], log))
+        arguments = _api_server_arguments(directory, etcd_url, port, token, audit_policy)
+        process = stack.enter_context(daemon([str(binaries["kube-apiserver"]), *arguments], log))
         server.write_kubeconfig(server.kubeconfig, token)
         stack.callback(server.close)
-        _wait_for(server.ca_file.exists, "the API server made its certificate", process, log)
+        wait_for(server.ca_file.exists, "the API server made its certificate", process, log)
         with server.client() as client:
             ready = lambda: _answers_ok(client, "/readyz")  # noqa: E731 - read once, right below
-            _wait_for(ready, "the API server is ready", process, log)
+            wait_for(ready, "the API server is ready", process, log)
             path = "/api/v1/namespaces/default"
-            _wait_for(lambda: _answers_ok(client, path), "its namespaces exist", process, log)
+            wait_for(lambda: _answers_ok(client, path), "its namespaces exist", process, log)
         yield server
 
 
@@ -245,13 +245,15 @@ def _etcd_arguments(directory: Path, url: str, peer_port: int) -> list[str]:
     ]
 
 
-def _api_server_arguments(directory: Path, etcd_url: str, port: int, token: str) -> list[str]:
+def _api_server_arguments(
+    directory: Path, etcd_url: str, port: int, token: str, audit_policy: JSON
+) -> list[str]:
     key = directory / "service-account.key"
     subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
     tokens = directory / "tokens.csv"
     tokens.write_text(f'{token},admin,admin,"system:masters"\n')
     policy = directory / "audit-policy.yaml"
-    policy.write_text(yaml.safe_dump(AUDIT_POLICY))
+    policy.write_text(yaml.safe_dump(audit_policy))
     return [
         f"--etcd-servers={etcd_url}",
         "--bind-address=127.0.0.1",
@@ -263,7 +265,7 @@ def _api_server_arguments(directory: Path, etcd_url: str, port: int, token: str)
         "--service-account-issuer=https://llmfleet.test",
         f"--service-account-key-file={key}",
         f"--service-account-signing-key-file={key}",
-        "--service-cluster-ip-range=10.250.0.0/24",
+        "--service-cluster-ip-range=10.250.0.0/16",
         # Nothing makes the default ServiceAccount of a namespace here, which it would wait for.
         "--disable-admission-plugins=ServiceAccount",
         "--endpoint-reconciler-type=none",
@@ -274,7 +276,8 @@ def _api_server_arguments(directory: Path, etcd_url: str, port: int, token: str)
 
 
 @contextlib.contextmanager
-def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def daemon(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program for the time of a ``with``, its output going to ``log``."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -305,12 +308,17 @@ def _answers_ok(client: httpx.Client, url: str) -> bool:
         return False
 
 
-def _wait_for(
+def wait_for(
     condition: Any,
     what: str,
     process: subprocess.Popen[bytes] | None = None,
     log: Path | None = None,
 ) -> None:
+    """Ask every 50 ms until the answer is true.
+
+    Raises:
+        RuntimeError: ``process`` ended, or it took too long; the text ends with ``log``.
+    """
     deadline = time.monotonic() + START_DEADLINE_SECONDS
     while not condition():
         tail = log.read_text(errors="replace")[-2000:] if log else ""
@@ -321,7 +329,7 @@ def _wait_for(
         time.sleep(0.05)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return free loopback ports; all are held open while choosing, so they differ."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -1,0 +1,1 @@
+"""`make bench-operator`: thousands of LLMDeployments on KWOK's nodes and a real API server."""

@@ -1,0 +1,1 @@
+"""Scans what llmfleet installs and renders with checkov; nothing here reaches a network."""

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, cast
+
+from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.watching import Reflector
+
+JSON = dict[str, Any]
+
+
+def pod(name: str, version: int) -> JSON:
+    return {"metadata": {"name": name, "uid": name, "resourceVersion": str(version)}}
+
+
+class Server:
+    """Lists what is there, then tells the events of one watch after the other."""
+
+    def __init__(self, *watches: list[tuple[str, JSON]]) -> None:
+        self._watches = list(watches)
+        self.listed: list[JSON] = [pod("a", 4)]
+        self.lists = 0
+        self.told = asyncio.Event()
+
+    async def get(self, path: str, query: JSON) -> JSON:
+        self.lists += 1
+        return {
+            "apiVersion": "v1",
+            "kind": "PodList",
+            "metadata": {"resourceVersion": "10"},
+            "items": self.listed,
+        }
+
+    async def watch(self, path: str, query: JSON) -> AsyncIterator[JSON]:
+        events = self._watches.pop(0) if self._watches else []
+        for kind, body in events:
+            self.listed = []
+            yield {"type": kind, "object": body}
+        self.told.set()
+        await asyncio.Event().wait()
+
+
+class Names:
+    """A sink that knows names only, and believes everything it is told."""
+
+    def __init__(self) -> None:
+        self.held: set[str] = set()
+
+    def replace_all(self, objects: Iterable[JSON], list_version: str | None) -> None:
+        self.held = {body["metadata"]["name"] for body in objects}
+
+    def put(self, body: JSON) -> None:
+        self.held.add(body["metadata"]["name"])
+
+    def remove(self, body: JSON) -> None:
+        self.held.discard(body["metadata"]["name"])
+
+
+async def follow(server: Server, sink: Names) -> None:
+    """Run a reflector until it has taken in all there is to tell."""
+    api = cast("ApiServer", server)
+    task = asyncio.create_task(Reflector(api, "pods", "/pods", sink, selectors={}).run())
+    await asyncio.wait_for(server.told.wait(), 5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_watch_when_an_older_event_follows_a_deletion_then_it_is_listed_again() -> None:
+    sink = Names()
+    server = Server([("DELETED", pod("a", 12)), ("MODIFIED", pod("a", 11))])
+    await follow(server, sink)
+    assert server.lists == 2
+    assert sink.held == set()
+
+
+async def test_watch_when_events_come_in_order_or_twice_then_one_list_is_enough() -> None:
+    sink = Names()
+    told = [("ADDED", pod("b", 11)), ("ADDED", pod("b", 11)), ("BOOKMARK", pod("", 13))]
+    server = Server(told)
+    await follow(server, sink)
+    assert server.lists == 1
+    assert sink.held == {"a", "b"}

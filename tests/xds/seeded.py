@@ -1,0 +1,166 @@
+"""Mistakes put into a rendered configuration, each of which Envoy must refuse.
+
+They show that the harness sees: every part that varies (bootstrap, clusters, endpoints, routes,
+the Lua filter) is really judged.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from tests.xds.cases import Case
+from tests.xds.rendering import Rendered
+
+JSON = dict[str, Any]
+
+CASE: Final = Case(
+    name="chat",
+    namespace="team-a",
+    router={"policy": "PrefixHash"},
+    status={
+        "traffic": [{"revision": "5d41c0ffee", "weight": 75}, {"revision": "7c9f", "weight": 25}],
+        "trafficGeneration": 17,
+    },
+    slices=tuple(
+        {
+            "metadata": {"labels": {"llmfleet.dev/revision": revision}},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8000}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": True}}],
+        }
+        for revision in ("5d41c0ffee", "7c9f")
+    ),
+    token="t0ken",
+    access_log="errors",
+)
+"""A case without any mistake."""
+
+
+def _routes(rendered: Rendered) -> list[JSON]:
+    routes: list[JSON] = rendered.routes["virtual_hosts"][0]["routes"]
+    return [route for route in routes if "weighted_clusters" in route.get("route", {})]
+
+
+def _manager(rendered: Rendered) -> JSON:
+    listener = rendered.bootstrap["static_resources"]["listeners"][0]
+    manager: JSON = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return manager
+
+
+def _unknown_cluster(rendered: Rendered) -> None:
+    _routes(rendered)[0]["route"]["weighted_clusters"]["clusters"][0]["name"] = "rev-other"
+
+
+def _no_weight(rendered: Rendered) -> None:
+    for share in _routes(rendered)[0]["route"]["weighted_clusters"]["clusters"]:
+        share["weight"] = 0
+
+
+def _token_with_newline(rendered: Rendered) -> None:
+    _routes(rendered)[0]["request_headers_to_add"][0]["header"]["value"] = "a\nb"
+
+
+def _token_as_command(rendered: Rendered) -> None:
+    _routes(rendered)[0]["request_headers_to_add"][0]["header"]["value"] = "%NOSUCH%"
+
+
+def _address_as_name(rendered: Rendered) -> None:
+    _endpoint(rendered)["address"] = "engine.example"
+
+
+def _legacy_address(rendered: Rendered) -> None:
+    _endpoint(rendered)["address"] = "010.000.000.001x"
+
+
+def _no_port(rendered: Rendered) -> None:
+    _endpoint(rendered)["port_value"] = None
+
+
+def _large_port(rendered: Rendered) -> None:
+    _endpoint(rendered)["port_value"] = 65536
+
+
+def _endpoint(rendered: Rendered) -> JSON:
+    first = rendered.endpoints[0]["endpoints"][0]["lb_endpoints"][0]
+    address: JSON = first["endpoint"]["address"]["socket_address"]
+    return address
+
+
+def _unknown_policy(rendered: Rendered) -> None:
+    rendered.clusters[0]["lb_policy"] = "NEAREST"
+
+
+def _balance_below_one(rendered: Rendered) -> None:
+    config = rendered.clusters[0]["common_lb_config"]["consistent_hashing_lb_config"]
+    config["hash_balance_factor"] = 99
+
+
+def _cluster_twice(rendered: Rendered) -> None:
+    rendered.clusters.append(copy.deepcopy(rendered.clusters[0]))
+
+
+def _unknown_field(rendered: Rendered) -> None:
+    rendered.clusters[0]["conect_timeout"] = "1s"
+
+
+def _bad_regex(rendered: Rendered) -> None:
+    header = rendered.routes["virtual_hosts"][0]["routes"]
+    for route in header:
+        for match in route["match"].get("headers", []):
+            if "safe_regex" in match.get("string_match", {}):
+                match["string_match"]["safe_regex"]["regex"] = "("
+
+
+def _bad_lua(rendered: Rendered) -> None:
+    for each in _manager(rendered)["http_filters"]:
+        if each["name"] == "affinity":
+            each["typed_config"]["default_source_code"]["inline_string"] = "function envoy_on("
+
+
+def _number_for_text(rendered: Rendered) -> None:
+    _manager(rendered)["stat_prefix"] = 17
+
+
+def _no_router_filter(rendered: Rendered) -> None:
+    _manager(rendered)["http_filters"].pop()
+
+
+def _body_limit_as_text(rendered: Rendered) -> None:
+    _manager(rendered)["http_filters"][0]["typed_config"]["max_request_bytes"] = "8Mi"
+
+
+MISTAKES: Final[tuple[Callable[[Rendered], None], ...]] = (
+    _unknown_cluster,
+    _no_weight,
+    _token_with_newline,
+    _token_as_command,
+    _address_as_name,
+    _legacy_address,
+    _no_port,
+    _large_port,
+    _unknown_policy,
+    _balance_below_one,
+    _cluster_twice,
+    _unknown_field,
+    _bad_regex,
+    _bad_lua,
+    _number_for_text,
+    _no_router_filter,
+    _body_limit_as_text,
+)
+
+
+def with_mistake(rendered: Rendered, mistake: Callable[[Rendered], None]) -> Rendered:
+    """A copy of a rendering with one mistake in it."""
+    copied = replace(
+        rendered,
+        bootstrap=copy.deepcopy(rendered.bootstrap),
+        clusters=copy.deepcopy(rendered.clusters),
+        endpoints=copy.deepcopy(rendered.endpoints),
+        routes=copy.deepcopy(rendered.routes),
+    )
+    mistake(copied)
+    return copied
