@@ -24,7 +24,7 @@ demo-down: $(STAMP) ## Remove the demo's cluster and everything in it
 	@$(PY) -m hack.demo down
 
 ##@ Test it
-.PHONY: check test unit integration engine-test e2e quiet test-faults test-faults-seeded
+.PHONY: check test unit integration engine-test e2e quiet
 check: $(STAMP) ## Format, lint, types, layers, generated files, unit tests (under a minute)
 	@hack/phase "format" $(VENV)/bin/ruff format --check --quiet .
 	@hack/phase "lint" $(VENV)/bin/ruff check --quiet .
@@ -48,6 +48,11 @@ engine-test: $(STAMP) ## Tests that need vLLM, inside the runtime image
 e2e: $(STAMP) ## End-to-end tests on the local cluster (kept up if it was)
 	@hack/test e2e
 
+quiet: $(STAMP) ## Five minutes without change: count the writes to the API server (cluster must be up)
+	@LLMFLEET_QUIET_SECONDS=$${LLMFLEET_QUIET_SECONDS:-300} hack/test quiet
+
+##@ Attack it
+.PHONY: test-faults test-faults-seeded test-walker test-zero-lost test-hostile test-xds check-security
 test-faults: $(STAMP) ## One API fault at every call of every workload, thousands of plans (ARGS="--plans 200 --only update")
 	@hack/test binaries
 	@$(PY) -m tests.faults $(ARGS)
@@ -56,8 +61,35 @@ test-faults-seeded: $(STAMP) ## Plant bugs into the operator and see the campaig
 	@hack/test binaries
 	@$(PY) -m tests.faults --seeded $(ARGS)
 
-quiet: $(STAMP) ## Five minutes without change: count the writes to the API server (cluster must be up)
-	@LLMFLEET_QUIET_SECONDS=$${LLMFLEET_QUIET_SECONDS:-300} hack/test quiet
+test-walker: $(STAMP) ## Every leaf of the schema set to valid, boundary and wrong values, and back
+	@hack/test binaries
+	@$(PY) -m tests.walker $(ARGS)
+
+test-zero-lost: $(STAMP) ## Constant load while parts of the cluster are killed (ARGS="--engine vllm --scenario routers-deleted")
+	@ARGS="$(ARGS)" hack/test zero-lost
+
+test-hostile: $(STAMP) ## 100,000 hostile requests at a real router: documented answers, flat memory
+	@$(PY) -m tests.hostile $(ARGS)
+
+test-xds: $(STAMP) ## Envoy judges the configuration of 10,000 random valid resources
+	@$(PY) -m tests.xds $(ARGS)
+
+check-security: $(STAMP) ## checkov over the chart and everything the planner renders (own venv, offline after)
+	@hack/test binaries
+	@$(PY) -m hack.security
+
+##@ Measure it
+.PHONY: bench-operator bench-router bench-leader
+bench-operator: $(STAMP) ## 1,000 LLMDeployments on a real API server without kubelets (ARGS="--count 5000")
+	@hack/test binaries
+	@$(PY) -m hack.bench.operator $(ARGS)
+
+bench-router: $(STAMP) ## The router beside six others, under ten minutes (ARGS="--quick", ARGS="--only llmfleet envoy 1kb")
+	@$(PY) -m hack.bench.router $(ARGS)
+
+bench-leader: $(STAMP) ## Kill the leading operator ten times: how long until the other acts
+	@hack/test binaries
+	@$(PY) -m hack.bench.leader $(ARGS)
 
 ##@ Develop it
 .PHONY: format generate lock
@@ -96,7 +128,7 @@ images: $(STAMP) ## Build the operator, router and runtime images and load them 
 help: ## This page
 	@sed -nE -e 's/^##@ (.*)/\n\1/p;t' \
 	  -e 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/;t show' -e 'b' -e ':show' -e 's/\$$\$$/$$/g;p' $(MAKEFILE_LIST) \
-	  | awk -F'|' 'NF == 2 {printf "  make %-15s %s\n", $$1, $$2; next} {print}'
+	  | awk -F'|' 'NF == 2 {printf "  make %-18s %s\n", $$1, $$2; next} {print}'
 
 venv: $(STAMP) ## Make or refresh .venv
 

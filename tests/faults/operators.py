@@ -34,6 +34,8 @@ class World:
     player: Player
     zygote: Zygote
     folder: Path
+    patience_seconds: float = 180.0
+    """How long a run may take to settle; much longer than it needs, for a busy machine."""
     usage: Usage = field(default_factory=Usage)
     """What all operators together asked of the API server."""
 

@@ -183,7 +183,9 @@ class Player:
             shares = (resource.get("status") or {}).get("traffic") or []
             wanted = {one["revision"] for one in shares if one["weight"]}
             uid = resource["metadata"]["uid"]
-            if wanted & ready:
+            if resource["spec"].get("replicas") == 0:
+                room.served_uid = None  # nothing is wanted, so nothing has to be ready
+            elif wanted & ready:
                 room.served_uid = uid
             elif room.served_uid == uid:
                 room.violations.append(

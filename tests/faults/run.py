@@ -18,7 +18,6 @@ from tests.faults.workloads import Workload
 
 JSON = dict[str, Any]
 
-SETTLE_SECONDS = 180.0
 STALL_SECONDS = 240.0
 """A silent watch is given up after 150 s of silence (the operator's WATCH_SILENCE_SECONDS)."""
 QUIET_SECONDS = 1.0
@@ -153,9 +152,9 @@ class Run:
         """Another build of the operator takes over."""
         await self.operator.restart(next_build=True)
 
-    async def settle(self, phase: str, seconds: float = SETTLE_SECONDS) -> None:
+    async def settle(self, phase: str) -> None:
         """Wait until the resource has this phase for its present generation."""
-        deadline = time.monotonic() + self._patience(seconds)
+        deadline = time.monotonic() + self._patience()
         while not self._is_settled(phase):
             if time.monotonic() > deadline:
                 raise NotSettledError(f"not {phase} in time: {self._said()}")
@@ -192,7 +191,7 @@ class Run:
             await self.settle(self._workload.phase)
 
     async def _converge(self, wanted: JSON) -> None:
-        deadline = time.monotonic() + self._patience(SETTLE_SECONDS)
+        deadline = time.monotonic() + self._patience()
         while True:
             if self.state() == wanted and self.proxy.quiet_seconds() > QUIET_SECONDS:
                 return
@@ -200,12 +199,12 @@ class Run:
                 raise NotSettledError(_difference(wanted, self.state()) or "it never got quiet")
             await asyncio.sleep(0.1)
 
-    def _patience(self, seconds: float) -> float:
+    def _patience(self) -> float:
         stalls = self._fault is not None and self._fault.kind is Kind.STALL
-        return max(seconds, STALL_SECONDS) if stalls else seconds
+        return STALL_SECONDS if stalls else self._world.patience_seconds
 
     async def _wait_quiet(self, seconds: float) -> None:
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + self._patience()
         while self.proxy.quiet_seconds() < seconds:
             assert time.monotonic() < deadline, f"calls never end: {self.proxy.calls[-5:]}"
             await asyncio.sleep(0.05)

@@ -31,6 +31,7 @@ RECORDS: dict[str, str] = {
     "tokenSecret.uid": "a Secret is never read, so its uid is taken from the record",
     "trafficGeneration": "any number that routers have not confirmed is as good as another",
     "rollout.id": "only has to rise",
+    "revisions[].hash": "two records go by that name, when it was made and promoted",
     "revisions[].createdAt": "the record of when; nothing else knows",
     "revisions[].promotedAt": "the record of when; nothing else knows",
     "conditions[].lastTransitionTime": "the record of when; nothing else knows",
@@ -73,7 +74,9 @@ def lie(leaf: Leaf, value: Any, truth: JSON) -> JSON:
             here[name] = value
         elif following == ITEM:
             true_items = truth.get(name) or []
-            item = dict(true_items[0]) if true_items else {LIST_KEYS.get(name, "at"): "forged"}
+            item = dict(true_items[0]) if true_items else {}
+            if not true_items and name in LIST_KEYS:
+                item[LIST_KEYS[name]] = "forged"
             item.update(_neighbours(name, item))
             here[name] = [item]
             here = item

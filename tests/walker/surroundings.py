@@ -201,6 +201,8 @@ def build(root: JSON, leaf: Leaf, value: Any) -> JSON:
     for number, step in enumerate(leaf.path[:-1]):
         here = _enter(root, here, leaf.path, number, step)
     _put(here, leaf.path, len(leaf.path) - 1, value)
+    if isinstance(here, dict) and str(here.get("operator")) in {"In", "NotIn"}:
+        here.setdefault("values", ["walker"])  # no schema says that these two need some
     return spec
 
 
