@@ -242,9 +242,14 @@ class Run:
         )
         return bool(found) and current and status.get("phase") == phase
 
-    def _said(self) -> str:
+    def status(self) -> JSON:
+        """Of the resource, as last seen."""
         found = self.room.objects["llmdeployments"].get("chat") or {}
-        return str((found.get("status") or {}).get("message") or "no status")
+        status: JSON = found.get("status") or {}
+        return status
+
+    def _said(self) -> str:
+        return str(self.status().get("message") or "no status")
 
     def _resources(self, name: str = "") -> str:
         base = f"/apis/llmfleet.dev/v1alpha1/namespaces/{self.namespace}/llmdeployments"

@@ -58,6 +58,29 @@ async def _served(run: Run) -> None:
     await run.settle("Healthy")
 
 
+def _canary(*steps: JSON) -> Act:
+    async def act(run: Run) -> None:
+        policy = {"strategy": "Canary", "maxSurge": 1, "scaleDownDelay": "0s", "steps": steps}
+        await run.create(resource(rollout=policy))
+        await run.settle("Healthy")
+
+    return act
+
+
+_TIMED = _canary({"setWeight": 50}, {"pause": {"duration": "1s"}})
+_MANUAL = _canary({"setWeight": 50}, {"pause": {}})
+
+
+def _decided_by_hand(act: str) -> Act:
+    async def decide(run: Run) -> None:
+        await run.edit({"spec": _model("two")})
+        await run.settle("Paused")
+        revision = run.status()["rollout"]["revision"]
+        await run.edit({"metadata": {"annotations": {f"llmfleet.dev/{act}": f"{revision}@1"}}})
+
+    return decide
+
+
 async def _create(run: Run) -> None:
     await run.create(resource())
 
@@ -120,6 +143,14 @@ WORKLOADS = (
     Workload(name="broken", setup=_served, action=_edit(**_model("broken")), phase="Degraded"),
     Workload(name="broken-then-fixed", setup=_served, action=_broken_then_fixed),
     Workload(name="superseded", setup=_served, action=_superseded),
+    Workload(name="canary", setup=_TIMED, action=_edit(**_model("two"))),
+    Workload(
+        name="canary-broken", setup=_TIMED, action=_edit(**_model("broken")), phase="Degraded"
+    ),
+    Workload(name="canary-promoted", setup=_MANUAL, action=_decided_by_hand("promote")),
+    Workload(
+        name="canary-aborted", setup=_MANUAL, action=_decided_by_hand("abort"), phase="Degraded"
+    ),
     Workload(
         name="edit-router",
         setup=_served,
