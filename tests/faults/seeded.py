@@ -41,7 +41,6 @@ from llmfleet.planning.plan import Plan
 from tests.faults.faults import Kind
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bug:
     """A mistake that can be planted."""
