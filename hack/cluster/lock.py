@@ -60,7 +60,8 @@ def write_locks(root: Path) -> list[Path]:
     written = {}
     for name in ("operator", "router"):
         written[name] = _HEADER + compile_lock(root, "pyproject.toml", "--extra", name)
-    for name in ("build", "checkov"):
+    rivals = (path.stem for path in sorted(folder.glob("bench-*.in")))
+    for name in ("build", "checkov", *rivals):
         written[name] = _HEADER + compile_lock(root, f"requirements/{name}.in")
     for device in ("cpu", "gpu"):
         options = []

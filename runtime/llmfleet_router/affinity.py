@@ -1,7 +1,9 @@
 """The Lua filter that gives each request its affinity key.
 
 The key is a hash of the tenant and of the session, or of the beginning of the prompt, so requests
-that can share a prefix cache meet the same pod, in every revision. Envoy's Maglev table turns the
+that can share a prefix cache meet the same pod, in every revision. The beginning ends with the
+first user message, if that is short enough: what follows grows with every turn of a chat, which
+would move to another pod as long as it is shorter than the prefix. Envoy's Maglev table turns the
 key into a pod, with bounded load.
 """
 
@@ -20,13 +22,15 @@ _SCRIPT = """
 local ffi = require("ffi")
 local bit = require("bit")
 local bxor, rol, tobit, tohex = bit.bxor, bit.rol, bit.tobit, bit.tohex
-local cast, find, sub = ffi.cast, string.find, string.sub
-local words_t = ffi.typeof("const uint32_t*")
+local cast, find, sub, byte = ffi.cast, string.find, string.sub, string.byte
+local bytes_t, words_t = ffi.typeof("const uint8_t*"), ffi.typeof("const uint32_t*")
 
-local function hash(text, seed)
-  local n = #text
+-- Of the bytes first … last of text, in place: a copy of 4 KiB costs more than its hash.
+local function hash(text, first, last, seed)
+  local n = last - first + 1
   local a, b = tobit(seed), tobit(bxor(n, 0x5bd1e995))
-  local words = cast(words_t, text)
+  local bytes = cast(bytes_t, text) + (first - 1)
+  local words = cast(words_t, bytes)
   local count = bit.rshift(n, 2)
   for i = 0, count - 1 do
     local w = tobit(words[i])
@@ -34,7 +38,7 @@ local function hash(text, seed)
     b = tobit(rol(b + w, 7) + bxor(a, rol(w, 16)))
   end
   local rest = 0
-  for i = count * 4 + 1, n do rest = rest * 256 + string.byte(text, i) end
+  for i = count * 4, n - 1 do rest = rest * 256 + bytes[i] end
   a = tobit(bxor(a, rest) + rol(b, 5))
   b = tobit(rol(bxor(b, bit.rshift(a, 15)), 11) + a)
   return bxor(a, bit.rshift(b, 13)), b
@@ -48,30 +52,75 @@ local function prompt_start(head)
   return other or first or 1
 end
 
+-- Where the next byte that is no white space stands, and the byte.
+local function visible(text, at)
+  while true do
+    local c = byte(text, at)
+    if c ~= 32 and c ~= 10 and c ~= 13 and c ~= 9 then return at, c end
+    at = at + 1
+  end
+end
+
+-- Where the string begins that is the value of a field whose name ends before `at`.
+local function value_begins(text, at)
+  local colon, c = visible(text, at)
+  if c ~= 58 then return nil end
+  local quote, q = visible(text, colon + 1)
+  return q == 34 and quote or nil
+end
+
+-- Where the text of the first user message ends; what follows differs from turn to turn. It is a
+-- string, or the first text in a list of parts.
+local function first_question_ends(text, from)
+  local _, last, next_byte = nil, from - 1, nil
+  repeat
+    _, last = find(text, '"user"', last + 1, true)
+    if not last then return nil end
+    _, next_byte = visible(text, last + 1)
+  until next_byte ~= 58  -- it was a field of that name
+  if next_byte == 125 then return last end  -- the content came before the role
+  _, last = find(text, '"content"', last + 1, true)
+  if not last then return nil end
+  local at = value_begins(text, last + 1)
+  while not at do
+    _, last = find(text, '"text"', last + 1, true)
+    if not last then return nil end
+    at = value_begins(text, last + 1)
+  end
+  while true do
+    at = find(text, '"', at + 1, true)
+    if not at then return nil end
+    local before = at - 1
+    while byte(text, before) == 92 do before = before - 1 end  -- backslashes: an even number?
+    if (at - before) % 2 == 1 then return at end
+  end
+end
+
 function envoy_on_request(handle)
-  local headers = handle:headers()
-  local tenant = headers:get("@TENANT@") or ""
+  local body = handle:body()
+  local headers = handle:headers()  -- taken after the body, whose waiting ends an older one's life
+  local tenant = headers:get("@TENANT@")
   local text = headers:get("@SESSION@")
-  local seed = 1
+  local seed, first, last = 1, 1, text and #text
   if not text then
-    local body = handle:body()
     if not body then return end
-    headers = handle:headers()  -- the script was suspended for the body: the old object is dead
     local length = body:length()
-    local window = length < @SEARCH@ and length or @SEARCH@
-    local head = body:getBytes(0, window)
-    local start = prompt_start(head) - 1
-    local wanted = @PREFIX@
-    if start + wanted > length then wanted = length - start end
-    if start + wanted <= window then
-      text = sub(head, start + 1, start + wanted)
-    else
-      text = body:getBytes(start, wanted)
+    text = body:getBytes(0, length < @SEARCH@ and length or @SEARCH@)
+    first = prompt_start(text)
+    last = first - 1 + @PREFIX@
+    if last > length then last = length end
+    local ends = first_question_ends(text, first)
+    if ends and ends < last then
+      last = ends
+    elseif last > #text then
+      text = body:getBytes(first - 1, last - first + 1)
+      first, last = 1, #text
+      last = first_question_ends(text, first) or last
     end
     seed = 2
   end
-  if tenant ~= "" then seed = bxor(seed, (hash(tenant, 3))) end
-  local a, b = hash(text, seed)
+  if tenant and tenant ~= "" then seed = bxor(seed, (hash(tenant, 1, #tenant, 3))) end
+  local a, b = hash(text, first, last, seed)
   headers:replace("@KEY@", tohex(a) .. tohex(b))
 end
 """

@@ -163,7 +163,8 @@ def _post_routes(path: str, action: JSON, settings: Settings) -> list[JSON]:
     }
     return [
         {
-            "match": {"path": path, "headers": [post, is_json, plain, too_large]},
+            # The cheap comparison first: every request is held against this.
+            "match": {"path": path, "headers": [post, too_large, is_json, plain]},
             "direct_response": {"status": 413},
         },
         {

@@ -154,11 +154,14 @@ async def _seeded(
     shared = replace(shared, patience_seconds=SEEDED_PATIENCE_SECONDS)
     every = [plan for plan in every if plan.fault.kind is not Kind.STALL]  # minutes each
     for bug in arguments.bug or BUGS:
-        chosen = campaign.spread(every, arguments.plans_per_bug, arguments.seed)
+        spread = campaign.spread(every, len(every), arguments.seed)
+        first = [plan for plan in spread if plan.fault.kind in BUGS[bug].shown_by]
+        rest = [plan for plan in spread if plan.fault.kind not in BUGS[bug].shown_by]
+        chosen = [*first, *rest][: arguments.plans_per_bug]
         results = await _with_progress(shared, chosen, outcomes, arguments, bug)
-        first = await _caught(shared, results, outcomes)
-        caught[bug] = f"{first.plan}: {first.problem}" if first else None
-        verdict = "caught" if first else "MISSED"
+        shown = await _caught(shared, results, outcomes)
+        caught[bug] = f"{shown.plan}: {shown.problem}" if shown else None
+        verdict = "caught" if shown else "MISSED"
         sys.stdout.write(f"{verdict} {bug}: {caught[bug] or len(results)}"[:400] + "\n")
     share = sum(one is not None for one in caught.values()) / len(caught)
     targets = [

@@ -65,7 +65,10 @@ class Room:
     """Something happened while the player was acting."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Something happened, for those who wait."""
-    busy: bool = False
+    acting: bool = False
+    routing: bool = False
+    commanded: asyncio.Event = field(default_factory=asyncio.Event)
+    """Something happened while the routers were taking over a split."""
 
 
 class Player:
@@ -170,14 +173,17 @@ class Player:
         if plural in {"llmdeployments", "deployments", "pods"}:
             self._look(room)
         room.news.set()
-        if not room.busy:
-            room.busy = True
+        room.changed.set()
+        room.commanded.set()
+        if not room.acting:
+            room.acting = True
             self._spawn(self._act(meta["namespace"], room))
-        else:
-            room.changed.set()
+        if not room.routing:
+            room.routing = True
+            self._spawn(self._route(meta["namespace"], room))
 
     def _look(self, room: Room) -> None:
-        """The data plane is never without a ready revision that it had."""
+        """Whatever is commanded, or served by a router, has a ready pod, once anything had one."""
         for resource in room.objects["llmdeployments"].values():
             ready = self._ready_revisions(room, resource["metadata"]["uid"])
             shares = (resource.get("status") or {}).get("traffic") or []
@@ -185,7 +191,7 @@ class Player:
             uid = resource["metadata"]["uid"]
             if resource["spec"].get("replicas") == 0:
                 room.served_uid = None  # nothing is wanted, so nothing has to be ready
-            elif wanted & ready:
+            elif wanted and wanted <= ready:
                 room.served_uid = uid
             elif room.served_uid == uid:
                 room.violations.append(
@@ -193,7 +199,7 @@ class Player:
                 )
             for name, taken in room.served.items():
                 wanted = set(taken["split"])
-                if not wanted & ready and room.served_uid == uid == taken["uid"]:
+                if not wanted <= ready and room.served_uid == uid == taken["uid"]:
                     room.violations.append(
                         f"router {name} sends to {sorted(wanted)}, ready are {sorted(ready)}"
                     )
@@ -213,16 +219,22 @@ class Player:
 
     async def _act(self, namespace: str, room: Room) -> None:
         try:
-            while True:
+            while room.changed.is_set():
                 room.changed.clear()
                 await self._collect_garbage(namespace, room)
                 for deployment in list(room.objects["deployments"].values()):
                     await self._scale(namespace, room, deployment)
-                await self._update_routers(namespace, room)
-                if not room.changed.is_set():
-                    return
         finally:
-            room.busy = False
+            room.acting = False
+
+    async def _route(self, namespace: str, room: Room) -> None:
+        """Apart from ``_act``: pods come and go while routers still serve the split of before."""
+        try:
+            while room.commanded.is_set():
+                room.commanded.clear()
+                await self._update_routers(namespace, room)
+        finally:
+            room.routing = False
 
     async def _collect_garbage(self, namespace: str, room: Room) -> None:
         """Background deletion: whatever has an owner that is gone."""
@@ -360,18 +372,16 @@ class Player:
                 name = pod["metadata"]["name"]
                 if _component(pod) != "router" or name not in room.objects["pods"]:
                     continue
-                if room.served.get(name, {}).get("generation") == generation:
+                address = (pod.get("status") or {}).get("podIP")
+                if not address or room.served.get(name, {}).get("generation") == generation:
                     continue
                 await asyncio.sleep(ROUTER_DELAY_SECONDS)
                 uid = resource["metadata"]["uid"]
                 room.served[name] = {"generation": generation, "split": split, "uid": uid}
                 self._look(room)
                 if not _is_ready(pod):
-                    address = (pod.get("status") or {}).get("podIP")
-                    if address:
-                        ready = ready_status(pod, address, ready=True)
-                        await self._put_status(namespace, room, name, ready)
-                room.changed.set()
+                    ready = ready_status(pod, address, ready=True)
+                    await self._put_status(namespace, room, name, ready)
 
 
 def _path(plural: str, namespace: str, name: str = "") -> str:

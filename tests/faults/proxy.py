@@ -239,6 +239,7 @@ class FaultProxy:
         self.last_call = time.monotonic()
         self.answers.append((self.last_call, call, answer.status))
         if call.verb == "list":
+            self._expired.discard(call.plural)
             self._first_lists.setdefault(call.plural, data)
         kept = {
             name: value
@@ -251,7 +252,6 @@ class FaultProxy:
         assert self._session is not None
         answer = web.StreamResponse(headers={"Content-Type": "application/json"})
         if call.plural in self._expired:
-            self._expired.discard(call.plural)
             await answer.prepare(request)
             await answer.write(json.dumps(_EXPIRED).encode() + b"\n")
             return answer
@@ -290,7 +290,7 @@ class FaultProxy:
         return fault.kind
 
     def expire(self, plural: str) -> None:
-        """The next watch of this collection is answered 410."""
+        """Watches of this collection are answered 410 until it is listed."""
         self._expired.add(plural)
 
     async def kill_for_stale_list(self, plural: str) -> None:

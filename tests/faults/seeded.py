@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,14 +38,30 @@ from llmfleet.planning import (
     status,
 )
 from llmfleet.planning.plan import Plan
+from tests.faults.faults import Kind
 
-BUGS: dict[str, Callable[[], None]] = {}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bug:
+    """A mistake that can be planted."""
+
+    patch: Callable[[], None]
+    shown_by: frozenset[Kind]
+    """Kinds of faults that bring it to light, tried first; none: most plans would."""
 
 
-def bug(patch: Callable[[], None]) -> Callable[[], None]:
+BUGS: dict[str, Bug] = {}
+
+
+def bug(*shown_by: Kind) -> Callable[[Callable[[], None]], Callable[[], None]]:
     """Register a bug under its function's name."""
-    BUGS[patch.__name__.replace("_", "-")] = patch
-    return patch
+
+    def register(patch: Callable[[], None]) -> Callable[[], None]:
+        name = patch.__name__.replace("_", "-")
+        BUGS[name] = Bug(patch=patch, shown_by=frozenset(shown_by))
+        return patch
+
+    return register
 
 
 def plant(name: str) -> None:
@@ -54,7 +70,7 @@ def plant(name: str) -> None:
     Raises:
         KeyError: there is none of that name.
     """
-    BUGS[name]()
+    BUGS[name].patch()
 
 
 def plant_next_build() -> None:
@@ -75,7 +91,7 @@ def _set(target: Any, name: str, value: Any) -> None:
     setattr(target, name, value)
 
 
-@bug
+@bug()
 def status_write_skipped() -> None:
     """The decision is not recorded once there is a status."""
     real = applying.Applier.record
@@ -86,7 +102,7 @@ def status_write_skipped() -> None:
     _set(applying.Applier, "record", record)
 
 
-@bug
+@bug()
 def owner_reference_missing() -> None:
     """Services are not owned by their LLMDeployment."""
     real = naming.make_child
@@ -100,13 +116,13 @@ def owner_reference_missing() -> None:
             _set(module, "make_child", make_child)
 
 
-@bug
+@bug()
 def traffic_before_ready() -> None:
     """The new revision gets its share as soon as it is wanted."""
     _set(rollout, "_share", lambda seen, old, new, forward: 100)
 
 
-@bug
+@bug()
 def scale_down_before_routers_confirm() -> None:
     """Nobody waits for the routers."""
     _set(rollout, "_may_shrink", lambda seen: True)
@@ -119,7 +135,7 @@ def scale_down_before_routers_confirm() -> None:
     _set(decide, "read_facts", read_facts)
 
 
-@bug
+@bug()
 def template_rendered_anew() -> None:
     """The Deployment is applied from today's rendering, not from the frozen one."""
     real = decide._children
@@ -133,14 +149,14 @@ def template_rendered_anew() -> None:
     _set(decide, "_children", children)
 
 
-@bug
+@bug()
 def memory_forgets_the_last_good() -> None:
     """What was promoted is not remembered."""
     real = memory.build_memory
     _set(decide, "build_memory", lambda d, m: real(d, replace(m, last_good=None)))
 
 
-@bug
+@bug(Kind.CONFLICT)
 def conflict_swallowed() -> None:
     """A change refused as outdated counts as done."""
     real = applying.Applier._change
@@ -154,7 +170,7 @@ def conflict_swallowed() -> None:
     _set(applying.Applier, "_change", change)
 
 
-@bug
+@bug(Kind.CONFLICT)
 def conflict_of_status_swallowed() -> None:
     """A status refused as outdated counts as recorded."""
     real = applying.Applier.record
@@ -168,7 +184,7 @@ def conflict_of_status_swallowed() -> None:
     _set(applying.Applier, "record", record)
 
 
-@bug
+@bug(Kind.GONE, Kind.HIDE)
 def expired_watch_not_listed_again() -> None:
     """410 is answered by watching from the same version again."""
     real = watching.Reflector._watch
@@ -182,7 +198,7 @@ def expired_watch_not_listed_again() -> None:
     _set(watching.Reflector, "_watch", watch)
 
 
-@bug
+@bug(Kind.HIDE, Kind.GONE)
 def list_keeps_what_is_gone() -> None:
     """A new list only adds."""
 
@@ -193,13 +209,13 @@ def list_keeps_what_is_gone() -> None:
     _set(store.ObjectStore, "replace_all", replace_all)
 
 
-@bug
+@bug()
 def deletions_not_seen() -> None:
     """DELETED events are dropped."""
     _set(store.ObjectStore, "remove", lambda self, body: None)
 
 
-@bug
+@bug(Kind.REORDER, Kind.DUPLICATE)
 def older_events_taken() -> None:
     """An event that comes late replaces a newer object."""
     real = store.ObjectStore.put
@@ -213,7 +229,7 @@ def older_events_taken() -> None:
     _set(store.ObjectStore, "put", put)
 
 
-@bug
+@bug(Kind.CUT, Kind.OUTAGE)
 def watch_not_resumed() -> None:
     """A watch that breaks is not started again."""
     real = watching.Reflector._watch
@@ -227,7 +243,7 @@ def watch_not_resumed() -> None:
     _set(watching.Reflector, "_watch", watch)
 
 
-@bug
+@bug(Kind.OUTAGE, Kind.THROTTLE)
 def failure_not_tried_again() -> None:
     """After trouble with the API server nothing is scheduled."""
     real = reconcile.Spine._reconcile
@@ -239,7 +255,7 @@ def failure_not_tried_again() -> None:
     _set(reconcile.Spine, "_reconcile", once)
 
 
-@bug
+@bug(Kind.LOSE_REPLY)
 def unknown_outcome_taken_for_success() -> None:
     """A create without an answer counts as done, and is not looked at again."""
     real = applying.Applier._create
@@ -253,7 +269,7 @@ def unknown_outcome_taken_for_success() -> None:
     _set(applying.Applier, "_create", create)
 
 
-@bug
+@bug(Kind.LOSE_REPLY)
 def existing_child_not_looked_at() -> None:
     """A create refused as existing leaves the cache as it is."""
     real = applying.Applier._create
@@ -272,7 +288,7 @@ async def _finds_nothing(*_: Any) -> bool:
     return False
 
 
-@bug
+@bug()
 def wake_up_lost_while_busy() -> None:
     """Wake-ups are cleared after the reconcile instead of before it."""
     real = reconcile.Spine._reconcile
@@ -285,7 +301,7 @@ def wake_up_lost_while_busy() -> None:
     _set(reconcile.Spine, "_reconcile", clearing)
 
 
-@bug
+@bug()
 def resource_read_from_a_cache() -> None:
     """The resource is read once in three times only."""
     real = observing.Observer.observe
@@ -301,7 +317,7 @@ def resource_read_from_a_cache() -> None:
     _set(observing.Observer, "observe", observe)
 
 
-@bug
+@bug()
 def hand_edits_left() -> None:
     """What others changed in a child stays."""
     real = equality.difference
@@ -313,13 +329,13 @@ def hand_edits_left() -> None:
     _set(applying, "difference", difference)
 
 
-@bug
+@bug()
 def traffic_generation_reused() -> None:
     """Another split under the same number: routers do not notice."""
     _set(status, "next_generation", lambda seen, plan: seen.generation or 1)
 
 
-@bug
+@bug()
 def old_revision_deleted_first() -> None:
     """The old revision's Deployment is deleted when the rollout starts."""
     real = decide.decide
@@ -346,7 +362,7 @@ def _no_plan() -> rollout.RolloutPlan:
     )
 
 
-@bug
+@bug(Kind.KILL_BEFORE, Kind.KILL_AFTER)
 def token_name_of_the_process() -> None:
     """Every start of the operator makes a token Secret of its own."""
 
@@ -358,7 +374,7 @@ def token_name_of_the_process() -> None:
             _set(module, "token_name", token_name)
 
 
-@bug
+@bug(Kind.KILL_BEFORE, Kind.KILL_AFTER)
 def caches_not_awaited() -> None:
     """The first decisions are made before anything was listed."""
 
@@ -369,7 +385,7 @@ def caches_not_awaited() -> None:
     _set(observing.Observer, "find_by_name", _finds_nothing)
 
 
-@bug
+@bug(Kind.KILL_BEFORE, Kind.KILL_AFTER)
 def deletions_skipped_after_a_crash() -> None:
     """A revision that was to be deleted is forgotten when the operator starts again."""
     real = decide.decide
@@ -383,7 +399,7 @@ def deletions_skipped_after_a_crash() -> None:
     _set(program, "decide", forgetful)
 
 
-@bug
+@bug(Kind.OUTAGE, Kind.THROTTLE)
 def event_trouble_stops_the_plan() -> None:
     """A failed Event ends the reconcile for good."""
 

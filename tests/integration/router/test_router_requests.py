@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,35 @@ async def test_affinity_when_prompts_share_a_beginning_then_they_meet_the_same_e
     assert len(session) == 1
     sessions = {await engine_of({"messages": []}, x_session_id=f"s{i}") for i in range(40)}
     assert len(sessions) == 4
+
+
+QUESTION = 'what is "drift", and \\\\ a backslash\\'
+SYSTEM = {"role": "system", "content": "be brief"}
+FIRST_TURNS: dict[str, list[Any]] = {
+    "plain": [{"role": "user", "content": QUESTION}],
+    "content before role": [{"content": QUESTION, "role": "user"}],
+    "system prompt": [SYSTEM, {"role": "user", "content": QUESTION}],
+    "parts": [SYSTEM, {"role": "user", "content": [{"type": "text", "text": QUESTION}]}],
+    "a system prompt that says user": [
+        {"role": "system", "content": 'the "user": field'},
+        {"role": "user", "content": QUESTION},
+    ],
+}
+
+
+@pytest.mark.parametrize("first", FIRST_TURNS.values(), ids=FIRST_TURNS)
+async def test_affinity_key_when_a_chat_goes_on_then_it_stays_and_another_chat_has_another(
+    router: RunningRouter, start_engine: StartEngine, first: list[Any]
+) -> None:
+    engine = await start_engine("a")
+    await router.serve(1, {"aaaa": 100}, aaaa=[engine])
+    more = [{"role": "assistant", "content": "hm"}, {"role": "user", "content": "go on"}]
+    other = json.loads(json.dumps(first).replace("drift", "a canary"))
+    for messages in (first, first + more, first + more + more, other):
+        await ask(router, {"user": "me", "messages": messages})
+    keys = [seen["headers"]["x-llmfleet-key"] for seen in engine.seen]
+    assert keys[0] == keys[1] == keys[2]
+    assert keys[3] != keys[0]
 
 
 async def test_affinity_key_when_revisions_differ_then_it_is_the_same(

@@ -1,0 +1,1 @@
+"""`make bench-router`: this router against others, on the same two cores, in alternating rounds."""

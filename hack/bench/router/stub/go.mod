@@ -1,0 +1,3 @@
+module llmfleet.dev/bench/stub
+
+go 1.26
