@@ -88,6 +88,7 @@ def plant_next_build() -> None:
 
 
 def _set(target: Any, name: str, value: Any) -> None:
+    getattr(target, name)  # a bug in what is not there any more would be none
     setattr(target, name, value)
 
 
@@ -119,13 +120,12 @@ def owner_reference_missing() -> None:
 @bug()
 def traffic_before_ready() -> None:
     """The new revision gets its share as soon as it is wanted."""
-    _set(rollout, "_share", lambda seen, old, new, forward: 100)
+    _set(rollout, "_share", lambda *arms, **way: 100)
 
 
 @bug()
 def scale_down_before_routers_confirm() -> None:
     """Nobody waits for the routers."""
-    _set(rollout, "_may_shrink", lambda seen: True)
     real = facts.read_facts
 
     def read_facts(snapshot: Any) -> Any:
