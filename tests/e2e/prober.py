@@ -48,7 +48,10 @@ class Prober:
             },
             self._manifest(rate),
         )
-        self.wait_for_successes(3, timeout_seconds=90)
+        # Until it runs, the kubelet may still answer with the log of the one before.
+        kubectl("wait", "pod", self.pod, "-n", self.namespace, "--for=condition=Ready",
+                "--timeout=90s", timeout_seconds=100)  # fmt: skip
+        self.wait_for_successes(3)
 
     def wait_for_successes(self, more: int, *, timeout_seconds: float = 60) -> None:
         """Waits until that many more requests have succeeded than now."""
