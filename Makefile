@@ -31,13 +31,13 @@ check: $(STAMP) ## Format, lint, types, layers, generated files, unit tests (und
 	@hack/phase "types" $(VENV)/bin/mypy
 	@hack/phase "layers" $(VENV)/bin/lint-imports --no-logo
 	@hack/phase "generated files" $(PY) -m hack.generate --check
-	@hack/phase "unit tests" $(VENV)/bin/pytest tests/unit -q --doctest-modules operator/llmfleet/planning
+	@hack/phase "unit tests" $(VENV)/bin/pytest tests/unit -q -n auto --doctest-modules operator/llmfleet/planning
 
 test: $(STAMP) ## Everything: check, integration, engine and end-to-end tests on the local cluster
 	@hack/test
 
 unit: $(STAMP) ## Unit tests only
-	@$(VENV)/bin/pytest tests/unit -q --doctest-modules operator/llmfleet/planning
+	@$(VENV)/bin/pytest tests/unit -q -n auto --doctest-modules operator/llmfleet/planning
 
 integration: $(STAMP) ## Tests against a real API server, without nodes
 	@hack/test integration

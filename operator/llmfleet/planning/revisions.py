@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -116,11 +115,17 @@ def adopt_revision(deployment: LLMDeployment, revision: Revision) -> Revision:
     Its pods mounted the engine token of the resource of then, whose Secret went with it; they get
     the present one's, and keep everything else.
     """
-    template = copy.deepcopy(revision.template)
-    for volume in (template.get("spec") or {}).get("volumes") or []:
-        if volume.get("name") == TOKEN_VOLUME:
-            volume["secret"] = {**volume["secret"], "secretName": token_name(deployment)}
-    return replace(revision, template=template)
+    spec = revision.template.get("spec") or {}
+    name = token_name(deployment)
+    volumes = [
+        {**volume, "secret": {**volume["secret"], "secretName": name}}
+        if volume.get("name") == TOKEN_VOLUME
+        else volume
+        for volume in spec.get("volumes") or []
+    ]
+    if volumes == (spec.get("volumes") or []):
+        return revision
+    return replace(revision, template={**revision.template, "spec": {**spec, "volumes": volumes}})
 
 
 def prunable_revisions(
