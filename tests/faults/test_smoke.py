@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def test_bug_when_it_is_planted_then_a_plan_fails(api_server: ApiServer, tmp_pat
 
 
 async def _run(server: ApiServer, folder: Path, bug: str | None) -> list[campaign.Result]:
-    async with campaign.world(server, folder) as shared:
+    async with campaign.world(server, folder) as world:
+        shared = replace(world, patience_seconds=30) if bug else world
         workloads = [each for each in WORKLOADS if each.name in NAMES]
         outcomes = await campaign.references(shared, workloads)
         plans = [
