@@ -196,7 +196,7 @@ class Run:
             if self.state() == wanted and self.proxy.quiet_seconds() > QUIET_SECONDS:
                 return
             if time.monotonic() > deadline:
-                raise NotSettledError(_difference(wanted, self.state()) or "it never got quiet")
+                raise NotSettledError(difference(wanted, self.state()) or "it never got quiet")
             await asyncio.sleep(0.1)
 
     def _patience(self) -> float:
@@ -306,11 +306,11 @@ def _normal(plural: str, body: JSON) -> JSON:
     return {**kept, "metadata": meta}
 
 
-def _difference(wanted: Any, found: Any, path: str = "") -> str:
+def difference(wanted: Any, found: Any, path: str = "") -> str:
     """Where two states differ, the first few places."""
     if isinstance(wanted, dict) and isinstance(found, dict):
         parts = [
-            _difference(wanted.get(key), found.get(key), f"{path}/{key}")
+            difference(wanted.get(key), found.get(key), f"{path}/{key}")
             for key in sorted(set(wanted) | set(found))
             if wanted.get(key) != found.get(key)
         ]

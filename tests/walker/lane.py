@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from tests.faults.operators import World
-from tests.faults.run import TROUBLE, Run
+from tests.faults.run import TROUBLE, Run, difference
 from tests.faults.workloads import Workload
 from tests.walker.oracles import SETTLED, fresh, problems
 
@@ -161,21 +161,10 @@ class Lane:
             wanted = _children(wanted)
         while (found := _children(self.state()) if only_children else self.state()) != wanted:
             if time.monotonic() > deadline:
-                return _difference(wanted, found)
+                return difference(wanted, found)
             await asyncio.sleep(0.1)
         return ""
 
 
 def _children(state: JSON) -> JSON:
     return {key: one for key, one in state.items() if key not in {"llmdeployments", "configmaps"}}
-
-
-def _difference(wanted: Any, found: Any, path: str = "") -> str:
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        parts = [
-            _difference(wanted.get(key), found.get(key), f"{path}/{key}")
-            for key in sorted(set(wanted) | set(found))
-            if wanted.get(key) != found.get(key)
-        ]
-        return "; ".join(parts[:4])
-    return f"{path}: wanted {str(wanted)[:200]}, found {str(found)[:200]}"

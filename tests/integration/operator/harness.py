@@ -169,6 +169,19 @@ class OperatorProcess:
     def wait_leading(self, seconds: float = 30.0) -> None:
         eventually(lambda: self.metric("llmfleet_leader") == 1, "the operator leads", seconds)
 
+    def wait_quiet(self) -> None:
+        """Wait until a second has passed without a write."""
+        before, since = self.writes(), time.monotonic()
+
+        def unchanged() -> bool:
+            nonlocal before, since
+            now = self.writes()
+            if now != before:
+                before, since = now, time.monotonic()
+            return time.monotonic() - since > 1
+
+        eventually(unchanged, "no more writes")
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)

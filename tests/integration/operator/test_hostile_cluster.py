@@ -70,25 +70,11 @@ def revoke(server: ApiServer, resource: str, verb: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def settle(operator: OperatorProcess) -> None:
-    """Wait until a second has passed without a write."""
-    before, since = operator.writes(), time.monotonic()
-
-    def unchanged() -> bool:
-        nonlocal before, since
-        now = operator.writes()
-        if now != before:
-            before, since = now, time.monotonic()
-        return time.monotonic() - since > 1
-
-    eventually(unchanged, "no more writes")
-
-
 def served(operator: OperatorProcess, fleet: Fleet) -> None:
     """Create the resource and wait until everything has been made of it."""
     fleet.apply(llm_deployment())
     eventually(lambda: fleet.children("Deployment"), "Deployments exist")
-    settle(operator)
+    operator.wait_quiet()
 
 
 def assert_no_loop(operator: OperatorProcess) -> None:
@@ -223,7 +209,7 @@ def test_children_when_their_names_belong_to_others_then_a_condition_and_nothing
         return bool(found) and all(name in found["message"] for name, _ in TAKEN.values())
 
     eventually(told, "NameTaken names every one")
-    settle(operator)
+    operator.wait_quiet()
     assert_no_loop(operator)
     for kind, (name, _) in TAKEN.items():
         assert fleet.child(kind, name) == made[kind]
@@ -275,6 +261,6 @@ def test_status_when_edited_by_hand_then_it_is_put_right_and_no_child_changes(
         return truth((fleet.resource() or {})["status"]) == truth(true_status)
 
     eventually(right, "the status is true again")
-    settle(operator)
+    operator.wait_quiet()
     assert sum(operator.writes().values()) - before <= MOST_WRITES
     assert {one["metadata"]["name"]: one for one in fleet.children("Deployment")} == children

@@ -40,16 +40,7 @@ def operator(api_server: ApiServer, namespace: str, tmp_path: Path) -> Iterator[
 def settle(operator: OperatorProcess, fleet: Fleet) -> None:
     """Wait until the operator has made everything and a second has passed without a write."""
     eventually(lambda: fleet.children("Deployment"), "Deployments exist")
-    before, since = operator.writes(), time.monotonic()
-
-    def unchanged() -> bool:
-        nonlocal before, since
-        now = operator.writes()
-        if now != before:
-            before, since = now, time.monotonic()
-        return time.monotonic() - since > 1
-
-    eventually(unchanged, "no more writes")
+    operator.wait_quiet()
 
 
 def test_children_when_a_resource_is_created_then_all_exist_and_belong_to_it(
