@@ -66,7 +66,8 @@ def test_canary_when_its_engine_cannot_start_then_it_is_rejected_and_stable_undi
 ) -> None:
     before = canary.wait_until_healthy()["servedRevision"]
     with constant_load(prober, figure, what="a canary that cannot start"):
-        canary.patch({"model": {"source": "pvc://models/does-not-exist"}})
+        # A name of its own: what is rejected here would stay so in other tests.
+        canary.patch({"model": {"source": "pvc://models/no-such-canary"}})
         status = wait_for_phase(canary, "Degraded")
         prober.wait_for_successes(10)
 
