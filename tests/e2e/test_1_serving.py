@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 from collections.abc import Callable
 
 from hack.demo import conversation
@@ -83,28 +84,36 @@ def test_speculation_and_paged_kv_when_requests_run_then_their_metrics_move(
 ) -> None:
     drafted_before, accepted_before = conversation.acceptance(fleet.engine_metrics())
 
+    usage_seen = threading.Event()
+
     def ask(number: int) -> int:
+        # Asks until the gauge was seen to move: a fast machine answers between two looks.
+        text, tokens = f"{number}: again and again and again and again and", 0
         with fleet.client() as client:
-            text = f"{number}: again and again and again and again and"
-            answer = conversation.complete(
-                client, fleet.model, text, max_tokens=400, min_tokens=400
-            )
-            return answer.tokens
+            while not (tokens and usage_seen.is_set()):
+                answer = conversation.complete(
+                    client, fleet.model, text, max_tokens=400, min_tokens=400
+                )
+                tokens += answer.tokens
+        return tokens
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         running = [pool.submit(ask, number) for number in range(8)]
-        usage = wait_for(
-            "vllm:kv_cache_usage_perc above zero while requests run",
-            lambda: (
-                max(
-                    conversation.samples(fleet.engine_metrics(), "vllm:kv_cache_usage_perc"),
-                    default=0,
-                )
-                or None
-            ),
-            timeout_seconds=60,
-            every_seconds=0.05,
-        )
+        try:
+            usage = wait_for(
+                "vllm:kv_cache_usage_perc above zero while requests run",
+                lambda: (
+                    max(
+                        conversation.samples(fleet.engine_metrics(), "vllm:kv_cache_usage_perc"),
+                        default=0,
+                    )
+                    or None
+                ),
+                timeout_seconds=60,
+                every_seconds=0.05,
+            )
+        finally:
+            usage_seen.set()
         tokens = sum(future.result(120) for future in running)
 
     drafted, accepted = conversation.acceptance(fleet.engine_metrics())
