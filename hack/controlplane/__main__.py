@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hack.controlplane.agents import RouterAgents
 from hack.controlplane.apiserver import ApiServer
-from hack.controlplane.plane import build_missing, running_control_plane
+from hack.controlplane.plane import FAST_PACE, build_missing, running_control_plane
 
 
 def main() -> int:
@@ -26,7 +26,8 @@ def main() -> int:
     build_missing()
     with tempfile.TemporaryDirectory(prefix="llmfleet-plane-") as folder:
         directory = Path(folder)
-        with running_control_plane(directory, arguments.nodes) as server:
+        with running_control_plane(directory, arguments.nodes) as (server, pace):
+            pace.set(FAST_PACE)
             sys.stdout.write(f"export KUBECONFIG={server.kubeconfig}\n")
             sys.stdout.flush()
             sys.stderr.write(f"logs lie in {directory}; Ctrl-C ends and removes everything\n")

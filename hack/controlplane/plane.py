@@ -22,7 +22,6 @@ from hack.controlplane.apiserver import (
 POD_CIDR = "127.64.0.0/10"
 """Loopback, so that a pod's address is reached without any network being made."""
 STAGES = Path(__file__).with_name("stages.yaml")
-PROGRAMS = ("kube-controller-manager", "kube-scheduler", "kwok")
 # No EndpointSlices: the API refuses addresses of loopback in them.
 CONTROLLERS = (
     "deployment-controller",
@@ -39,8 +38,31 @@ NODE_CAPACITY = {
     "nvidia.com/gpu": "100k",
 }
 """Of each node; what is tested here is not a lack of room."""
-CALLS_PER_SECOND = 2000
-"""The programs' own brakes (20 to 50 by default) would be what is measured."""
+DEFAULT_PACE = 20
+"""Calls a second that a controller manager allows itself where nobody says otherwise."""
+FAST_PACE = 300
+BACKGROUND = ("nice", "-n", "19")
+"""Elsewhere these programs do not share two processors with the operator and the API server."""
+
+Program = contextlib.AbstractContextManager[Any]
+
+
+class Pace:
+    """How fast controllers and scheduler work; to change it they are started anew."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+        self._running = contextlib.ExitStack()
+
+    def set(self, calls_per_second: int) -> None:
+        """Let each of them make this many calls a second."""
+        self.stop()
+        for program in _controllers(self._server, calls_per_second):
+            self._running.enter_context(program)
+
+    def stop(self) -> None:
+        """End them."""
+        self._running.close()
 
 
 def build_missing() -> None:
@@ -56,57 +78,70 @@ def build_missing() -> None:
 
 
 @contextlib.contextmanager
-def running_control_plane(directory: Path, nodes: int = 10) -> Iterator[ApiServer]:
+def running_control_plane(directory: Path, nodes: int = 10) -> Iterator[tuple[ApiServer, Pace]]:
     """A control plane with ready nodes and the CRD, its data and logs under ``directory``.
 
     Raises:
         FileNotFoundError: a binary is missing; the text names the command that builds it.
         RuntimeError: a process ended or was not ready in time; the text ends with its log.
     """
-    binaries = {name: str(find_binary(name)) for name in PROGRAMS}
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(running_api_server(directory))
+    with running_api_server(directory) as server, _kwok(server):
         server.install_crd()
-        for name, arguments in _arguments(server).items():
-            log = directory / f"{name}.log"
-            stack.enter_context(daemon([binaries[name], *arguments], log))
-        for number in range(nodes):
-            _make_node(server, f"node-{number}")
-        wait_for(
-            lambda: _ready_nodes(server) == nodes,
-            "KWOK made the nodes ready",
-            log=directory / "kwok.log",
-        )
-        yield server
+        pace = Pace(server)
+        pace.set(DEFAULT_PACE)
+        try:
+            for number in range(nodes):
+                _make_node(server, f"node-{number}")
+            wait_for(
+                lambda: _ready_nodes(server) == nodes,
+                "KWOK made the nodes ready",
+                log=directory / "kwok.log",
+            )
+            yield server, pace
+        finally:
+            pace.stop()
 
 
-def _arguments(server: ApiServer) -> dict[str, list[str]]:
+def _controllers(server: ApiServer, calls_per_second: int) -> Iterator[Program]:
     manager_port, scheduler_port = free_ports(2)
-    calls = [f"--kube-api-qps={CALLS_PER_SECOND}", f"--kube-api-burst={CALLS_PER_SECOND}"]
-    common = [f"--kubeconfig={server.kubeconfig}", "--leader-elect=false", *calls]
-    return {
-        "kube-controller-manager": [
-            *common,
-            f"--secure-port={manager_port}",
-            f"--cert-dir={server.directory / 'manager-certs'}",
-            f"--controllers={','.join(CONTROLLERS)}",
-            "--concurrent-deployment-syncs=20",
-            "--concurrent-replicaset-syncs=20",
-        ],
-        "kube-scheduler": [
-            *common,
-            f"--secure-port={scheduler_port}",
-            f"--cert-dir={server.directory / 'scheduler-certs'}",
-        ],
-        "kwok": [
-            f"--kubeconfig={server.kubeconfig}",
-            f"--config={STAGES}",
-            "--manage-all-nodes=true",
-            f"--cidr={POD_CIDR}",
-            "--node-ip=127.0.0.1",
-            "--node-lease-duration-seconds=0",
-        ],
-    }
+    calls = [f"--kube-api-qps={calls_per_second}", f"--kube-api-burst={calls_per_second}"]
+    common = ["--leader-elect=false", *calls]
+    yield _program(
+        server,
+        "kube-controller-manager",
+        *common,
+        f"--secure-port={manager_port}",
+        f"--cert-dir={server.directory / 'manager-certs'}",
+        f"--controllers={','.join(CONTROLLERS)}",
+        "--concurrent-deployment-syncs=20",
+        "--concurrent-replicaset-syncs=20",
+    )
+    yield _program(
+        server,
+        "kube-scheduler",
+        *common,
+        f"--secure-port={scheduler_port}",
+        f"--cert-dir={server.directory / 'scheduler-certs'}",
+    )
+
+
+def _kwok(server: ApiServer) -> Program:
+    """Not started anew: it would give addresses away that pods have."""
+    return _program(
+        server,
+        "kwok",
+        f"--config={STAGES}",
+        "--manage-all-nodes=true",
+        f"--cidr={POD_CIDR}",
+        "--node-ip=127.0.0.1",
+        "--node-lease-duration-seconds=0",
+    )
+
+
+def _program(server: ApiServer, name: str, *arguments: str) -> Program:
+    access = f"--kubeconfig={server.kubeconfig}"
+    command = [*BACKGROUND, str(find_binary(name)), access, *arguments]
+    return daemon(command, server.directory / f"{name}.log")
 
 
 def _make_node(server: ApiServer, name: str) -> None:

@@ -8,9 +8,11 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any, Final
 
 import structlog
+import uvloop
 
 from llmfleet import __version__
 from llmfleet.cluster.applying import Applier
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         return USAGE_ERROR
     configure_logging(environment)
     try:
-        asyncio.run(run(environment))
+        uvloop.run(run(environment))
     except (RuntimeError, OSError) as error:
         log.error("cannot run", error=str(error))  # noqa: TRY400 - a sentence, no traceback
         return 1
@@ -93,9 +95,9 @@ async def _lead(
 ) -> None:
     spine: Spine | None = None
 
-    def wake(owner: Owner) -> None:
+    def wake(owner: Owner, *, calmly: bool = False) -> None:
         if spine is not None:
-            spine.wake(owner)
+            spine.wake(owner, calmly=calmly)
 
     def crd_changed() -> None:
         if spine is not None:
@@ -106,7 +108,7 @@ async def _lead(
     api = ApiServer(configuration, may_write=lease.valid if election else lambda: True)
     crd = CrdCheck(api, environment.settings, crd_changed)
     probes.ready.append(crd.problem)
-    caches = Caches(api, environment.watch_namespaces, wake)
+    caches = Caches(api, environment.watch_namespaces, partial(wake, calmly=True))
     routers = RouterPoller(wake)
     observer = Observer(api, caches, routers, crd)
     applier = Applier(api, caches, observer, EventRecorder(api, environment.pod_name))
@@ -124,7 +126,7 @@ async def _lead(
     finally:
         await caches.stop()
         await crd.stop()
-        await routers.close()
+        await observer.close()
         await api.close()
 
 
@@ -154,7 +156,7 @@ def configure_logging(environment: Environment) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("kopf").setLevel(max(level, logging.WARNING))
-    for noisy in ("httpx", "httpcore", "aiohttp", "asyncio", "kubernetes"):
+    for noisy in ("aiohttp", "asyncio", "kubernetes"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[

@@ -13,6 +13,7 @@ from typing import Any, Final
 import kopf
 
 from llmfleet.api import GROUP, PLURAL, VERSION
+from llmfleet.cluster.store import version_number
 from llmfleet.reconcile import Spine
 
 WRITES_IN_FLIGHT_SECONDS: Final = 10.0
@@ -47,7 +48,10 @@ def build_registry(spine: Spine) -> kopf.OperatorRegistry:
         if namespace is not None and name is not None:
             # An event without a type comes from the first list, after start or a change of leader.
             settled = type is None and not is_in_motion(body)
-            spine.wake((namespace, name), _spread(spine.known()) if settled else 0.0)
+            after = _spread(spine.known()) if settled else 0.0
+            told = type in {"ADDED", "MODIFIED"}
+            version = version_number(body.metadata.get("resourceVersion")) if told else None
+            spine.wake((namespace, name), after, version=version)
 
     return registry
 

@@ -2,7 +2,7 @@
 
 Sends RATE requests per second, half of them streams, for as long as /tmp/stop does not exist (at
 most SECONDS). Prints one JSON line a second with the counts so far, and a last one with
-``"final": true`` once every request it sent has ended. Needs httpx and the standard library.
+``"final": true`` once every request it sent has ended. Needs aiohttp and the standard library.
 
 A request counts as *failed* when its status is not 200, its connection breaks, or it is longer than
 60 s; a stream counts as *truncated* when it began with 200 and ended without a finish reason and
@@ -19,13 +19,16 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
+import aiohttp
 
 BASE = os.environ["BASE_URL"]
 MODEL = os.environ["MODEL"]
 RATE = float(os.environ.get("RATE", "3"))
 SECONDS = float(os.environ.get("SECONDS", "600"))
 STOP = Path("/tmp/stop")
+KEPT_SECONDS = 5
+"""How long httpx, and with it the ``openai`` client, keeps an idle connection."""
+LOST = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 class Counts:
@@ -45,7 +48,7 @@ class Counts:
         return json.dumps({**vars(self), "final": final})
 
 
-async def ask(client: httpx.AsyncClient, counts: Counts, number: int) -> None:
+async def ask(client: aiohttp.ClientSession, counts: Counts, number: int) -> None:
     """One request, counted exactly once."""
     streamed = number % 2 == 0
     body = {
@@ -59,30 +62,31 @@ async def ask(client: httpx.AsyncClient, counts: Counts, number: int) -> None:
     counts.streams += streamed
     started = time.monotonic()
     try:
-        async with client.stream("POST", "/v1/chat/completions", json=body) as reply:
-            if reply.status_code != 200:
-                text = (await reply.aread()).decode(errors="replace")
-                counts.lost("failed", f"{reply.status_code} {text}")
+        async with client.post("/v1/chat/completions", json=body) as reply:
+            if reply.status != 200:
+                text = await reply.text(errors="replace")
+                counts.lost("failed", f"{reply.status} {text}")
                 return
             counts.revisions[reply.headers.get("x-llmfleet-revision", "?")] += 1
             try:
                 complete = await (_read_stream if streamed else _read_answer)(reply, counts)
-            except httpx.HTTPError as error:
+            except LOST as error:
                 counts.lost("truncated", repr(error))
                 return
         if complete:
             counts.succeeded += 1
         else:
             counts.lost("truncated", "ended without a finish reason")
-    except httpx.HTTPError as error:
+    except LOST as error:
         counts.lost("failed", repr(error))
     finally:
         counts.slowest_seconds = max(counts.slowest_seconds, time.monotonic() - started)
 
 
-async def _read_stream(reply: httpx.Response, counts: Counts) -> bool:
+async def _read_stream(reply: aiohttp.ClientResponse, counts: Counts) -> bool:
     finished = done = False
-    async for line in reply.aiter_lines():
+    async for raw in reply.content:
+        line = raw.decode().rstrip("\r\n")
         if line == "data: [DONE]":
             done = True
         elif line.startswith("data: "):
@@ -92,16 +96,17 @@ async def _read_stream(reply: httpx.Response, counts: Counts) -> bool:
     return finished and done
 
 
-async def _read_answer(reply: httpx.Response, counts: Counts) -> bool:
-    answer = json.loads(await reply.aread())
+async def _read_answer(reply: aiohttp.ClientResponse, counts: Counts) -> bool:
+    answer = json.loads(await reply.read())
     counts.tokens += answer["usage"]["completion_tokens"]
     return answer["choices"][0]["finish_reason"] is not None
 
 
 async def main() -> None:
     counts = Counts()
-    limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
-    async with httpx.AsyncClient(base_url=BASE, timeout=60, limits=limits) as client:
+    timeout = aiohttp.ClientTimeout(total=60)
+    kept = aiohttp.TCPConnector(limit=100, keepalive_timeout=KEPT_SECONDS)
+    async with aiohttp.ClientSession(BASE, connector=kept, timeout=timeout) as client:
         tasks: set[asyncio.Task[None]] = set()
         started = time.monotonic()
         number = reported = 0

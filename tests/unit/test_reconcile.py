@@ -31,6 +31,7 @@ class World:
         self.most_at_once = 0
         self.applied = 0
         self.requeue_after: float | None = None
+        self.changes: list[bool] = []
         self.forgotten: list[tuple[str, str]] = []
 
     async def observe(self, owner: tuple[str, str]) -> Any:
@@ -47,7 +48,7 @@ class World:
     async def apply(self, snapshot: Any, plan: Plan) -> Applied:
         del snapshot, plan
         self.applied += 1
-        return Applied(changed=False)
+        return Applied(changed=self.changes.pop() if self.changes else False, version=7)
 
     def decide(self, snapshot: Any, now: Any) -> Plan:
         del snapshot, now
@@ -56,6 +57,12 @@ class World:
     def has_strangers(self, owner: tuple[str, str]) -> bool:
         del owner
         return False
+
+    def expect_routers(self, *_: Any) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
 
     def forget(self, owner: Any) -> None:
         if isinstance(owner, tuple):
@@ -193,6 +200,45 @@ async def test_plan_when_it_asks_for_a_requeue_then_looked_at_again_without_an_e
     spine.wake(OWNER)
     for _ in range(3):
         await world.next(1)
+
+
+async def test_news_when_the_last_pass_read_or_wrote_it_then_nobody_is_woken(
+    world: World, spine: Spine
+) -> None:
+    spine.wake(OWNER, version=3)
+    await world.next()
+    spine.wake(OWNER, version=7)
+    with pytest.raises(TimeoutError):
+        await world.next(0.2)
+    spine.wake(OWNER, version=8)
+    await world.next()
+    spine.wake(OWNER)  # a list tells after etcd was restored: whatever the version
+    await world.next()
+
+
+async def test_news_when_children_tell_it_then_passes_are_apart_but_people_do_not_wait(
+    world: World, spine: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "CALM_SECONDS", 3600.0)
+    spine.wake(OWNER, calmly=True)
+    await world.next()
+    spine.wake(OWNER, calmly=True)
+    with pytest.raises(TimeoutError):
+        await world.next(0.2)
+    spine.wake(OWNER, version=8)
+    await world.next()
+
+
+async def test_pass_when_it_wrote_something_then_one_more_looks_at_the_result(
+    world: World, spine: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "CALM_SECONDS", 0.1)
+    world.changes = [True]
+    spine.wake(OWNER)
+    await world.next()
+    await world.next()
+    with pytest.raises(TimeoutError):
+        await world.next(0.4)
 
 
 async def test_liveness_when_a_pass_runs_too_long_then_it_says_so(

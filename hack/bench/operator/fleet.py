@@ -73,7 +73,17 @@ class Fleet:
                 await asyncio.sleep(max(0.0, began + number / per_second - time.monotonic()))
                 group.create_task(self._create(owner))
                 if number and number % 200 == 0:
-                    sys.stderr.write(f"  {number} applied, {len(self.healthy)} Healthy\n")
+                    sys.stderr.write(
+                        f"  {number} applied, {len(self.engine_created)} have their Deployment\n"
+                    )
+
+    async def wait_created(self, seconds: float) -> None:
+        """Wait until every one has its engine Deployment.
+
+        Raises:
+            TimeoutError: it took longer than ``seconds``.
+        """
+        await self._wait(self.engine_created, seconds)
 
     async def wait_healthy(self, seconds: float) -> None:
         """Wait until every one is Healthy.
@@ -81,14 +91,17 @@ class Fleet:
         Raises:
             TimeoutError: it took longer than ``seconds``.
         """
-        async with asyncio.timeout(seconds):
-            while len(self.healthy) < len(self.owners):
-                self._news.clear()
-                await self._news.wait()
+        await self._wait(self.healthy, seconds)
 
     def delays(self) -> list[float]:
         """Seconds from sending each to its engine Deployment's creation, ascending."""
         return sorted(at - self.sent[owner] for owner, at in self.engine_created.items())
+
+    async def _wait(self, reached: dict[Owner, float], seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            while len(reached) < len(self.owners):
+                self._news.clear()
+                await self._news.wait()
 
     async def _create(self, owner: Owner) -> None:
         namespace, name = owner
@@ -127,6 +140,7 @@ class Fleet:
         meta = body["metadata"]
         owner = (meta["namespace"], meta["labels"][OWNER_LABEL])
         self.engine_created.setdefault(owner, time.monotonic())
+        self._news.set()
 
     def _take(self, body: JSON) -> None:
         meta = body["metadata"]

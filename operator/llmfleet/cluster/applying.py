@@ -1,15 +1,18 @@
 """``apply``: make a ``Plan`` true, in its order, each write conditional on the snapshot.
 
 Status first (a decision is recorded before it is acted on), then children, then deletions, then
-Events. Nothing is sent for what already is as intended.
+Events. Only the routers' token comes before, since the status names it. Nothing is sent for what
+already is as intended.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,9 +26,9 @@ from llmfleet.cluster.equality import Difference, content_fingerprint, differenc
 from llmfleet.cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from llmfleet.cluster.events import EventRecorder
 from llmfleet.cluster.fields import RESOURCE_VERSION, handover_patch, needs_handover
-from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, SECRET, kind_of
+from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, SECRET, Kind, kind_of
 from llmfleet.cluster.observing import Observer
-from llmfleet.cluster.store import Owner
+from llmfleet.cluster.store import Owner, version_number
 from llmfleet.planning.plan import Child, ChildMode, Deletion, Plan, PlannedEvent
 from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject, Snapshot
 
@@ -43,10 +46,13 @@ class Applied:
 
     Attributes:
         changed: whether any write was sent.
+        version: the LLMDeployment's resourceVersion that the plan was made from or its status was
+            written at: whoever tells of it or of an older one tells nothing new.
         look_again: what the API server refuses has changed, so the status is not true any more.
     """
 
     changed: bool
+    version: int
     look_again: bool = False
 
 
@@ -78,31 +84,40 @@ class Applier:
         owner: Owner = (meta["namespace"], meta["name"])
         if await self._names_taken(owner, snapshot, plan):
             raise Conflict("a name the plan needs is in use", status=409)
-        recorded = await self.record(snapshot.raw, plan.status)
+        refusals: dict[ObjectKey, ApiError] = {}
+        token = await self._token(plan, refusals)
+        recorded = await self.record(snapshot.raw, plan.status and {**plan.status, **token})
         changed = recorded is not snapshot.raw
-        tokens: list[JSON] = []
-        refusals: dict[ObjectKey, str] = {}
-        refused: ApiError | None = None
         for child in plan.children:
-            try:
-                changed |= await self._child(snapshot, child, tokens)
-            except (Forbidden, Invalid) as error:
-                if error.status == UNAUTHORIZED:
-                    raise
-                refused = refused or error
-                refusals[child.key] = str(error)
-        if tokens and plan.status is not None:
-            await self.record(recorded, {**plan.status, TOKEN_STATUS: tokens[0]})
-        if refused is None:
+            if child.key.kind != SECRET.kind:
+                with _noted(child.key, refusals):
+                    changed |= await self._child(snapshot, child)
+        if not refusals:
             for deletion in plan.deletions:
                 changed |= await self._delete(owner, deletion)
         for event in plan.events:
             await self._events.post(snapshot.raw, event)
-        if self._observer.refused(owner, refusals):
-            return Applied(changed=changed, look_again=True)
-        if refused is not None:
-            raise refused
-        return Applied(changed=changed)
+        news = self._observer.refused(owner, {key: str(error) for key, error in refusals.items()})
+        if refusals and not news:
+            raise next(iter(refusals.values()))
+        version = version_number(recorded["metadata"]["resourceVersion"])
+        return Applied(changed=changed, version=version, look_again=news)
+
+    async def _token(self, plan: Plan, refusals: dict[ObjectKey, ApiError]) -> JSON:
+        """Make the Secret if the plan has one; what the status says of it, by field.
+
+        Made before a crash kept its uid from being recorded, it is there already; it is never
+        read, so its uid stays unknown.
+        """
+        for child in plan.children:
+            if child.key.kind == SECRET.kind:
+                uid = ""
+                with _noted(child.key, refusals), contextlib.suppress(AlreadyExists):
+                    answer = await self._api.create(SECRET, _with_token(child.body))
+                    uid = answer["metadata"]["uid"]
+                if child.key not in refusals:
+                    return {TOKEN_STATUS: {"name": child.key.name, "uid": uid}}
+        return {}
 
     async def record_only(self, raw: JSON, plan: Plan) -> None:
         """Write a plan's status and Events; nothing else of it is performed."""
@@ -158,6 +173,14 @@ class Applier:
         self._settled_status.pop(uid, None)
 
     async def _names_taken(self, owner: Owner, snapshot: Snapshot, plan: Plan) -> bool:
+        """Whether something that no watch tells of has a name that the plan needs.
+
+        What was told to people about it before a restart must not be taken back for a moment. A
+        new LLMDeployment has been told nothing: it is spared these reads, since a name that is
+        taken refuses the creation.
+        """
+        if not (snapshot.raw.get("status") or {}).get("phase"):
+            return False
         missing = [
             child.key
             for child in plan.children
@@ -165,10 +188,10 @@ class Applier:
         ]
         return bool(missing) and await self._observer.find_by_name(owner, missing)
 
-    async def _child(self, snapshot: Snapshot, child: Child, tokens: list[JSON]) -> bool:
+    async def _child(self, snapshot: Snapshot, child: Child) -> bool:
         live = snapshot.objects.get(child.key)
         if live is None:
-            return await self._create(snapshot, child, tokens)
+            return await self._create(snapshot, child)
         if live.deleting or child.mode is ChildMode.CREATE_ONCE or not _is_ours(snapshot, live):
             return False
         found = difference(live.body, child.body)
@@ -176,24 +199,14 @@ class Applier:
             return False
         return await self._change(snapshot, child, live, found)
 
-    async def _create(self, snapshot: Snapshot, child: Child, tokens: list[JSON]) -> bool:
-        kind = kind_of(child.key)
+    async def _create(self, snapshot: Snapshot, child: Child) -> bool:
         meta = snapshot.raw["metadata"]
-        owner: Owner = (meta["namespace"], meta["name"])
-        body = _with_token(child.body) if kind == SECRET else child.body
         try:
-            answer = await self._api.create(kind, body)
+            answer = await self._api.create(kind_of(child.key), child.body)
         except AlreadyExists:
-            if kind == SECRET:
-                # Made before a crash kept its uid from being recorded; it is never read, so its
-                # uid stays unknown.
-                tokens.append({"name": child.key.name, "uid": ""})
-                return True
-            await self._observer.find_by_name(owner, [child.key])
+            # The plan was made without knowing it: a stranger's, or ours that no watch has told.
+            await self._observer.find_by_name((meta["namespace"], meta["name"]), [child.key])
             raise
-        if kind == SECRET:
-            tokens.append({"name": child.key.name, "uid": answer["metadata"]["uid"]})
-            return True
         self._took(answer, child.body)
         log.debug("child created", child=_label(child.key))
         return True
@@ -206,10 +219,7 @@ class Applier:
         version = live.resource_version
         try:
             if needs_handover(live.body, child.body):
-                patched = await self._api.json_patch(
-                    kind, meta["namespace"], child.key.name, handover_patch(live.body)
-                )
-                version = patched["metadata"]["resourceVersion"]
+                version = await self._take_over(kind, meta["namespace"], live)
             answer = await self._api.apply(kind, child.body, resource_version=version)
         except (Conflict, NotFound) as error:
             await self._observer.refresh((meta["namespace"], meta["name"]), child.key, live.uid)
@@ -221,6 +231,18 @@ class Applier:
             event = PlannedEvent(type="Warning", reason="ChildEdited", message=sentence)
             await self._events.post(snapshot.raw, event)
         return True
+
+    async def _take_over(self, kind: Kind, namespace: str, live: ObservedObject) -> str:
+        """Own all of a child's content; its new resourceVersion.
+
+        It is read again, since caches do not keep who owns its status.
+        """
+        path = kind.path(namespace, live.key.name)
+        body = await self._api.get(path)
+        if body["metadata"]["resourceVersion"] != live.resource_version:
+            raise Conflict(f"{path} has changed", status=409)
+        patched = await self._api.json_patch(kind, namespace, live.key.name, handover_patch(body))
+        return str(patched["metadata"]["resourceVersion"])
 
     def _took(self, answer: JSON, intent: JSON) -> None:
         """Remember the answer of a write, and that it is what this intent becomes here.
@@ -264,6 +286,17 @@ def _is_ours(snapshot: Snapshot, live: ObservedObject) -> bool:
         return bool(live.owner_uid == meta["uid"])
     labels = live.body["metadata"].get("labels") or {}
     return bool(labels.get(OWNER_LABEL) == meta["name"])
+
+
+@contextlib.contextmanager
+def _noted(key: ObjectKey, refusals: dict[ObjectKey, ApiError]) -> Iterator[None]:
+    """Go on after a refusal of this one child, but not without access to the API server."""
+    try:
+        yield
+    except (Forbidden, Invalid) as error:
+        if error.status == UNAUTHORIZED:
+            raise
+        refusals[key] = error
 
 
 def _with_token(body: JSON) -> JSON:

@@ -109,11 +109,7 @@ def content_fingerprint(live: JSON) -> str:
     seen["metadata"] = [
         meta.get("uid"),
         meta.get("labels"),
-        {
-            name: value
-            for name, value in (meta.get("annotations") or {}).items()
-            if not name.startswith("deployment.kubernetes.io/")
-        },
+        own_annotations(meta),
         meta.get("ownerReferences"),
     ]
     seen["owners"] = [
@@ -122,6 +118,15 @@ def content_fingerprint(live: JSON) -> str:
         if not entry.get("subresource") and "f:spec" in (entry.get("fieldsV1") or {})
     ]
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
+
+
+def own_annotations(meta: JSON) -> JSON:
+    """An object's annotations without those that the Deployment controller keeps for itself."""
+    return {
+        name: value
+        for name, value in (meta.get("annotations") or {}).items()
+        if not name.startswith("deployment.kubernetes.io/")
+    }
 
 
 def parse_quantity(value: Any) -> Decimal | None:

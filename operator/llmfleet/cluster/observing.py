@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from pydantic import ValidationError
 
@@ -15,13 +16,17 @@ from llmfleet.cluster.errors import NotFound
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, kind_of
 from llmfleet.cluster.routers import RouterPoller
 from llmfleet.cluster.store import Owner
+from llmfleet.planning.naming import memory_key
 from llmfleet.planning.snapshot import (
     JSON,
     ObjectKey,
     ObservedObject,
+    ObservedPod,
     OperatorSettings,
     Snapshot,
 )
+
+FIRST_ANSWER_SECONDS: Final = 2.0
 
 
 class SettingsSource(Protocol):
@@ -64,6 +69,9 @@ class Observer:
     async def observe(self, owner: Owner) -> Snapshot:
         """Gather all facts about one LLMDeployment.
 
+        The memory is asked for by name if the cache does not have it: what it says was rejected
+        must be known before the first decision, not when its creation is refused.
+
         Raises:
             NotFound: the LLMDeployment is gone.
             UnreadableError: it was stored under a CRD that allowed what the models do not.
@@ -74,14 +82,20 @@ class Observer:
         except ValidationError as error:
             raise UnreadableError(raw, error) from error
         await self._look_again_at_strangers(owner)
+        objects = self._caches.children(owner)
+        if memory_key(owner[1]) not in objects and await self.find_by_name(
+            owner, [memory_key(owner[1])]
+        ):
+            objects = self._caches.children(owner)
         pods = self._caches.pods(owner)
-        generation = (raw.get("status") or {}).get("trafficGeneration")
-        self._routers.track(owner, pods, generation)
+        self._track(owner, pods, raw.get("status"))
+        ready = (pod.name for pod in pods if pod.component == "router" and pod.ready)
+        await self._routers.wait_asked(owner, ready, FIRST_ANSWER_SECONDS)
         return Snapshot(
             settings=self._settings.current(),
             deployment=deployment,
             raw=raw,
-            objects={**self._strangers.get(owner, {}), **self._caches.children(owner)},
+            objects={**self._strangers.get(owner, {}), **objects},
             pods=pods,
             routers=self._routers.reports(owner),
             refusals=self._refusals.get(owner, {}),
@@ -93,6 +107,18 @@ class Observer:
         self._strangers.pop(owner, None)
         self._refusals.pop(owner, None)
         self._routers.forget(owner)
+
+    def expect_routers(self, owner: Owner, snapshot: Snapshot, status: JSON | None) -> None:
+        """Wait from now on for the traffic command that was just recorded."""
+        if status is not None:
+            self._track(owner, snapshot.pods, status)
+
+    def _track(self, owner: Owner, pods: Sequence[ObservedPod], status: JSON | None) -> None:
+        self._routers.track(owner, pods, (status or {}).get("trafficGeneration"))
+
+    async def close(self) -> None:
+        """Ask no router any more."""
+        await self._routers.close()
 
     def refused(self, owner: Owner, refusals: dict[ObjectKey, str]) -> bool:
         """Take the children that the API server refused just now; later snapshots tell them.
@@ -109,10 +135,10 @@ class Observer:
         return bool(self._strangers.get(owner))
 
     async def find_by_name(self, owner: Owner, keys: list[ObjectKey]) -> bool:
-        """Look for objects that carry names we are about to create, whoever made them.
+        """Look for objects by name, whoever made them.
 
         What is found is part of every later snapshot until it is gone. Returns whether anything
-        was found; then the plan at hand was made without knowing it.
+        was found.
         """
         found = await asyncio.gather(*(self._get(owner, key) for key in keys))
         for body in found:

@@ -42,7 +42,6 @@ def observe_pod(body: JSON) -> ObservedPod:
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         deleting=bool(meta.get("deletionTimestamp")),
         created_at=created,
-        node=(body.get("spec") or {}).get("nodeName"),
         pod_ip=status.get("podIP"),
         unschedulable=str(scheduled.get("message") or "Unschedulable") if refused else None,
         unschedulable_since=parse_time(scheduled.get("lastTransitionTime")) if refused else None,

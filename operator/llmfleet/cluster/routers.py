@@ -1,12 +1,16 @@
 """Asks routers what they serve, in the background; ``observe`` takes the last answers.
 
-One task per router pod: a hanging GET while the commanded trafficGeneration is unconfirmed, a slow
-poll otherwise. A pod that has not answered for ``SILENT_AFTER_SECONDS`` is reported as silent.
+One task per router pod: a hanging GET while the commanded trafficGeneration is unconfirmed, else a
+poll a minute, for with nothing commanded an answer changes no decision. A container that started
+anew is asked at once. A pod that leaves questions unanswered for ``SILENT_AFTER_SECONDS`` is
+reported as silent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -14,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import httpx
+import aiohttp
 import structlog
 
 from llmfleet.cluster import metrics
@@ -22,9 +26,12 @@ from llmfleet.cluster.store import Owner
 from llmfleet.planning.snapshot import JSON, ObservedPod, RouterReach, RouterReport
 
 AGENT_PORT: Final = 9090
-SLOW_POLL_SECONDS: Final = 10.0
+SLOW_POLL_SECONDS: Final = 60.0
+"""With 1,000 resources of two routers each this is 33 questions a second."""
 HANGING_GET_SECONDS: Final = 20.0
 RETRY_SECONDS: Final = 1.0
+ANSWER_SECONDS: Final = 5.0
+"""For an answer, beyond the time that a hanging GET may hang."""
 SILENT_AFTER_SECONDS: Final = 30.0
 
 log: Any = structlog.get_logger(__name__)
@@ -50,9 +57,7 @@ class RouterPoller:
         self._port = port
         self._silent_after = silent_after_seconds
         self._pollers: dict[Owner, dict[str, _Poller]] = defaultdict(dict)
-        self._http = httpx.AsyncClient(
-            trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        )
+        self._http: aiohttp.ClientSession | None = None
 
     def track(self, owner: Owner, pods: Iterable[ObservedPod], generation: int | None) -> None:
         """Poll exactly these pods' routers from now on, waiting for ``generation``.
@@ -72,11 +77,22 @@ class RouterPoller:
                 held = None
             if held is None:
                 url = f"http://{_host(str(pod.pod_ip))}:{self._port}/llmfleet/state"
-                held = pollers[name] = _Poller(self._http, pod, url, self._silent_after)
+                held = pollers[name] = _Poller(self._session(), pod, url, self._silent_after)
                 held.start(lambda: self._wake(owner))
-            held.expect(generation)
+            held.expect(generation, pod.running_since)
         if not pollers:
             del self._pollers[owner]
+
+    async def wait_asked(self, owner: Owner, names: Iterable[str], seconds: float) -> None:
+        """Until each of these pods has answered or failed to once, at most ``seconds``.
+
+        Else a restart of ours would tell in the status that nobody confirms, and take it back.
+        """
+        pollers = self._pollers.get(owner, {})
+        new = [pollers[name].asked.wait() for name in names if name in pollers]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*new)
 
     def reports(self, owner: Owner) -> dict[str, RouterReport]:
         """Last reports by pod name; a pod without an entry was never reached yet."""
@@ -92,24 +108,33 @@ class RouterPoller:
         """Stop everything."""
         for owner in list(self._pollers):
             self.forget(owner)
-        await self._http.aclose()
+        if self._http is not None:
+            await self._http.close()
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._http is None:
+            # A connection per question: thousands that idle for a minute cost more.
+            connector = aiohttp.TCPConnector(limit=0, force_close=True)
+            self._http = aiohttp.ClientSession(connector=connector)
+        return self._http
 
 
 class _Poller:
     def __init__(
-        self, http: httpx.AsyncClient, pod: ObservedPod, url: str, silent_after: float
+        self, http: aiohttp.ClientSession, pod: ObservedPod, url: str, silent_after: float
     ) -> None:
         self._http = http
         self._pod = pod.name
         self.uid = pod.uid
         self._url = url
         self._silent_after = silent_after
+        self._running_since = pod.running_since
         self._expected: int | None = None
         self._expectation = asyncio.Event()
-        self._heard = time.monotonic()
-        self._heard_at = datetime.now(UTC)
+        self._unanswered: tuple[float, datetime] | None = None
         self._task: asyncio.Task[None] | None = None
         self.report: RouterReport | None = None
+        self.asked = asyncio.Event()
 
     def start(self, changed: Callable[[], None]) -> None:
         self._task = asyncio.create_task(self._run(changed))
@@ -118,7 +143,12 @@ class _Poller:
         if self._task is not None:
             self._task.cancel()
 
-    def expect(self, generation: int | None) -> None:
+    def expect(self, generation: int | None, running_since: datetime | None) -> None:
+        """Ask at once if another generation is commanded or the container started anew."""
+        if running_since != self._running_since:
+            self._running_since = running_since
+            self.report = None  # it was the one before that said so
+            self._expectation.set()
         if generation != self._expected:
             self._expected = generation
             self._expectation.set()
@@ -130,6 +160,7 @@ class _Poller:
             answered = await self._ask_until_expectation_changes()
             if answered is None:
                 continue
+            self.asked.set()
             metrics.ROUTER_POLLS.labels("answered" if answered else "failed").inc()
             if self.report != before:
                 changed()
@@ -148,7 +179,8 @@ class _Poller:
 
     async def _pause(self, answered: bool) -> None:
         confirmed = self.report is not None and self.report.traffic_generation == self._expected
-        seconds = SLOW_POLL_SECONDS if answered and confirmed else RETRY_SECONDS
+        spread = random.uniform(0.9, 1.1)  # noqa: S311 - routers of many resources, one by one
+        seconds = SLOW_POLL_SECONDS * spread if answered and confirmed else RETRY_SECONDS
         try:
             async with asyncio.timeout(seconds):
                 await self._expectation.wait()
@@ -159,32 +191,39 @@ class _Poller:
         waiting = self._expected is not None and (
             self.report is None or self.report.traffic_generation != self._expected
         )
-        query = {"generation": self._expected, "timeout": HANGING_GET_SECONDS} if waiting else {}
-        # A hanging answer may take its time, a silent pod must be noticed within silent_after.
-        limit = min(self._silent_after, HANGING_GET_SECONDS + 5) if waiting else 5.0
+        query: dict[str, str] = {}
+        limit = ANSWER_SECONDS
+        if waiting:
+            # A hanging answer may take its time, a silent pod must be noticed within silent_after.
+            query = {"generation": str(self._expected), "timeout": str(HANGING_GET_SECONDS)}
+            limit = min(self._silent_after, HANGING_GET_SECONDS + ANSWER_SECONDS)
+        began = self._unanswered or (time.monotonic(), datetime.now(UTC))
         try:
-            answer = await self._http.get(
-                self._url, params=query, timeout=httpx.Timeout(limit, connect=5.0)
-            )
-            answer.raise_for_status()
-            report = read_report(self._pod, answer.json())
-        except (httpx.HTTPError, ValueError, TypeError, KeyError) as error:
-            self._not_answered(error)
+            async with self._http.get(
+                self._url,
+                params=query,
+                timeout=aiohttp.ClientTimeout(total=limit, connect=ANSWER_SECONDS),
+                raise_for_status=True,
+            ) as answer:
+                report = read_report(self._pod, await answer.json(content_type=None))
+        except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError) as error:
+            self._unanswered = began
+            self._not_answered(*began, error)
             return False
-        self._heard, self._heard_at = time.monotonic(), datetime.now(UTC)
+        self._unanswered = None
         self.report = report
         return True
 
-    def _not_answered(self, error: Exception) -> None:
-        if time.monotonic() - self._heard < self._silent_after:
+    def _not_answered(self, since: float, since_time: datetime, error: Exception) -> None:
+        if time.monotonic() - since < self._silent_after:
             return
         if self.report is not None and self.report.reach is RouterReach.SILENT:
             return
-        log.warning("router is silent", pod=self._pod, since=self._heard_at, error=repr(error))
+        log.warning("router is silent", pod=self._pod, since=since_time, error=repr(error))
         last = self.report or RouterReport(
             pod=self._pod, reach=RouterReach.SILENT, silent_since=None, traffic_generation=None
         )
-        self.report = replace(last, reach=RouterReach.SILENT, silent_since=self._heard_at)
+        self.report = replace(last, reach=RouterReach.SILENT, silent_since=since_time)
 
 
 def read_report(pod: str, answer: JSON) -> RouterReport:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from llmfleet.cluster.kinds import OWNER_LABEL
@@ -30,22 +31,23 @@ class ObjectStore(Generic[T]):
     """Objects of one kind by namespace and name, indexed by the LLMDeployment they belong to.
 
     Args:
-        convert: what to keep of an object; pods are trimmed to the facts decisions need.
-        wake: called with the owner of every object that changed.
+        convert: what to keep of an object, without what no decision looks at: a change of that
+            alone wakes nobody. None: nothing.
+        wake: called with the owner of every object that others changed.
     """
 
     def __init__(self, convert: Callable[[JSON], T], wake: Callable[[Owner], None]) -> None:
         self._convert = convert
         self._wake = wake
-        self._kept: dict[tuple[str, str], _Entry[T]] = {}
+        self._kept: dict[tuple[str, str], Kept[T]] = {}
         self._by_owner: dict[Owner, set[tuple[str, str]]] = defaultdict(set)
         self._deleted_uids: dict[str, int] = {}
         self._listed_at: dict[str | None, int] = {}
 
-    def of(self, owner: Owner) -> list[T]:
+    def of(self, owner: Owner) -> list[Kept[T]]:
         """All objects of an LLMDeployment, by name."""
         names = sorted(self._by_owner.get(owner, ()))
-        return [self._kept[name].value for name in names]
+        return [self._kept[name] for name in names]
 
     def version(self, namespace: str, name: str) -> int:
         """The resourceVersion held, -1 when the object is not here."""
@@ -72,24 +74,36 @@ class ObjectStore(Generic[T]):
         self._listed_at[namespace] = at
         for name in ours:
             if name not in listed and self._kept[name].version <= at:
-                self._remove(name)
+                self._wake(self._remove(name))
         for body in listed.values():
             self.put(body)
         self._deleted_uids = {uid: v for uid, v in self._deleted_uids.items() if v > at}
 
     def put(self, body: JSON) -> None:
-        """Take one object unless something newer is held."""
+        """Take one object unless something newer is held; its owner is woken."""
+        if self._take(body):
+            self._wake(self._kept[_name(body)].owner)
+
+    def put_own(self, body: JSON) -> None:
+        """Take the answer of our own read or write; who asked knows, so nobody is woken."""
+        self._take(body)
+
+    def _take(self, body: JSON) -> bool:
+        """Keep it unless something newer is held; whether a decision may come out otherwise."""
         name, meta = _name(body), body["metadata"]
         version = version_number(meta.get("resourceVersion"))
         held = self._kept.get(name)
         if meta["uid"] in self._deleted_uids or (held is not None and held.version >= version >= 0):
-            return
+            return False
         owner = (name[0], (meta.get("labels") or {}).get(OWNER_LABEL, ""))
         if held is not None and held.owner != owner:
-            self._remove(name)
-        self._kept[name] = _Entry(self._convert(body), version, meta["uid"], owner)
+            self._wake(self._remove(name))
+        kept = Kept(self._convert(body), version, meta["uid"], owner)
+        self._kept[name] = kept
         self._by_owner[owner].add(name)
-        self._wake(owner)
+        if held is None:
+            return kept.value is not None
+        return (held.value, held.uid, held.owner) != (kept.value, kept.uid, owner)
 
     def remove(self, body: JSON) -> None:
         """Forget an object that a watch reported as deleted, unless a newer one has its name."""
@@ -97,7 +111,7 @@ class ObjectStore(Generic[T]):
         self._deleted_uids.pop(uid, None)
         held = self._kept.get(name)
         if held is not None and held.uid == uid:
-            self._remove(name)
+            self._wake(self._remove(name))
 
     def removed_by_us(self, namespace: str, name: str, uid: str) -> None:
         """Forget an object whose deletion the API server confirmed, before the watch says so."""
@@ -106,23 +120,24 @@ class ObjectStore(Generic[T]):
             self._deleted_uids[uid] = held.version
             self._remove((namespace, name))
 
-    def _remove(self, name: tuple[str, str]) -> None:
+    def _remove(self, name: tuple[str, str]) -> Owner:
         entry = self._kept.pop(name)
         names = self._by_owner[entry.owner]
         names.discard(name)
         if not names:
             del self._by_owner[entry.owner]
-        self._wake(entry.owner)
+        return entry.owner
 
 
-class _Entry(Generic[T]):
-    __slots__ = ("owner", "uid", "value", "version")
+@dataclass(slots=True)
+class Kept(Generic[T]):
+    """One object as it was last seen."""
 
-    def __init__(self, value: T, version: int, uid: str, owner: Owner) -> None:
-        self.value = value
-        self.version = version
-        self.uid = uid
-        self.owner = owner
+    value: T
+    version: int
+    """Its resourceVersion."""
+    uid: str
+    owner: Owner
 
 
 def _name(body: JSON) -> tuple[str, str]:

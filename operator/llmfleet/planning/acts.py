@@ -36,12 +36,11 @@ class Acts:
     paused: bool = False
 
 
-def decide_acts(facts: Facts, spec_revision: str, current: str | None, stable: str | None) -> Acts:
+def decide_acts(facts: Facts, current: str | None, stable: str | None) -> Acts:
     """Read the annotations.
 
     Args:
         facts: what is observed.
-        spec_revision: hash that spec asks for.
         current: the revision being rolled out, None outside a rollout.
         stable: the served revision.
     """
@@ -67,7 +66,7 @@ def decide_acts(facts: Facts, spec_revision: str, current: str | None, stable: s
         problem = (
             "is not of the form HASH@TOKEN: take the hash from status and any new token"
             if match is None
-            else _problem(facts, act, match[1], spec_revision, current, stable)
+            else _problem(facts, act, match[1], current, stable)
         )
         if match is None or problem is not None:
             refusals.append(f"llmfleet.dev/{act}: {value} {problem}")
@@ -104,7 +103,6 @@ def _problem(
     facts: Facts,
     act: str,
     revision: str,
-    spec_revision: str,
     current: str | None,
     stable: str | None,
 ) -> str | None:
@@ -118,17 +116,15 @@ def _problem(
         if revision not in facts.rejected and not gave_up:
             return "names a revision that was neither rejected nor aborted: nothing to retry"
     else:
-        return _undo_problem(facts, revision, spec_revision, stable)
+        return _undo_problem(facts, revision, stable)
     return None
 
 
-def _undo_problem(
-    facts: Facts, revision: str, spec_revision: str, stable: str | None
-) -> str | None:
-    kept = sorted(set(facts.revisions) - {spec_revision} - set(facts.rejected))
+def _undo_problem(facts: Facts, revision: str, stable: str | None) -> str | None:
+    kept = sorted(set(facts.revisions) - {facts.spec_revision} - set(facts.rejected))
     if stable is None or stable in facts.rejected:
         return "comes while no good revision is served: try again when one is"
-    if revision == spec_revision:
+    if revision == facts.spec_revision:
         return f"names the revision that spec asks for: name one of {', '.join(kept) or 'none'}"
     if revision in facts.rejected:
         return "names a rejected revision: retry it, or name another"

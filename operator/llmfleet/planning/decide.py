@@ -38,8 +38,6 @@ from llmfleet.planning.revisions import (
     build_controller_revision,
     prunable_revisions,
     render_revision,
-    revision_hash,
-    spec_payload,
 )
 from llmfleet.planning.rollout import RolloutPlan, decide_rollout
 from llmfleet.planning.router import build_router, build_token_secret
@@ -73,7 +71,7 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
         return _newer_schema(schema)
     facts = read_facts(snapshot)
     acceptance = decide_acceptance(snapshot)
-    intent = decide_intent(facts, revision_hash(spec_payload(snapshot.raw)), now)
+    intent = decide_intent(facts, now)
     held = _held(facts, acceptance, intent)
     rollout = decide_rollout(facts, intent, held=held, now=now)
     return _complete(snapshot, facts, acceptance, intent, rollout, now)
@@ -115,8 +113,7 @@ def _complete(
     plan: RolloutPlan,
     now: datetime,
 ) -> Plan:
-    spec_revision = revision_hash(spec_payload(snapshot.raw))
-    made = _revision_to_make(snapshot, facts, plan, spec_revision)
+    made = _revision_to_make(snapshot, facts, plan)
     capacity = _capacity(snapshot, facts, now)
     rollout = build_rollout(facts, intent, plan, capacity, now)
     memory = _memory(facts, intent, plan, made, rollout.get("id") if rollout else None)
@@ -142,7 +139,7 @@ def _complete(
     )
     status = build_status(
         situation,
-        spec_revision=spec_revision,
+        spec_revision=facts.spec_revision,
         rollout=rollout,
         revisions=build_revisions(facts, plan, made, pruned, now),
         handled_acts=dict(memory.handled_acts),
@@ -158,16 +155,14 @@ def _complete(
     )
 
 
-def _revision_to_make(
-    snapshot: Snapshot, facts: Facts, plan: RolloutPlan, spec_revision: str
-) -> Revision | None:
+def _revision_to_make(snapshot: Snapshot, facts: Facts, plan: RolloutPlan) -> Revision | None:
     """The revision without a ControllerRevision that this plan needs, rendered or remembered."""
     for name in (plan.target, plan.stable):
         if name is None or name in facts.stored_revisions:
             continue
         if name in facts.revisions:
             return facts.revisions[name]
-        if name == spec_revision:
+        if name == facts.spec_revision:
             number = 1 + max((each.number for each in facts.revisions.values()), default=0)
             return render_revision(facts.deployment, snapshot.raw, snapshot.settings, number)
     return None
@@ -203,10 +198,9 @@ def _children(
     token = deployment.status.token_secret
     if token is None or token.name != token_name(deployment):
         children.append(build_token_secret(deployment))
-    children += build_router(deployment, snapshot.settings)
-    children.append(build_engine_budget(deployment))
     if snapshot.settings.network is not None:
         children += build_network_policies(deployment, snapshot.settings.network)
+    # Engines before the router: they are what takes minutes to start.
     known = _known(facts, made)
     if made is not None:
         children.append(build_controller_revision(deployment, made))
@@ -215,6 +209,8 @@ def _children(
             continue  # its template is lost; the Deployment that runs is left as it is
         children.append(build_engine_service(deployment, name))
         children.append(build_engine_deployment(deployment, name, known[name].template, replicas))
+    children.append(build_engine_budget(deployment))
+    children += build_router(deployment, snapshot.settings)
     taken = [
         child.key
         for child in children

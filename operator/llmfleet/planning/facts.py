@@ -83,6 +83,8 @@ class Facts:
     """By hash: those with a ControllerRevision of ours, and memory's last good one."""
     stored_revisions: Mapping[str, ObservedObject]
     """The ControllerRevisions themselves."""
+    spec_revision: str
+    """The hash that spec asks for."""
     memory: Memory
     served: str | None
     """The promoted revision that status records, if anything else knows of it too."""
@@ -131,7 +133,8 @@ def read_facts(snapshot: Snapshot) -> Facts:
     arms = _arms(snapshot, ours, stored)
     status, replicas = deployment.status, deployment.spec.wanted_replicas
     # A status edited by hand may name anything; what has no template and no pods cannot serve.
-    known = {*revisions, *arms, revision_hash(spec_payload(snapshot.raw))}
+    spec_revision = revision_hash(spec_payload(snapshot.raw))
+    known = {*revisions, *arms, spec_revision}
     reported = [
         report.traffic_generation
         for report in snapshot.routers.values()
@@ -147,6 +150,7 @@ def read_facts(snapshot: Snapshot) -> Facts:
         arms=arms,
         revisions=revisions,
         stored_revisions=stored,
+        spec_revision=spec_revision,
         memory=memory,
         served=status.served_revision if status.served_revision in known else None,
         traffic={share.revision: share.weight for share in status.traffic if share.weight},

@@ -81,22 +81,21 @@ class Intent:
         return self.aborted is not None and self.aborted not in GENTLE
 
 
-def decide_intent(facts: Facts, spec_revision: str, now: datetime) -> Intent:
+def decide_intent(facts: Facts, now: datetime) -> Intent:
     """Decide what shall happen next.
 
     Args:
         facts: what is observed.
-        spec_revision: hash that spec asks for.
         now: the time of the decision.
     """
-    stable = stable_revision(facts, spec_revision)
+    stable = stable_revision(facts)
     current = _current(facts, stable)
-    acts = decide_acts(facts, spec_revision, current, stable)
+    acts = decide_acts(facts, current, stable)
     retried = acts.run.get("retry")
     rejected = {name: why for name, why in facts.rejected.items() if name != retried}
-    record = _record(facts, spec_revision, current, retried)
+    record = _record(facts, current, retried)
     base = Intent(
-        wanted=spec_revision,
+        wanted=facts.spec_revision,
         stable=stable,
         current=current,
         aborted=record.aborted if record.aborted != "Superseded" else None,
@@ -112,36 +111,36 @@ def decide_intent(facts: Facts, spec_revision: str, now: datetime) -> Intent:
         text = f"undone by hand: {undone} was asked for"
         failure = Failure(reason="UserUndo", message=text, rejected=True)
         found = replace(base, failure=failure, cause="Undo", position=None)
-        rejected = {**rejected, spec_revision: "UserUndo"}
+        rejected = {**rejected, facts.spec_revision: "UserUndo"}
         wanted: str | None = undone
     else:
         if found.failure is not None and current is not None:
             found = _go_back(found, current, now)
         rejected = dict(found.rejected)
-        wanted = _wanted(facts, found, record, spec_revision, now)
+        wanted = _wanted(facts, found, record, now)
     found = replace(
         found,
         wanted=wanted,
         rejected=rejected,
-        spec_rejected=spec_revision if spec_revision in rejected else None,
-        rejected_in_status=_in_status(facts, found, rejected, spec_revision, now),
+        spec_rejected=facts.spec_revision if facts.spec_revision in rejected else None,
+        rejected_in_status=_in_status(facts, found, rejected, now),
     )
     return _start(facts, found)
 
 
-def stable_revision(facts: Facts, spec_revision: str) -> str | None:
+def stable_revision(facts: Facts) -> str | None:
     """The served revision; with none recorded, what is up or remembered (a restored object)."""
     if facts.served is not None:
         return facts.served
     good = facts.memory.last_good
-    wanted = spec_revision
-    if spec_revision in facts.rejected:
-        wanted = good.hash if good is not None else spec_revision
+    wanted = facts.spec_revision
+    if facts.spec_revision in facts.rejected:
+        wanted = good.hash if good is not None else facts.spec_revision
     elif (
         facts.deployment.status.schema_ is None
-        and facts.memory.in_judgement == spec_revision
+        and facts.memory.in_judgement == facts.spec_revision
         and good is not None
-        and good.hash != spec_revision
+        and good.hash != facts.spec_revision
     ):
         return good.hash
     up = {name for name, arm in facts.arms.items() if arm.ready and arm.wanted is not None}
@@ -162,14 +161,12 @@ def _current(facts: Facts, stable: str | None) -> str | None:
     return None if record.attempt and record.aborted and returned else record.revision
 
 
-def _record(
-    facts: Facts, spec_revision: str, current: str | None, retried: str | None
-) -> RolloutStatus:
+def _record(facts: Facts, current: str | None, retried: str | None) -> RolloutStatus:
     """The recorded rollout as far as it is about the revision in question."""
     record = facts.deployment.status.rollout
     if record is None or record.revision == retried:
         return RolloutStatus()
-    return record if record.revision in {spec_revision, current} else RolloutStatus()
+    return record if record.revision in {facts.spec_revision, current} else RolloutStatus()
 
 
 def _follow(facts: Facts, base: Intent, record: RolloutStatus, now: datetime) -> Intent:
@@ -267,12 +264,10 @@ def _go_back(found: Intent, current: str, now: datetime) -> Intent:
     return replace(found, aborted=failure.reason, aborts=aborts, retry_at=retry_at, due=retry_at)
 
 
-def _wanted(
-    facts: Facts, found: Intent, record: RolloutStatus, spec_revision: str, now: datetime
-) -> str | None:
+def _wanted(facts: Facts, found: Intent, record: RolloutStatus, now: datetime) -> str | None:
     if found.stable is not None and found.stable in found.rejected and record.cause == "Undo":
         return record.revision
-    if spec_revision in found.rejected:
+    if facts.spec_revision in found.rejected:
         if found.cause == "Undo" and found.current is not None:
             return found.current
         good = facts.memory.last_good
@@ -280,8 +275,8 @@ def _wanted(
     if found.backing_off:
         going = found.current is not None and found.failure is None
         due = found.retry_at is not None and now >= found.retry_at and not going
-        return spec_revision if due and found.failure is None else found.stable
-    return spec_revision
+        return facts.spec_revision if due and found.failure is None else found.stable
+    return facts.spec_revision
 
 
 def _start(facts: Facts, found: Intent) -> Intent:
@@ -309,7 +304,6 @@ def _in_status(
     facts: Facts,
     found: Intent,
     rejected: Mapping[str, str],
-    spec_revision: str,
     now: datetime,
 ) -> tuple[RejectedRevision, ...]:
     """The latest rejections; an empty status takes memory's, so that no retry is read into it."""
@@ -319,7 +313,7 @@ def _in_status(
     fresh = [name for name in rejected if name not in facts.rejected]
     if facts.deployment.status.schema_ is None:
         asked = facts.deployment.metadata.annotations.get("llmfleet.dev/retry", "").split("@")[0]
-        named = [name for name in rejected if name in {spec_revision, asked}]
+        named = [name for name in rejected if name in {facts.spec_revision, asked}]
         fresh = [name for name in rejected if name not in named] + named
     entries = [
         RejectedRevision(hash=name, reason=rejected[name], at=now, message=message)

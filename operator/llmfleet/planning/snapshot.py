@@ -97,7 +97,6 @@ class ObservedPod:
     ready: bool
     deleting: bool
     created_at: datetime
-    node: str | None
     pod_ip: str | None
     unschedulable: str | None
     """The scheduler's sentence while PodScheduled is False, else None."""

@@ -43,6 +43,20 @@ def sent() -> float:
     )
 
 
+def not_found() -> float:
+    """How often the API server had nothing of a name that was asked for."""
+    return metrics.API_ERRORS.labels("NotFound")._value.get()
+
+
+async def test_apply_when_the_resource_is_new_then_only_its_memory_is_asked_for_by_name(
+    effects: Effects, fleet: Fleet
+) -> None:
+    before = not_found()
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    assert not_found() - before == 1
+
+
 async def test_apply_when_the_watch_lags_behind_then_own_writes_are_seen_and_none_repeated(
     effects: Effects, fleet: Fleet
 ) -> None:

@@ -28,7 +28,7 @@ OWNER = ("a", "chat")
 def router_pod(address: str | None = "127.0.0.1") -> ObservedPod:
     return ObservedPod(
         name="r0", uid="u0", component="router", revision=None, phase="Running", ready=True,
-        deleting=False, created_at=datetime.now(UTC), node="n", pod_ip=address, unschedulable=None,
+        deleting=False, created_at=datetime.now(UTC), pod_ip=address, unschedulable=None,
         unschedulable_since=None, waiting_reason=None, waiting_message=None, restarts=0,
         last_termination=None, running_since=None,
     )  # fmt: skip
@@ -97,4 +97,21 @@ async def test_router_when_never_reached_then_no_entry_before_it_counts_as_silen
     assert first.traffic_generation is None
     poll.poller.track(OWNER, [], 1)
     assert poll.poller.reports(OWNER) == {}
+    await poll.poller.close()
+
+
+async def test_router_when_its_container_starts_anew_then_it_is_asked_at_once(
+    router: FakeRouter,
+) -> None:
+    poll = Poll(router.server_address[1])
+    router.serve(1)
+    first = replace(router_pod(), running_since=datetime(2026, 1, 1, tzinfo=UTC))
+    poll.poller.track(OWNER, [first], 1)
+    await poll.poller.wait_asked(OWNER, ["r0"], 10)
+    assert poll.poller.reports(OWNER)["r0"].traffic_generation == 1
+    again = replace(first, running_since=datetime(2026, 1, 2, tzinfo=UTC))
+    poll.poller.track(OWNER, [again], 1)
+    assert poll.poller.reports(OWNER) == {}
+    assert (await poll.next()).traffic_generation == 1
+    assert (await poll.next()).traffic_generation == 1
     await poll.poller.close()

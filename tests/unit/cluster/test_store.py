@@ -42,14 +42,14 @@ def held() -> Held:
 def test_store_when_older_news_follows_our_own_write_then_the_write_stays(held: Held) -> None:
     held.store.put(body(5))
     held.store.put(body(4))
-    assert held.store.of(OWNER) == ["5"]
+    assert [each.value for each in held.store.of(OWNER)] == ["5"]
     assert held.woken == [OWNER]
 
 
 def test_store_when_a_list_is_older_than_our_own_write_then_the_write_stays(held: Held) -> None:
     held.store.put(body(9))
     held.store.replace_all([], "7")
-    assert held.store.of(OWNER) == ["9"]
+    assert [each.value for each in held.store.of(OWNER)] == ["9"]
 
 
 def test_store_when_an_object_is_missing_from_a_newer_list_then_gone_and_woken(held: Held) -> None:
@@ -63,13 +63,13 @@ def test_store_when_an_object_is_missing_from_a_newer_list_then_gone_and_woken(h
 def test_store_when_listing_one_namespace_then_others_stay(held: Held) -> None:
     held.store.put(body(5))
     held.store.replace_all([], "7", "b")
-    assert held.store.of(OWNER) == ["5"]
+    assert [each.value for each in held.store.of(OWNER)] == ["5"]
 
 
 def test_store_when_history_goes_back_then_the_list_counts(held: Held) -> None:
     held.store.replace_all([body(90)], "100")
     held.store.replace_all([body(3)], "10")
-    assert held.store.of(OWNER) == ["3"]
+    assert [each.value for each in held.store.of(OWNER)] == ["3"]
 
 
 def test_store_when_we_deleted_it_then_late_news_does_not_bring_it_back(held: Held) -> None:
@@ -78,7 +78,7 @@ def test_store_when_we_deleted_it_then_late_news_does_not_bring_it_back(held: He
     held.store.put(body(6))
     assert held.store.of(OWNER) == []
     held.store.put(body(8, uid="u2"))
-    assert held.store.of(OWNER) == ["8"]
+    assert [each.value for each in held.store.of(OWNER)] == ["8"]
 
 
 def test_store_when_an_old_incarnation_is_reported_deleted_then_the_new_one_stays(
@@ -86,7 +86,7 @@ def test_store_when_an_old_incarnation_is_reported_deleted_then_the_new_one_stay
 ) -> None:
     held.store.put(body(8, uid="u2"))
     held.store.remove(body(7, uid="u1"))
-    assert held.store.of(OWNER) == ["8"]
+    assert [each.value for each in held.store.of(OWNER)] == ["8"]
 
 
 def test_store_when_the_label_changes_then_both_owners_are_woken(held: Held) -> None:
@@ -95,3 +95,30 @@ def test_store_when_the_label_changes_then_both_owners_are_woken(held: Held) -> 
     held.store.put(body(6, owner="other"))
     assert held.woken == [OWNER, ("a", "other")]
     assert held.store.of(OWNER) == []
+
+
+def test_store_when_we_wrote_it_ourselves_then_nobody_is_woken(held: Held) -> None:
+    held.store.put_own(body(5))
+    held.store.put(body(5))
+    held.store.removed_by_us("a", "x", "u1")
+    assert held.woken == []
+
+
+def test_store_when_what_is_kept_stays_the_same_then_its_version_follows_and_nobody_is_woken() -> (
+    None
+):
+    woken: list[tuple[str, str]] = []
+    store: ObjectStore[str] = ObjectStore(lambda one: "same", woken.append)
+    store.put(body(5))
+    store.put(body(6))
+    assert woken == [OWNER]
+    assert store.version("a", "x") == 6
+    store.put(body(7, uid="u2"))
+    assert woken == [OWNER, OWNER]
+
+
+def test_store_when_nothing_is_kept_of_a_new_object_then_nobody_is_woken() -> None:
+    woken: list[tuple[str, str]] = []
+    store: ObjectStore[None] = ObjectStore(lambda one: None, woken.append)
+    store.put(body(5))
+    assert woken == []

@@ -61,7 +61,7 @@ def engine_pod(name: str = "chat-rev-x-1", **facts: Any) -> ObservedPod:
     """A starting engine pod; ``facts`` replace its fields."""
     pod = ObservedPod(
         name=name, uid=name, component="engine", revision="x", phase="Pending", ready=False,
-        deleting=False, created_at=START, node=None, pod_ip=None, unschedulable=None,
+        deleting=False, created_at=START, pod_ip=None, unschedulable=None,
         unschedulable_since=None, waiting_reason=None, waiting_message=None, restarts=0,
         last_termination=None, running_since=None,
     )  # fmt: skip
