@@ -39,6 +39,13 @@ FROM wheel-tools AS router-wheel
 COPY runtime/llmfleet_router runtime/llmfleet_router
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist .
 
+# Compiles Envoy's module; the compiler stays behind.
+FROM base AS router-module
+COPY requirements/native.txt /src/requirements/
+RUN pip install --no-deps --require-hashes -r /src/requirements/native.txt
+COPY runtime/llmfleet_router/native /src/native
+RUN mkdir /module && python /src/native/build.py /module/llmfleet_router.so
+
 FROM wheel-tools AS runtime-wheel
 COPY runtime/llmfleet_runtime runtime/llmfleet_runtime
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist .
@@ -55,6 +62,7 @@ ENTRYPOINT ["python", "-m", "llmfleet"]
 FROM base AS router
 COPY requirements/router.txt /opt/llmfleet/requirements.txt
 RUN pip install --no-deps --require-hashes -r /opt/llmfleet/requirements.txt
+COPY --from=router-module /module /opt/llmfleet/lib
 COPY --from=router-wheel /dist /opt/llmfleet/dist
 RUN pip install --no-deps --no-index /opt/llmfleet/dist/*.whl
 USER 65532:65532

@@ -53,7 +53,12 @@ def image_specs(torch_index_url: str = "") -> tuple[ImageSpec, ...]:
             name="router",
             dockerfile="Dockerfile",
             target="router",
-            inputs=(*shared, "requirements/router.txt", "runtime/llmfleet_router"),
+            inputs=(
+                *shared,
+                "requirements/native.txt",
+                "requirements/router.txt",
+                "runtime/llmfleet_router",
+            ),
         ),
         ImageSpec(
             name="runtime",

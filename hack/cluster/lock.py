@@ -61,7 +61,7 @@ def write_locks(root: Path) -> list[Path]:
     for name in ("operator", "router"):
         written[name] = _HEADER + compile_lock(root, "pyproject.toml", "--extra", name)
     rivals = (path.stem for path in sorted(folder.glob("bench-*.in")))
-    for name in ("build", "checkov", *rivals):
+    for name in ("build", "checkov", "native", *rivals):
         written[name] = _HEADER + compile_lock(root, f"requirements/{name}.in")
     for device in ("cpu", "gpu"):
         options = []

@@ -39,10 +39,7 @@ class Agent:
         self.store = Store(recall(settings.xds_dir))
         self.admin = Admin(settings.admin_port)
         self.envoy = EnvoyProcess(settings, settings.xds_dir / "bootstrap.json")
-        self.applier = Applier(
-            settings, self.store, self.admin, read_token(settings.token_file),
-            on_confirmed=self._confirmed,
-        )  # fmt: skip
+        self.applier = Applier(settings, self.store, self.admin, on_confirmed=self._confirmed)
         self.state = State(settings, self.applier, self.admin, self.store)
         self._source = source
         self._port = AgentPort(settings, self.state, self.admin, lambda: self.envoy.alive)
@@ -53,7 +50,9 @@ class Agent:
         Raises:
             EnvoyEndedError: Envoy ended on its own, or never became live.
         """
-        write_by_rename(self.settings.xds_dir / "bootstrap.json", build_bootstrap(self.settings))
+        token = read_token(self.settings.token_file)
+        bootstrap = build_bootstrap(self.settings, token)
+        write_by_rename(self.settings.xds_dir / "bootstrap.json", bootstrap)
         self.applier.write_initial_files()
         await self._port.start()
         await self.envoy.start()

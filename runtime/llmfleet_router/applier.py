@@ -52,7 +52,6 @@ class Applier:
         settings: Settings,
         store: Store,
         admin: Admin,
-        token: str | None,
         on_confirmed: Callable[[], None] = lambda: None,
     ) -> None:
         self.applied = Applied()
@@ -60,7 +59,6 @@ class Applier:
         self._settings = settings
         self._store = store
         self._admin = admin
-        self._token = token
         self._on_confirmed = on_confirmed
         self._version = 0
         self._unrouted_since: dict[str, float] = {}
@@ -149,7 +147,7 @@ class Applier:
 
     def _write_routes(self, routes: Routes | None) -> dict[str, str]:
         version = self._next_version()
-        table = resources.build_route_configuration(routes, self._settings, self._token)
+        table = resources.build_route_configuration(routes, self._settings)
         self._put("rds.json", resources.discovery(resources.ROUTE_TYPE, version, [table]))
         return {f"http.public.rds.{resources.ROUTE_CONFIG_NAME}.version_text": version}
 

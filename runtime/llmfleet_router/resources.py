@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmfleet_router.affinity import KEY_HEADER, SESSION_HEADER
 from llmfleet_router.model import Endpoints, Routes
+from llmfleet_router.module import KEY_HEADER, SESSION_HEADER, build_switch
 from llmfleet_router.settings import Policy, Settings
 
 JSON = dict[str, Any]
@@ -30,7 +30,6 @@ UPSTREAM_IDLE_TIMEOUT = "3s"
 STREAM_IDLE_TIMEOUT = "900s"
 UNLIMITED = 1 << 24
 HASH_BALANCE_FACTOR = 125
-_JSON_TYPE = r'(?i)application/json\s*(;\s*charset="?utf-8"?\s*)?'
 
 
 def cluster_name(revision: str) -> str:
@@ -115,12 +114,12 @@ def build_cluster(revision: str, settings: Settings) -> JSON:
     }
 
 
-def build_route_configuration(routes: Routes | None, settings: Settings, token: str | None) -> JSON:
-    """The route table: exact path and method pairs, checks in the order 404, 405, 415, 413.
+def build_route_configuration(routes: Routes | None, settings: Settings) -> JSON:
+    """The route table: exact path and method pairs, 404 and 405; the module checks what passes.
 
     Without ``routes`` (no traffic command yet) the API paths answer 503.
     """
-    action = _route_action(routes, settings, token)
+    action = _route_action(routes, settings)
     table: list[JSON] = [
         {
             "match": {"path": HEALTH_PATH, "headers": [_exact(":method", "GET")]},
@@ -130,13 +129,9 @@ def build_route_configuration(routes: Routes | None, settings: Settings, token: 
         _not_allowed(HEALTH_PATH, "GET"),
     ]
     for path in POST_PATHS:
-        table += _post_routes(path, action, settings)
+        table += [_engine_route(path, "POST", action), _not_allowed(path, "POST")]
     table += [
-        {
-            "match": {"path": MODELS_PATH, "headers": [_exact(":method", "GET")]},
-            **action,
-            "typed_per_filter_config": _body_filters(settings, affinity=False),
-        },
+        _engine_route(MODELS_PATH, "GET", action),
         _not_allowed(MODELS_PATH, "GET"),
         {"match": {"prefix": "/"}, "direct_response": {"status": 404}},
     ]
@@ -149,32 +144,12 @@ def build_route_configuration(routes: Routes | None, settings: Settings, token: 
     }
 
 
-def _post_routes(path: str, action: JSON, settings: Settings) -> list[JSON]:
-    post = _exact(":method", "POST")
-    is_json = {"name": "content-type", "string_match": {"safe_regex": {"regex": _JSON_TYPE}}}
-    plain = {
-        "name": "content-encoding",
-        "string_match": {"safe_regex": {"regex": "(?i)(identity)?"}},
-        "treat_missing_header_as_empty": True,
+def _engine_route(path: str, method: str, action: JSON) -> JSON:
+    return {
+        "match": {"path": path, "headers": [_exact(":method", method)]},
+        **action,
+        "typed_per_filter_config": build_switch(),
     }
-    too_large = {
-        "name": "content-length",
-        "range_match": {"start": settings.body_limit_bytes + 1, "end": (1 << 63) - 1},
-    }
-    return [
-        {
-            # The cheap comparison first: every request is held against this.
-            "match": {"path": path, "headers": [post, too_large, is_json, plain]},
-            "direct_response": {"status": 413},
-        },
-        {
-            "match": {"path": path, "headers": [post, is_json, plain]},
-            **action,
-            "typed_per_filter_config": _body_filters(settings, affinity=True),
-        },
-        {"match": {"path": path, "headers": [post]}, "direct_response": {"status": 415}},
-        _not_allowed(path, "POST"),
-    ]
 
 
 def _not_allowed(path: str, allow: str) -> JSON:
@@ -185,7 +160,7 @@ def _not_allowed(path: str, allow: str) -> JSON:
     }
 
 
-def _route_action(routes: Routes | None, settings: Settings, token: str | None) -> JSON:
+def _route_action(routes: Routes | None, settings: Settings) -> JSON:
     if routes is None or not routes.split:
         return {"direct_response": {"status": 503}}
     action: JSON = {
@@ -193,7 +168,6 @@ def _route_action(routes: Routes | None, settings: Settings, token: str | None) 
             "clusters": [_weighted(revision, weight) for revision, weight in routes.split]
         },
         "timeout": "0s",
-        "idle_timeout": STREAM_IDLE_TIMEOUT,
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers",
             "retriable_headers": [_exact("x-llmfleet-retriable", "true")],
@@ -215,15 +189,7 @@ def _route_action(routes: Routes | None, settings: Settings, token: str | None) 
         action["hash_policy"] = [{"header": {"header_name": KEY_HEADER}}]
     elif settings.policy is Policy.SESSION:
         action["hash_policy"] = [{"header": {"header_name": SESSION_HEADER}}]
-    route: JSON = {
-        "route": action,
-        "request_body_buffer_limit": settings.body_limit_bytes,
-    }
-    if token is not None:
-        # Envoy's header formatter reads % as a command operator; doubled it is itself.
-        escaped = token.replace("%", "%%")
-        route["request_headers_to_add"] = [_header("x-llmfleet-token", escaped)]
-    return route
+    return {"route": action, "request_body_buffer_limit": settings.body_limit_bytes}
 
 
 def _weighted(revision: str, weight: int) -> JSON:
@@ -232,19 +198,6 @@ def _weighted(revision: str, weight: int) -> JSON:
         "weight": weight,
         "response_headers_to_add": [_header("x-llmfleet-revision", revision)],
     }
-
-
-def _body_filters(settings: Settings, *, affinity: bool) -> JSON:
-    """Switches on, for one route, the filters that are off elsewhere."""
-    filters: JSON = {
-        "buffer": {
-            "@type": TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
-            "buffer": {"max_request_bytes": settings.body_limit_bytes},
-        }
-    }
-    if affinity and settings.policy is Policy.PREFIX_HASH:
-        filters["affinity"] = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "config": {}}
-    return filters
 
 
 def _balancing(policy: Policy) -> tuple[str, JSON]:

@@ -51,6 +51,8 @@ class Settings:
     """Envoy's worker threads."""
     xds_dir: Path = Path("/var/run/llmfleet/xds")
     token_file: Path = Path("/var/run/llmfleet/token/token")
+    module_file: Path = Path("/opt/llmfleet/lib/llmfleet_router.so")
+    """Envoy's dynamic module, compiled from ``native/``."""
     bind_address: str = "0.0.0.0"  # noqa: S104 - the pod's public port is public on purpose
     http_port: int = 8080
     agent_port: int = 9090
@@ -80,6 +82,7 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         concurrency=int(_number(env, "LLMFLEET_ENVOY_CONCURRENCY", default_concurrency(), 1, 256)),
         xds_dir=Path(env.get("LLMFLEET_XDS_DIR", "/var/run/llmfleet/xds")),
         token_file=Path(env.get("LLMFLEET_TOKEN_FILE", "/var/run/llmfleet/token/token")),
+        module_file=Path(env.get("LLMFLEET_MODULE_FILE") or "/opt/llmfleet/lib/llmfleet_router.so"),
         bind_address=env.get("LLMFLEET_BIND_ADDRESS", "0.0.0.0"),  # noqa: S104 - as above
         http_port=int(_number(env, "LLMFLEET_HTTP_PORT", 8080, 1, 65535)),
         agent_port=int(_number(env, "LLMFLEET_AGENT_PORT", 9090, 1, 65535)),

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hack import native
+
 from llmfleet.api import parse
 from llmfleet.planning.router import build_router
 from llmfleet.planning.snapshot import OperatorSettings
@@ -47,13 +49,13 @@ def render(case: Case, xds_dir: Path) -> Rendered:
     while step := next_step(applied, desired, idle=()):
         applied = after(applied, step)
     return Rendered(
-        bootstrap=build_bootstrap(settings),
+        bootstrap=build_bootstrap(settings, case.token),
         clusters=resources.build_clusters(applied.endpoints, settings),
         endpoints=[
             resources.build_endpoints(revision, applied.endpoints[revision])
             for revision in sorted(applied.endpoints)
         ],
-        routes=resources.build_route_configuration(applied.routes, settings, case.token),
+        routes=resources.build_route_configuration(applied.routes, settings),
     )
 
 
@@ -134,4 +136,4 @@ def _settings(case: Case, xds_dir: Path) -> Settings:
     variables = {one["name"]: one["value"] for one in container["env"] if "value" in one}
     variables["LLMFLEET_POD_NAME"] = f"{case.name}-router-5d41c0ffee-x2x4z"
     variables["LLMFLEET_ACCESS_LOG"] = case.access_log
-    return replace(read_settings(variables), xds_dir=xds_dir)
+    return replace(read_settings(variables), xds_dir=xds_dir, module_file=native.module_file())

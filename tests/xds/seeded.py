@@ -1,7 +1,7 @@
 """Mistakes put into a rendered configuration, each of which Envoy must refuse.
 
 They show that the harness sees: every part that varies (bootstrap, clusters, endpoints, routes,
-the Lua filter) is really judged.
+Envoy's module) is really judged.
 """
 
 from __future__ import annotations
@@ -60,11 +60,13 @@ def _no_weight(rendered: Rendered) -> None:
 
 
 def _token_with_newline(rendered: Rendered) -> None:
-    _routes(rendered)[0]["request_headers_to_add"][0]["header"]["value"] = "a\nb"
+    module = _module(rendered)
+    module["filter_config"]["value"] += "token a\nb\n"
 
 
-def _token_as_command(rendered: Rendered) -> None:
-    _routes(rendered)[0]["request_headers_to_add"][0]["header"]["value"] = "%NOSUCH%"
+def _token_twice(rendered: Rendered) -> None:
+    module = _module(rendered)
+    module["filter_config"]["value"] += "token another\n"
 
 
 def _address_as_name(rendered: Rendered) -> None:
@@ -106,18 +108,22 @@ def _unknown_field(rendered: Rendered) -> None:
     rendered.clusters[0]["conect_timeout"] = "1s"
 
 
-def _bad_regex(rendered: Rendered) -> None:
-    header = rendered.routes["virtual_hosts"][0]["routes"]
-    for route in header:
-        for match in route["match"].get("headers", []):
-            if "safe_regex" in match.get("string_match", {}):
-                match["string_match"]["safe_regex"]["regex"] = "("
+def _module(rendered: Rendered) -> JSON:
+    module: JSON = _manager(rendered)["http_filters"][0]["typed_config"]
+    return module
 
 
-def _bad_lua(rendered: Rendered) -> None:
-    for each in _manager(rendered)["http_filters"]:
-        if each["name"] == "affinity":
-            each["typed_config"]["default_source_code"]["inline_string"] = "function envoy_on("
+def _module_elsewhere(rendered: Rendered) -> None:
+    _module(rendered)["dynamic_module_config"]["module"]["local"]["filename"] = "/nowhere.so"
+
+
+def _module_without_limit(rendered: Rendered) -> None:
+    _module(rendered)["filter_config"]["value"] = "prefix_bytes 4096\n"
+
+
+def _large_prefix(rendered: Rendered) -> None:
+    module = _module(rendered)
+    module["filter_config"]["value"] += "prefix_bytes 65537\n"
 
 
 def _number_for_text(rendered: Rendered) -> None:
@@ -129,14 +135,14 @@ def _no_router_filter(rendered: Rendered) -> None:
 
 
 def _body_limit_as_text(rendered: Rendered) -> None:
-    _manager(rendered)["http_filters"][0]["typed_config"]["max_request_bytes"] = "8Mi"
+    _module(rendered)["filter_config"]["value"] = "prefix_bytes 4096\nbody_limit_bytes 8Mi\n"
 
 
 MISTAKES: Final[tuple[Callable[[Rendered], None], ...]] = (
     _unknown_cluster,
     _no_weight,
     _token_with_newline,
-    _token_as_command,
+    _token_twice,
     _address_as_name,
     _legacy_address,
     _no_port,
@@ -145,8 +151,9 @@ MISTAKES: Final[tuple[Callable[[Rendered], None], ...]] = (
     _balance_below_one,
     _cluster_twice,
     _unknown_field,
-    _bad_regex,
-    _bad_lua,
+    _module_elsewhere,
+    _module_without_limit,
+    _large_prefix,
     _number_for_text,
     _no_router_filter,
     _body_limit_as_text,

@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from hack import native
 
 from llmfleet_router.agent import Agent
 from llmfleet_router.model import Command, Endpoint
@@ -178,7 +179,8 @@ def router_settings(directory: Path, **changes: Any) -> Settings:
     token.write_text(TOKEN + "\n")
     values: dict[str, Any] = {
         "namespace": "team-a", "name": "chat", "pod_name": "chat-router-1",
-        "xds_dir": directory / "xds", "token_file": token, "bind_address": "127.0.0.1",
+        "xds_dir": directory / "xds", "token_file": token, "module_file": native.module_file(),
+        "bind_address": "127.0.0.1",
         "http_port": http, "agent_port": agent, "admin_port": admin,
         "drain_timeout_seconds": 20.0, "endpoint_removal_seconds": 0.3,
         "access_log": AccessLog.OFF,

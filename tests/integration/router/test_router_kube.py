@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from hack import native
 from hack.controlplane.apiserver import ApiServer
 
 from tests.integration.router.harness import free_ports
@@ -95,6 +96,7 @@ class RouterProcess:
             "LLMFLEET_NAMESPACE": self.namespace, "LLMFLEET_NAME": "chat",
             "LLMFLEET_POD_NAME": "chat-router-1",
             "LLMFLEET_XDS_DIR": str(self.directory / "xds"),
+            "LLMFLEET_MODULE_FILE": str(native.module_file()),
             "LLMFLEET_TOKEN_FILE": str(self.directory / "token"),
             "LLMFLEET_BIND_ADDRESS": "127.0.0.1",
             "LLMFLEET_HTTP_PORT": str(http), "LLMFLEET_AGENT_PORT": str(agent),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hack import native
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -42,7 +43,7 @@ def _golden(name: str, content: Any) -> None:
 
 
 def test_bootstrap_when_rendered_then_golden() -> None:
-    _golden("bootstrap.json", build_bootstrap(SETTINGS))
+    _golden("bootstrap.json", build_bootstrap(SETTINGS, "s3cr%t"))
 
 
 @pytest.mark.parametrize("policy", list(Policy))
@@ -53,13 +54,11 @@ def test_cluster_when_rendered_then_golden(policy: Policy) -> None:
 
 def test_routes_when_rendered_then_golden() -> None:
     routes = build_routes(COMMAND, {"5d41c0ffee", "7c9f000001"})
-    _golden("routes.json", resources.build_route_configuration(routes, SETTINGS, "s3cr%t"))
+    _golden("routes.json", resources.build_route_configuration(routes, SETTINGS))
 
 
-def test_token_when_absent_then_no_header_is_added() -> None:
-    routes = build_routes(COMMAND, {"5d41c0ffee"})
-    table = resources.build_route_configuration(routes, SETTINGS, None)
-    assert "x-llmfleet-token" not in json.dumps(table)
+def test_token_when_absent_then_the_module_is_told_none() -> None:
+    assert "token" not in json.dumps(build_bootstrap(SETTINGS, None))
 
 
 def _write(directory: Path, desired: Desired, chosen: Settings, token: str | None) -> None:
@@ -68,14 +67,14 @@ def _write(directory: Path, desired: Desired, chosen: Settings, token: str | Non
     revisions = desired.command.revisions
     routes = build_routes(desired.command, {r for r in revisions if desired.endpoints.get(r)})
     files = {
-        "bootstrap.json": build_bootstrap(chosen),
+        "bootstrap.json": build_bootstrap(chosen, token),
         "cds.json": resources.discovery(
             resources.CLUSTER_TYPE, "1", resources.build_clusters(revisions, chosen)
         ),
         "rds.json": resources.discovery(
             resources.ROUTE_TYPE,
             "1",
-            [resources.build_route_configuration(routes, chosen, token)],
+            [resources.build_route_configuration(routes, chosen)],
         ),
     }
     for revision in revisions:
@@ -127,7 +126,9 @@ def _static(directory: Path) -> Path:
 def test_configuration_when_rendered_from_any_valid_input_then_envoy_accepts_it(
     tmp_path: Path, desired: Desired, token: str | None, **chosen: Any
 ) -> None:
-    settings_ = dataclasses.replace(SETTINGS, xds_dir=tmp_path, **chosen)
+    settings_ = dataclasses.replace(
+        SETTINGS, xds_dir=tmp_path, module_file=native.module_file(), **chosen
+    )
     _write(tmp_path, desired, settings_, token)
     command = [find_envoy(), "--mode", "validate", "-l", "error", "-c", str(_static(tmp_path))]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

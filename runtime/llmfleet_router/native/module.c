@@ -1,0 +1,380 @@
+// An HTTP filter for Envoy (a dynamic module) that every request for an engine passes: it refuses
+// what the engine must not see, takes out headers that only the router may say, collects the body,
+// and adds the engine's token and the affinity key.
+//
+// Envoy loads it by the path in its bootstrap; the functions that it calls and the ones it offers
+// are those of Envoy's dynamic-module ABI. Only what is used is declared here.
+//
+// Lengths are left to Envoy: a content-length that is not the body's would smuggle requests.
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checks.h"
+#include "key.h"
+
+// Of Envoy 1.40. With another, Envoy warns or refuses to load this.
+static const char kAbiVersion[] = "v0.2.0";
+
+// ── what Envoy offers ───────────────────────────────────────────────────────────────────────────
+
+typedef void *envoy_stream;  // Envoy's filter object of one request
+
+struct text {
+  const char *data;
+  size_t length;
+};
+
+struct header {
+  const char *name;
+  size_t name_length;
+  const char *value;
+  size_t value_length;
+};
+
+enum header_map { kRequestHeaders = 0 };
+enum body_kind { kReceivedBody = 0, kBufferedBody = 1 };
+enum headers_status { kHeadersContinue = 0, kHeadersStop = 1 };
+enum body_status { kBodyContinue = 0, kBodyStopAndBuffer = 1 };
+
+size_t envoy_dynamic_module_callback_http_get_headers_size(envoy_stream, enum header_map);
+bool envoy_dynamic_module_callback_http_get_headers(envoy_stream, enum header_map, struct header *);
+bool envoy_dynamic_module_callback_http_add_header(envoy_stream, enum header_map, struct text name,
+                                                   struct text value);
+// A value whose data is NULL removes the header.
+bool envoy_dynamic_module_callback_http_set_header(envoy_stream, enum header_map, struct text name,
+                                                   struct text value);
+size_t envoy_dynamic_module_callback_http_get_body_size(envoy_stream, enum body_kind);
+size_t envoy_dynamic_module_callback_http_get_body_chunks_size(envoy_stream, enum body_kind);
+bool envoy_dynamic_module_callback_http_get_body_chunks(envoy_stream, enum body_kind,
+                                                        struct text *);
+void envoy_dynamic_module_callback_http_set_buffer_limit(envoy_stream, uint64_t bytes);
+void envoy_dynamic_module_callback_http_send_response(envoy_stream, uint32_t status,
+                                                      struct header *headers, size_t count,
+                                                      struct text body, struct text details);
+
+#define EXPORT __attribute__((visibility("default")))
+#define TEXT(literal) \
+  (struct text) { literal, sizeof literal - 1 }
+
+// ── configuration ───────────────────────────────────────────────────────────────────────────────
+
+struct config {
+  size_t prefix_bytes;      // of the affinity key; 0: no key
+  size_t body_limit_bytes;  // refused at once when announced; Envoy itself counts what comes
+  char *token;              // for the engine; NULL: none
+  size_t token_length;
+};
+
+static bool number(struct text text, size_t limit, size_t *value) {
+  *value = 0;
+  if (!text.length) return false;
+  for (size_t i = 0; i < text.length; i++) {
+    if (text.data[i] < '0' || text.data[i] > '9') return false;
+    *value = *value * 10 + (size_t)(text.data[i] - '0');
+    if (*value > limit) return false;
+  }
+  return true;
+}
+
+static bool token(struct text text, struct config *config) {
+  if (!text.length || config->token) return false;
+  for (size_t i = 0; i < text.length; i++)
+    if (text.data[i] < ' ' || text.data[i] > '~') return false;
+  config->token = malloc(text.length);
+  if (!config->token) return false;
+  memcpy(config->token, text.data, text.length);
+  config->token_length = text.length;
+  return true;
+}
+
+static bool line(struct text text, struct config *config) {
+  const char *space = memchr(text.data, ' ', text.length);
+  if (!space) return false;
+  struct span name = {(const uint8_t *)text.data, (size_t)(space - text.data)};
+  struct text value = {space + 1, text.length - name.length - 1};
+  if (IS(name, "prefix_bytes")) return number(value, kMaxPrefixBytes, &config->prefix_bytes);
+  if (IS(name, "body_limit_bytes"))
+    return number(value, (size_t)1 << 40, &config->body_limit_bytes);
+  if (IS(name, "token")) return token(value, config);
+  return false;
+}
+
+// Lines of a name, a space and a value. Returns false for anything else.
+static bool parse(struct text text, struct config *config) {
+  while (text.length) {
+    const char *end = memchr(text.data, '\n', text.length);
+    if (!end) return false;
+    size_t length = (size_t)(end - text.data);
+    if (!line((struct text){text.data, length}, config)) return false;
+    text = (struct text){end + 1, text.length - length - 1};
+  }
+  return config->body_limit_bytes > 0;
+}
+
+// ── one request ─────────────────────────────────────────────────────────────────────────────────
+
+struct request {
+  const struct config *config;
+  bool wants_key;  // and has none yet
+};
+
+// What the headers say.
+struct said {
+  struct span types, encodings;
+  size_t type_count, encoding_count;
+  struct span session;
+  bool is_post, has_session, is_too_long;
+  size_t private_count, private_bytes;
+};
+
+enum {
+  kFewHeaders = 128,  // more than Envoy lets through
+  kFewPieces = 32,
+};
+
+static void refuse(envoy_stream stream, uint32_t status, struct text details) {
+  envoy_dynamic_module_callback_http_send_response(stream, status, NULL, 0, (struct text){0},
+                                                   details);
+}
+
+static void add(envoy_stream stream, struct text name, struct text value) {
+  envoy_dynamic_module_callback_http_add_header(stream, kRequestHeaders, name, value);
+}
+
+static size_t headers_of(envoy_stream stream, struct header few[kFewHeaders]) {
+  size_t count = envoy_dynamic_module_callback_http_get_headers_size(stream, kRequestHeaders);
+  if (count > kFewHeaders ||
+      !envoy_dynamic_module_callback_http_get_headers(stream, kRequestHeaders, few))
+    return 0;
+  return count;
+}
+
+static struct said read_headers(const struct header *headers, size_t count, size_t limit) {
+  struct said said = {0};
+  for (size_t i = 0; i < count; i++) {
+    struct span name = {(const uint8_t *)headers[i].name, headers[i].name_length};
+    struct span value = {(const uint8_t *)headers[i].value, headers[i].value_length};
+    if (IS(name, ":method")) {
+      said.is_post = IS(value, "POST");
+    } else if (IS(name, "content-type")) {
+      said.types = value;
+      said.type_count++;
+    } else if (IS(name, "content-encoding")) {
+      said.encodings = value;
+      said.encoding_count++;
+    } else if (IS(name, "content-length")) {
+      said.is_too_long |= is_above(value, limit);
+    } else if (IS(name, "x-session-id")) {
+      if (!said.has_session) said.session = value;
+      said.has_session = true;
+    } else if (is_private(name)) {
+      said.private_count++;
+      said.private_bytes += name.length;
+    }
+  }
+  return said;
+}
+
+// Envoy's pointers hold only until a header is removed, so the names are copied first.
+static bool remove_private(envoy_stream stream, const struct header *headers, size_t count,
+                           const struct said *said) {
+  char few[512], *names = few;
+  size_t lengths[kFewHeaders], found = 0, used = 0;
+  if (said->private_bytes > sizeof few) names = malloc(said->private_bytes);
+  if (!names) return false;
+  for (size_t i = 0; i < count && found < said->private_count; i++) {
+    struct span name = {(const uint8_t *)headers[i].name, headers[i].name_length};
+    if (!is_private(name)) continue;
+    memcpy(names + used, name.data, name.length);
+    used += lengths[found++] = name.length;
+  }
+  const char *name = names;
+  for (size_t i = 0; i < found; name += lengths[i++])
+    envoy_dynamic_module_callback_http_set_header(
+        stream, kRequestHeaders, (struct text){name, lengths[i]}, (struct text){0});
+  if (names != few) free(names);
+  return true;
+}
+
+static void add_key(envoy_stream stream, struct span text, bool is_session) {
+  char digits[kKeyDigits];
+  key_digits(text, is_session, digits);
+  add(stream, TEXT("x-llmfleet-key"), (struct text){digits, kKeyDigits});
+}
+
+// The pieces of one kind of body; `few` or a longer array that the caller frees. NULL: none.
+static struct text *pieces_of(envoy_stream stream, enum body_kind kind, struct text few[kFewPieces],
+                              size_t *count) {
+  *count = envoy_dynamic_module_callback_http_get_body_chunks_size(stream, kind);
+  struct text *pieces = few;
+  if (*count > kFewPieces)  // a body of more than half a megabyte
+    pieces = *count < SIZE_MAX / sizeof *pieces ? malloc(*count * sizeof *pieces) : NULL;
+  if (pieces && *count &&
+      envoy_dynamic_module_callback_http_get_body_chunks(stream, kind, pieces))
+    return pieces;
+  if (pieces != few) free(pieces);
+  *count = 0;
+  return NULL;
+}
+
+// Copies bytes of a body behind the `length` that are in the window; returns the new length.
+static size_t copy_pieces(envoy_stream stream, enum body_kind kind, uint8_t window[kWindowBytes],
+                          size_t length, size_t wanted) {
+  struct text few[kFewPieces];
+  size_t count;
+  struct text *pieces = pieces_of(stream, kind, few, &count);
+  for (size_t i = 0; i < count && length < wanted; i++) {
+    size_t taken = wanted - length < pieces[i].length ? wanted - length : pieces[i].length;
+    if (taken) memcpy(window + length, pieces[i].data, taken);
+    length += taken;
+  }
+  if (pieces && pieces != few) free(pieces);
+  return length;
+}
+
+// For bodies whose first bytes are not in one piece.
+__attribute__((noinline)) static void key_of_pieces(envoy_stream stream, size_t prefix) {
+  uint8_t window[kWindowBytes];
+  size_t wanted = kSearchBytes + prefix;
+  size_t length = copy_pieces(stream, kBufferedBody, window, 0, wanted);
+  if (length < wanted) length = copy_pieces(stream, kReceivedBody, window, length, wanted);
+  if (length) add_key(stream, key_prefix((struct span){window, length}, prefix), false);
+}
+
+// The body is what was buffered and, in HTTP/2, a last piece that was not.
+static void key_of_body(envoy_stream stream, bool has_last, size_t prefix) {
+  struct text few[kFewPieces];
+  size_t count;
+  size_t rest = has_last ? envoy_dynamic_module_callback_http_get_body_size(stream, kReceivedBody) : 0;
+  struct text *pieces = pieces_of(stream, kBufferedBody, few, &count);
+  bool is_enough = count && ((count == 1 && !rest) || pieces[0].length >= kSearchBytes + prefix);
+  struct text first = is_enough ? pieces[0] : (struct text){0};
+  if (pieces && pieces != few) free(pieces);
+  if (is_enough)
+    add_key(stream, key_prefix((struct span){(const uint8_t *)first.data, first.length}, prefix),
+            false);
+  else if (count || rest)
+    key_of_pieces(stream, prefix);
+}
+
+// ── what Envoy calls ────────────────────────────────────────────────────────────────────────────
+
+EXPORT const char *envoy_dynamic_module_on_program_init(void) { return kAbiVersion; }
+
+EXPORT void envoy_dynamic_module_on_http_filter_config_destroy(const void *pointer) {
+  struct config *config = (struct config *)pointer;
+  free(config->token);
+  free(config);
+}
+
+EXPORT const void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, struct text name,
+                                                                  struct text text) {
+  (void)envoy, (void)name;
+  struct config *config = calloc(1, sizeof *config);
+  if (!config) return NULL;
+  if (parse(text, config)) return config;
+  envoy_dynamic_module_on_http_filter_config_destroy(config);
+  return NULL;  // Envoy refuses the configuration
+}
+
+EXPORT const void *envoy_dynamic_module_on_http_filter_new(const void *config,
+                                                           envoy_stream stream) {
+  (void)stream;
+  struct request *request = calloc(1, sizeof *request);
+  if (request) request->config = config;
+  return request;  // without one Envoy ends the stream
+}
+
+EXPORT void envoy_dynamic_module_on_http_filter_destroy(const void *request) {
+  free((void *)request);
+}
+
+EXPORT enum headers_status envoy_dynamic_module_on_http_filter_request_headers(envoy_stream stream,
+                                                                               const void *pointer,
+                                                                               bool is_end) {
+  struct request *request = (struct request *)pointer;
+  const struct config *config = request->config;
+  struct header headers[kFewHeaders];
+  size_t count = headers_of(stream, headers);
+  if (!count) return refuse(stream, 431, TEXT("llmfleet_headers")), kHeadersStop;
+  struct said said = read_headers(headers, count, config->body_limit_bytes);
+  if (said.is_post && (said.type_count != 1 || !is_json_type(said.types) ||
+                       said.encoding_count > 1 || !is_no_encoding(said.encodings)))
+    return refuse(stream, 415, TEXT("llmfleet_media_type")), kHeadersStop;
+  if (said.is_too_long) return refuse(stream, 413, TEXT("llmfleet_body_limit")), kHeadersStop;
+  char digits[kKeyDigits];
+  request->wants_key = said.is_post && config->prefix_bytes;
+  bool has_key = request->wants_key && said.has_session;
+  if (has_key) key_digits(said.session, true, digits);
+  // From here on headers change, and what `said` points to may be gone.
+  if (said.private_count && !remove_private(stream, headers, count, &said))
+    return refuse(stream, 431, TEXT("llmfleet_headers")), kHeadersStop;
+  if (has_key) {
+    add(stream, TEXT("x-llmfleet-key"), (struct text){digits, kKeyDigits});
+    request->wants_key = false;
+  }
+  if (config->token)
+    add(stream, TEXT("x-llmfleet-token"), (struct text){config->token, config->token_length});
+  if (is_end) return kHeadersContinue;
+  envoy_dynamic_module_callback_http_set_buffer_limit(stream, config->body_limit_bytes);
+  return kHeadersStop;
+}
+
+static void complete(envoy_stream stream, const struct request *request, bool has_last) {
+  if (request->wants_key) key_of_body(stream, has_last, request->config->prefix_bytes);
+}
+
+EXPORT enum body_status envoy_dynamic_module_on_http_filter_request_body(envoy_stream stream,
+                                                                         const void *request,
+                                                                         bool is_end) {
+  // Above the buffer's limit Envoy answers 413 by itself.
+  if (!is_end) return kBodyStopAndBuffer;
+  complete(stream, request, true);
+  return kBodyContinue;
+}
+
+EXPORT int envoy_dynamic_module_on_http_filter_request_trailers(envoy_stream stream,
+                                                                const void *request) {
+  complete(stream, request, false);
+  return 0;
+}
+
+// Answers pass as they are.
+EXPORT int envoy_dynamic_module_on_http_filter_response_headers(envoy_stream stream,
+                                                                const void *request, bool is_end) {
+  (void)stream, (void)request, (void)is_end;
+  return 0;
+}
+
+EXPORT int envoy_dynamic_module_on_http_filter_response_body(envoy_stream stream,
+                                                             const void *request, bool is_end) {
+  (void)stream, (void)request, (void)is_end;
+  return 0;
+}
+
+EXPORT int envoy_dynamic_module_on_http_filter_response_trailers(envoy_stream stream,
+                                                                 const void *request) {
+  (void)stream, (void)request;
+  return 0;
+}
+
+EXPORT void envoy_dynamic_module_on_http_filter_stream_complete(envoy_stream stream,
+                                                                const void *request) {
+  (void)stream, (void)request;
+}
+
+// Envoy asks for these as well and never calls them: no callouts, timers or answers of our own.
+#define UNUSED(hook) \
+  EXPORT void envoy_dynamic_module_on_http_filter_##hook(void) {}
+UNUSED(http_callout_done)
+UNUSED(http_stream_headers)
+UNUSED(http_stream_data)
+UNUSED(http_stream_trailers)
+UNUSED(http_stream_complete)
+UNUSED(http_stream_reset)
+UNUSED(scheduled)
+UNUSED(downstream_above_write_buffer_high_watermark)
+UNUSED(downstream_below_write_buffer_low_watermark)
