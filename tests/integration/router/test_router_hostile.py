@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest_asyncio
 from tests.integration.router.harness import (
     RunningRouter,
     StubEngine,
+    poll,
     running_router,
 )
 
@@ -177,3 +179,51 @@ async def test_hostile_request_when_sent_then_the_documented_answer_comes(
         assert error["type"] == ("invalid_request_error" if status < 500 else "server_error")
     if status == 405:
         assert headers["allow"]
+
+
+def http2(*pieces: bytes, length: int | None = None) -> bytes:
+    """One POST with prior knowledge, its body in frames; header fields are literals."""
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        head = len(payload).to_bytes(3, "big") + bytes((kind, flags))
+        return head + stream.to_bytes(4, "big") + payload
+
+    fields = {":method": "POST", ":scheme": "http", ":path": CHAT, ":authority": "chat",
+              "content-type": "application/json"}  # fmt: skip
+    if length is not None:
+        fields["content-length"] = str(length)
+    block = b"".join(
+        b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
+        for name, value in fields.items()
+    )
+    raw = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, block)
+    for number, piece in enumerate(pieces, start=1):
+        raw += frame(0, 1 if number == len(pieces) else 0, 1, piece)
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("pieces", "announced"),
+    [((10,), False), ((10,), True), ((6000, 1), False), ((6000, 1), True), ((5, 1, 9000), False),
+     ((16384, 16384, 16384, 16383), False), ((16384, 16384, 16384, 16383), True)],
+)  # fmt: skip
+@pytest.mark.asyncio(loop_scope="module")
+async def test_http2_body_when_it_comes_in_pieces_then_the_engine_gets_just_it_and_its_key(
+    served: tuple[RunningRouter, StubEngine], pieces: tuple[int, ...], announced: bool
+) -> None:
+    router, engine = served
+    body = b'{"messages":[{"role":"user","content":"hi"}]}'.ljust(sum(pieces), b" ")[: sum(pieces)]
+    cuts = [sum(pieces[:i]) for i in range(len(pieces) + 1)]
+    parts = [body[start:end] for start, end in itertools.pairwise(cuts)]
+    engine.seen.clear()
+    assert (await send(router, post(body=body)))[0] == 200
+    port = router.agent.settings.http_port
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(http2(*parts, length=len(body) if announced else None))
+        await asyncio.wait_for(poll(lambda: len(engine.seen) == 2), 5)
+    finally:
+        writer.close()
+    one, two = engine.seen
+    assert one["bytes"] == two["bytes"] == len(body)
+    assert one["headers"]["x-llmfleet-key"] == two["headers"]["x-llmfleet-key"]

@@ -1,4 +1,4 @@
-"""Envoy's module: its keys beside a plain Python version, and hostile input at every page's edge."""
+"""The native module: its keys beside a plain Python version, and hostile input at page ends."""
 
 from __future__ import annotations
 
