@@ -28,38 +28,44 @@ def module_file() -> Path:
     Raises:
         NativeError: pip or the compiler failed.
     """
-    build = [str(SOURCES / "build.py")]
-    return _made("llmfleet_router.so", build, [LOCK, *SOURCES.iterdir()])
+    return _made("llmfleet_router.so", [str(SOURCES / "build.py")], sorted(SOURCES.iterdir()))
 
 
 def compiled(name: str, sources: list[Path], flags: tuple[str, ...]) -> Path:
-    """Something else made of C sources, for tests; the headers of the module are found.
+    """Something else made of C sources, for tests; headers are looked for beside the sources.
 
     Raises:
         NativeError: as above.
     """
-    words = ["-m", "ziglang", "cc", f"-I{SOURCES}", *flags, *map(str, sources), "-o"]
-    return _made(name, words, [LOCK, *sources, *SOURCES.iterdir()])
+    folders = sorted({source.parent for source in sources})
+    headers = [header for folder in folders for header in sorted(folder.glob("*.h"))]
+    included = [f"-I{folder}" for folder in folders]
+    words = ["-m", "ziglang", "cc", *included, *flags, *map(str, sources), "-o"]
+    return _made(name, words, [*sources, *headers], flags)
 
 
-def _made(name: str, words: list[str], inputs: list[Path]) -> Path:
-    """Runs Python with these words and the output's path, unless it was done before."""
-    digest = hashlib.sha256(" ".join(words).encode())
-    for path in sorted(path for path in inputs if path.is_file()):
+def _made(name: str, words: list[str], inputs: list[Path], flags: tuple[str, ...] = ()) -> Path:
+    """Runs Python with these words and the output's path, unless it was done before.
+
+    Before is: with the same flags and inputs, in whatever folder they lay.
+    """
+    digest = hashlib.sha256("\0".join((name, *flags)).encode())
+    for path in (LOCK, *(path for path in inputs if path.is_file())):
         digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
     output = _cache() / digest.hexdigest()[:16] / name
-    if not output.exists():
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with (_cache() / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not output.exists():
-                environment = dict(os.environ)
-                environment["PYTHONPATH"] = str(compiler())
-                environment["ZIG_GLOBAL_CACHE_DIR"] = str(_cache() / "zig")
-                environment["ZIG_LOCAL_CACHE_DIR"] = str(_cache() / "zig")
-                unfinished = output.with_suffix(".unfinished")
-                _run([sys.executable, *words, str(unfinished)], environment)
-                unfinished.rename(output)
+    if output.exists():
+        return output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with (_cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.exists():
+            environment = dict(os.environ)
+            environment["PYTHONPATH"] = str(compiler())
+            environment["ZIG_GLOBAL_CACHE_DIR"] = str(_cache() / "zig")
+            environment["ZIG_LOCAL_CACHE_DIR"] = str(_cache() / "zig")
+            unfinished = output.with_suffix(".unfinished")
+            _run([sys.executable, *words, str(unfinished)], environment)
+            unfinished.rename(output)
     return output
 
 

@@ -16,8 +16,8 @@ SOURCES = ("key.c", "checks.c", "module.c")
 GLIBC = "2.28"
 FLAGS = (
     "-std=c11", "-O2", "-g0", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-sanitize=all",
-    "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wno-sign-conversion", "-Werror",
-    "-Wl,-z,relro,-z,now", "-s",
+    "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-Wall", "-Wextra", "-Wpedantic",
+    "-Wconversion", "-Wno-sign-conversion", "-Werror", "-Wl,-z,relro,-z,now", "-s",
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 // The affinity key of a request: which bytes of its body it depends on, and their hash.
 //
 // The bytes come from anyone. Everything here is bounded by the length that is passed, reads nothing
-// behind it, takes linear time, and neither recurses nor allocates. tests/unit/router/affinity.py
+// behind it, takes linear time, and neither recurses nor allocates. tests/unit/router/reference.py
 // says the same in plain Python.
 #ifndef LLMFLEET_KEY_H
 #define LLMFLEET_KEY_H

@@ -127,12 +127,13 @@ struct said {
   size_t type_count, encoding_count;
   struct span session;
   bool is_post, has_session, is_too_long;
-  size_t private_count, private_bytes;
+  size_t private_bytes;  // of the names of private headers
 };
 
 enum {
-  kFewHeaders = 128,  // more than Envoy lets through
-  kFewPieces = 32,
+  kMostHeaders = 128,        // Envoy lets 100 of a client through and adds a few
+  kMostNameBytes = 1 << 15,  // of private headers; Envoy lets 32 KiB of headers through
+  kFewPieces = 32,           // half a megabyte
 };
 
 static void refuse(envoy_stream stream, uint32_t status, struct text details) {
@@ -144,10 +145,11 @@ static void add(envoy_stream stream, struct text name, struct text value) {
   envoy_dynamic_module_callback_http_add_header(stream, kRequestHeaders, name, value);
 }
 
-static size_t headers_of(envoy_stream stream, struct header few[kFewHeaders]) {
+// Returns how many headers there are; 0: more than `headers` holds, so none was read.
+static size_t headers_of(envoy_stream stream, struct header headers[kMostHeaders]) {
   size_t count = envoy_dynamic_module_callback_http_get_headers_size(stream, kRequestHeaders);
-  if (count > kFewHeaders ||
-      !envoy_dynamic_module_callback_http_get_headers(stream, kRequestHeaders, few))
+  if (count > kMostHeaders ||
+      !envoy_dynamic_module_callback_http_get_headers(stream, kRequestHeaders, headers))
     return 0;
   return count;
 }
@@ -171,21 +173,18 @@ static struct said read_headers(const struct header *headers, size_t count, size
       if (!said.has_session) said.session = value;
       said.has_session = true;
     } else if (is_private(name)) {
-      said.private_count++;
       said.private_bytes += name.length;
     }
   }
   return said;
 }
 
-// Envoy's pointers hold only until a header is removed, so the names are copied first.
-static bool remove_private(envoy_stream stream, const struct header *headers, size_t count,
-                           const struct said *said) {
-  char few[512], *names = few;
-  size_t lengths[kFewHeaders], found = 0, used = 0;
-  if (said->private_bytes > sizeof few) names = malloc(said->private_bytes);
-  if (!names) return false;
-  for (size_t i = 0; i < count && found < said->private_count; i++) {
+// Removing a name frees all headers of that name, so the names are copied before the first goes.
+__attribute__((noinline)) static void remove_private(envoy_stream stream,
+                                                     const struct header *headers, size_t count) {
+  char names[kMostNameBytes];
+  size_t lengths[kMostHeaders], found = 0, used = 0;
+  for (size_t i = 0; i < count; i++) {
     struct span name = {(const uint8_t *)headers[i].name, headers[i].name_length};
     if (!is_private(name)) continue;
     memcpy(names + used, name.data, name.length);
@@ -195,8 +194,6 @@ static bool remove_private(envoy_stream stream, const struct header *headers, si
   for (size_t i = 0; i < found; name += lengths[i++])
     envoy_dynamic_module_callback_http_set_header(
         stream, kRequestHeaders, (struct text){name, lengths[i]}, (struct text){0});
-  if (names != few) free(names);
-  return true;
 }
 
 static void add_key(envoy_stream stream, struct span text, bool is_session) {
@@ -210,7 +207,7 @@ static struct text *pieces_of(envoy_stream stream, enum body_kind kind, struct t
                               size_t *count) {
   *count = envoy_dynamic_module_callback_http_get_body_chunks_size(stream, kind);
   struct text *pieces = few;
-  if (*count > kFewPieces)  // a body of more than half a megabyte
+  if (*count > kFewPieces)
     pieces = *count < SIZE_MAX / sizeof *pieces ? malloc(*count * sizeof *pieces) : NULL;
   if (pieces && *count &&
       envoy_dynamic_module_callback_http_get_body_chunks(stream, kind, pieces))
@@ -284,8 +281,9 @@ EXPORT const void *envoy_dynamic_module_on_http_filter_new(const void *config,
                                                            envoy_stream stream) {
   (void)stream;
   struct request *request = calloc(1, sizeof *request);
-  if (request) request->config = config;
-  return request;  // without one Envoy ends the stream
+  if (!request) abort();  // as Envoy itself does when there is no memory
+  request->config = config;
+  return request;
 }
 
 EXPORT void envoy_dynamic_module_on_http_filter_destroy(const void *request) {
@@ -297,10 +295,11 @@ EXPORT enum headers_status envoy_dynamic_module_on_http_filter_request_headers(e
                                                                                bool is_end) {
   struct request *request = (struct request *)pointer;
   const struct config *config = request->config;
-  struct header headers[kFewHeaders];
+  struct header headers[kMostHeaders];
   size_t count = headers_of(stream, headers);
-  if (!count) return refuse(stream, 431, TEXT("llmfleet_headers")), kHeadersStop;
   struct said said = read_headers(headers, count, config->body_limit_bytes);
+  if (!count || said.private_bytes > kMostNameBytes)
+    return refuse(stream, 431, TEXT("llmfleet_headers")), kHeadersStop;
   if (said.is_post && (said.type_count != 1 || !is_json_type(said.types) ||
                        said.encoding_count > 1 || !is_no_encoding(said.encodings)))
     return refuse(stream, 415, TEXT("llmfleet_media_type")), kHeadersStop;
@@ -310,8 +309,7 @@ EXPORT enum headers_status envoy_dynamic_module_on_http_filter_request_headers(e
   bool has_key = request->wants_key && said.has_session;
   if (has_key) key_digits(said.session, true, digits);
   // From here on headers change, and what `said` points to may be gone.
-  if (said.private_count && !remove_private(stream, headers, count, &said))
-    return refuse(stream, 431, TEXT("llmfleet_headers")), kHeadersStop;
+  if (said.private_bytes) remove_private(stream, headers, count);
   if (has_key) {
     add(stream, TEXT("x-llmfleet-key"), (struct text){digits, kKeyDigits});
     request->wants_key = false;
