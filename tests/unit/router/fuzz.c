@@ -1,7 +1,8 @@
-// Feeds the module hostile requests: every input ends at a page that cannot be read, and undefined
-// behaviour ends the program. A fake Envoy cuts bodies anywhere; the key must not depend on it.
+// Feeds the module hostile requests. A fake Envoy gives it headers and bodies that end at a page
+// which cannot be read, and so does every allocation of the module (malloc, calloc and free are
+// the ones here, by -D); undefined behaviour and broken stack frames end the program. Bodies are cut
+// anywhere; the key must not depend on it. Names of headers are gone once the first is removed.
 //   fuzz COUNT SEED
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,7 +33,7 @@ static uint64_t draw(uint64_t below) {
   return state % below;
 }
 
-static void fail(const char *what) {
+_Noreturn static void fail(const char *what) {
   fprintf(stderr, "fuzz: %s\n", what);
   abort();
 }
@@ -40,15 +41,40 @@ static void fail(const char *what) {
 // ── memory that ends at a page that cannot be read ──────────────────────────────────────────────
 enum { kRegion = 1 << 18 };
 struct region { uint8_t *end; };
-static struct region region(void) {
-  size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  uint8_t *start = mmap(NULL, kRegion + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (start == MAP_FAILED || mprotect(start + kRegion, page, PROT_NONE)) fail("no memory");
-  return (struct region){start + kRegion};
+static size_t page;
+static uint8_t *mapped(size_t length) {
+  uint8_t *start = mmap(NULL, length + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (start == MAP_FAILED || mprotect(start + length, page, PROT_NONE)) fail("no memory");
+  return start;
 }
+static struct region region(void) { return (struct region){mapped(kRegion) + kRegion}; }
 static struct span at_end(struct region where, const uint8_t *data, size_t length) {
   if (length) memcpy(where.end - length, data, length);
   return (struct span){where.end - length, length};
+}
+
+// What the module allocates: a mapping each, which is gone when it is freed.
+static struct { uint8_t *pointer, *start; size_t whole; } allocated[8];
+enum { kAllocations = sizeof allocated / sizeof *allocated };
+void *guarded_malloc(size_t length) {
+  size_t whole = (length + page - 1) / page * page;
+  for (size_t i = 0; i < kAllocations; i++)
+    if (!allocated[i].pointer) {
+      allocated[i].start = mapped(whole), allocated[i].whole = whole;
+      return allocated[i].pointer = allocated[i].start + whole - length;
+    }
+  fail("memory that is never freed");
+}
+void *guarded_calloc(size_t count, size_t length) { return guarded_malloc(count * length); }
+void guarded_free(void *pointer) {
+  if (!pointer) return;
+  for (size_t i = 0; i < kAllocations; i++)
+    if (allocated[i].pointer == pointer) {
+      allocated[i].pointer = NULL;
+      munmap(allocated[i].start, allocated[i].whole + page);
+      return;
+    }
+  fail("freed what was not allocated");
 }
 
 // ── the fake Envoy ──────────────────────────────────────────────────────────────────────────────
@@ -59,7 +85,6 @@ static struct {
   struct text pieces[2][kPieces];
   size_t piece_count[2];
   char key[kKeyDigits + 1];
-  size_t removed;
   unsigned status, tokens, limits;
 } envoy;
 
@@ -81,11 +106,19 @@ bool envoy_dynamic_module_callback_http_add_header(void *s, int m, struct text n
   }
   return true;
 }
+// Removes all headers of a name; their memory is somebody else's from then on.
 bool envoy_dynamic_module_callback_http_set_header(void *s, int m, struct text name, struct text value) {
   (void)s, (void)m;
   if (value.data) fail("a header set");
   if (!is_private((struct span){(const uint8_t *)name.data, name.length})) fail("removed");
-  envoy.removed++;
+  for (size_t i = 0; i < envoy.header_count; i++) {
+    struct header *header = &envoy.headers[i];
+    if (header->name_length != name.length || memcmp(header->name, name.data, name.length)) continue;
+    if (header->name == name.data) fail("a name that goes with its header");
+    memset((char *)header->name, '!', header->name_length);
+    memset((char *)header->value, '!', header->value_length);
+    header->name_length = header->value_length = 0;
+  }
   return true;
 }
 size_t envoy_dynamic_module_callback_http_get_body_size(void *s, int kind) {
@@ -130,14 +163,49 @@ static size_t body(uint8_t *out, size_t most) {
 
 static const char *const kNames[] = {":method", "content-type", "content-encoding", "content-length", "x-session-id",
     "x-llmfleet-token", "x-llmfleet-", "x-envoy-retry-on", "x-envoy-internal", "x-http-method", "x-", "accept", "x-llmfleet"};
+enum { kNameCount = sizeof kNames / sizeof *kNames };
 static const char *const kValues[] = {"POST", "GET", "application/json", "Application/JSON; charset=utf-8", "identity", "",
     "gzip", "2", "99999999999999999999999", "-1", "application/json;", "application/json ; charset=\"UTF-8", "\0\xff"};
 
-static void one(const void *config, struct region memory, struct region second, struct region names) {
+static void draw_headers(uint8_t *end, bool is_good, bool is_post) {
+  static const char *const good[] = {":method", "content-type"};
+  const char *const good_values[] = {is_post ? "POST" : "GET", "application/json"};
+  envoy.header_count = draw(draw(20) ? 12 : kMost - 2) + (is_good ? 2 : 0);
+  for (size_t i = 0; i < envoy.header_count; i++) {
+    bool is_given = is_good && i < 2;
+    // A good request has no other types and lengths, but private headers and sessions.
+    const char *name = is_given ? good[i] : kNames[is_good ? 4 + draw(kNameCount - 4) : draw(kNameCount)];
+    const char *value = is_given ? good_values[i] : kValues[draw(sizeof kValues / sizeof *kValues)];
+    size_t more = !is_given && !draw(50) ? draw(400) : 0;
+    struct header *header = &envoy.headers[i];
+    header->value_length = strlen(value), header->name_length = strlen(name) + more;
+    header->value = (char *)(end -= header->value_length);
+    memcpy(end, value, header->value_length);
+    header->name = (char *)(end -= header->name_length);
+    memset(end, 'a', header->name_length);
+    memcpy(end, name, strlen(name));
+  }
+}
+
+// Cuts the body in pieces, the last of which Envoy has not put to the others.
+static size_t draw_pieces(struct span text, struct region last) {
+  size_t at = 0, cut = draw(3) ? text.length : draw(text.length + 1);
+  bool is_small = draw(2);
+  while (at < cut && envoy.piece_count[1] < kPieces - 1) {
+    size_t size = 1 + draw(is_small && cut - at > 500 ? 500 : cut - at);
+    envoy.pieces[1][envoy.piece_count[1]++] = (struct text){(const char *)text.data + at, size};
+    at += size;
+  }
+  struct span rest = at_end(last, text.data + at, text.length - at);
+  envoy.pieces[0][0] = (struct text){(const char *)rest.data, rest.length};
+  envoy.piece_count[0] = 1;
+  return at;
+}
+
+static void one(const void *config, size_t prefix, const struct region memory[3]) {
   static uint8_t raw[160000];
   size_t length = body(raw, sizeof raw);
-  struct span text = at_end(memory, raw, length);
-  size_t prefix = 4096;
+  struct span text = at_end(memory[0], raw, length);
   char expected[kKeyDigits];
   struct span part = key_prefix(text, prefix);
   if (part.length > prefix || part.data < text.data || part.data + part.length > text.data + text.length)
@@ -145,47 +213,44 @@ static void one(const void *config, struct region memory, struct region second, 
   key_digits(part, 0, expected);
 
   memset(&envoy, 0, sizeof envoy);
-  bool has_session = false, is_post = draw(8), is_good = draw(4);
-  uint8_t *end = names.end;
-  envoy.header_count = is_good ? 2 : draw(draw(20) ? 12 : kMost);
-  size_t privates = 0;
-  for (size_t i = 0; i < envoy.header_count; i++) {
-    const char *name = is_good ? kNames[i] : kNames[draw(sizeof kNames / sizeof *kNames)];
-    const char *value = is_good ? (i ? "application/json" : is_post ? "POST" : "GET") : kValues[draw(sizeof kValues / sizeof *kValues)];
-    size_t name_length = strlen(name), value_length = strlen(value), more = !is_good && !draw(50) ? draw(400) : 0;
-    end -= value_length;
-    memcpy(end, value, value_length);
-    envoy.headers[i].value = (const char *)end, envoy.headers[i].value_length = value_length;
-    end -= name_length + more;
-    memset(end, 'a', name_length + more);
-    memcpy(end, name, name_length);
-    envoy.headers[i].name = (const char *)end, envoy.headers[i].name_length = name_length + more;
-    has_session |= !more && !strcmp(name, "x-session-id");
-    privates += is_private((struct span){end, name_length + more});
-  }
+  bool is_good = draw(4), is_post = draw(8), has_session = false;
+  draw_headers(memory[1].end, is_good, is_post);
+  for (size_t i = 0; i < envoy.header_count; i++)
+    has_session |= envoy.headers[i].name_length == 12 && !memcmp(envoy.headers[i].name, "x-session-id", 12);
   const void *request = envoy_dynamic_module_on_http_filter_new(config, NULL);
-  int status = envoy_dynamic_module_on_http_filter_request_headers(NULL, request, false);
-  if (status != 1) fail("a request with a body goes on before its end");
-  if (is_good && envoy.status) fail("a good request refused");
+  if (envoy_dynamic_module_on_http_filter_request_headers(NULL, request, false) != 1)
+    fail("a request with a body goes on before its end");
+  if (is_good && (envoy.status != 0) != (envoy.header_count > 128)) fail("a good request refused");
   if (!envoy.status) {
-    if (envoy.removed != privates) fail("private headers stay");
+    for (size_t i = 0; i < envoy.header_count; i++)
+      if (is_private((struct span){(const uint8_t *)envoy.headers[i].name, envoy.headers[i].name_length}))
+        fail("a private header stays");
     if (envoy.tokens != 1 || envoy.limits != 1) fail("token or limit");
-    size_t at = 0, cut = draw(3) ? text.length : draw(text.length + 1);
-    while (at < cut && envoy.piece_count[1] < kPieces - 1) {
-      size_t size = draw(4) ? 1 + draw(cut - at) : 1;
-      envoy.pieces[1][envoy.piece_count[1]++] = (struct text){(const char *)text.data + at, size};
-      at += size;
-    }
-    struct span rest = at_end(second, text.data + at, text.length - at);
-    envoy.pieces[0][0] = (struct text){(const char *)rest.data, rest.length};
-    envoy.piece_count[0] = 1;
+    size_t at = draw_pieces(text, memory[2]);
     if (at && envoy_dynamic_module_on_http_filter_request_body(NULL, request, false) != 1) fail("not buffered");
-    if (envoy_dynamic_module_on_http_filter_request_body(NULL, request, true)) fail("held back");
-    bool wants = is_good && is_post && text.length;
-    if (wants && memcmp(envoy.key, expected, kKeyDigits)) fail("the key depends on the cuts");
-    if (has_session && is_good && !envoy.key[0]) fail("no key of a session");
+    bool has_trailers = at == text.length && draw(2);
+    if (has_trailers) envoy.piece_count[0] = 0;
+    if (has_trailers ? envoy_dynamic_module_on_http_filter_request_trailers(NULL, request)
+                     : envoy_dynamic_module_on_http_filter_request_body(NULL, request, true))
+      fail("held back");
+    bool has_key = is_good && is_post && (has_session || text.length);
+    if (is_good && (envoy.key[0] != 0) != has_key) fail("a key, or none");
+    if (has_key && !has_session && memcmp(envoy.key, expected, kKeyDigits)) fail("the key depends on the cuts");
   }
   envoy_dynamic_module_on_http_filter_destroy(request);
+}
+
+// Values of header lines, cut anywhere.
+static void values(struct region memory) {
+  static const char *const whole[] = {"application/json ; charset=\"utf-8\" ", "identity", "18446744073709551616"};
+  for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
+    struct span value = at_end(memory, (const uint8_t *)whole[i], draw(strlen(whole[i]) + 1));
+    bool is_whole = value.length == strlen(whole[i]);
+    bool is_good = i == 0 ? is_json_type(value) : i == 1 ? is_no_encoding(value) : is_above(value, SIZE_MAX / 10);
+    // The type may end anywhere between its words, and no encoding may be said.
+    if (is_whole && !is_good) fail("a good value refused");
+    if (is_good && i != 2 && !is_whole && value.length > 17 && value.length < 33) fail("half a value taken");
+  }
 }
 
 static void configuration(struct region memory) {
@@ -206,16 +271,22 @@ static void configuration(struct region memory) {
 
 int main(int count, char **words) {
   if (count != 3) return 2;
+  page = (size_t)sysconf(_SC_PAGESIZE);
   state = strtoull(words[2], NULL, 10) * 2654435761u + 88172645463325252u;
-  struct region memory = region(), second = region(), names = region();
-  static const char settings[] = "prefix_bytes 4096\nbody_limit_bytes 8388608\ntoken t\n";
-  const void *config = envoy_dynamic_module_on_http_filter_config_new(
-      NULL, (struct text){0}, (struct text){settings, sizeof settings - 1});
-  if (!config) fail("configuration refused");
+  const struct region memory[3] = {region(), region(), region()};
+  static const size_t prefixes[] = {4096, 1, 65536};
   for (unsigned long long i = strtoull(words[1], NULL, 10); i; i--) {
-    one(config, memory, second, names);
-    if (!(i % 16)) configuration(memory);
+    size_t prefix = prefixes[draw(3)];
+    char settings[100];
+    int length = snprintf(settings, sizeof settings, "prefix_bytes %zu\nbody_limit_bytes 8388608\ntoken t\n", prefix);
+    const void *config = envoy_dynamic_module_on_http_filter_config_new(
+        NULL, (struct text){0}, (struct text){settings, (size_t)length});
+    if (!config) fail("configuration refused");
+    for (int again = 0; again < 16 && i > 1; again++, i--) one(config, prefix, memory);
+    one(config, prefix, memory);
+    envoy_dynamic_module_on_http_filter_config_destroy(config);
+    configuration(memory[0]);
+    for (int again = 0; again < 16; again++) values(memory[0]);
   }
-  envoy_dynamic_module_on_http_filter_config_destroy(config);
   return 0;
 }
