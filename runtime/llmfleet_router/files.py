@@ -16,7 +16,7 @@ MEMORY = "last.json"
 def write_by_rename(path: Path, content: JSON) -> None:
     """Replaces ``path`` by a rename, which is the only thing Envoy's watch reacts to.
 
-    Readable by this user alone: the route file carries the engine token.
+    Readable by this user alone: the bootstrap carries the engine token.
     """
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

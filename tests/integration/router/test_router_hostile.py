@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.router.harness import (
+    TOKEN,
     RunningRouter,
     StubEngine,
     poll,
@@ -181,8 +182,43 @@ async def test_hostile_request_when_sent_then_the_documented_answer_comes(
         assert headers["allow"]
 
 
-def http2(*pieces: bytes, length: int | None = None) -> bytes:
+@pytest.mark.parametrize(
+    "private",
+    [
+        ["x-llmfleet-token: forged"] * 3,
+        ["X-LLMFLEET-Token: forged", "x-llmfleet-token:", "x-LLmfleet-KEY: forged"],
+        [f"x-llmfleet-{i}: forged" for i in range(90)],
+        [f"x-llmfleet-{chr(97 + i) * 3000}: forged" for i in range(10)],
+        ["x-envoy-external-address: 1.2.3.4", "x-envoy-internal: true", "x-envoy-retry-on: 5xx"],
+        ["x-http-method: DELETE", "x-http-method-override: DELETE", "x-method-override: DELETE"],
+        ["x-session-id: s", "x-llmfleet-token: forged", "x-session-id: t"],
+    ],
+    ids=["thrice", "any case", "90 of them", "30 KB of them", "envoy's", "methods", "session"],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_private_header_when_a_client_sends_it_then_no_engine_sees_it(
+    served: tuple[RunningRouter, StubEngine], private: list[str]
+) -> None:
+    router, engine = served
+    engine.seen.clear()
+    status, _, _ = await send(router, post(headers=JSON_TYPE + "\r\n".join([*private, ""])))
+    assert status == 200
+    (seen,) = engine.seen
+    assert seen["headers"].getall("x-llmfleet-token") == [TOKEN]
+    assert len(seen["headers"].getall("x-llmfleet-key")) == 1
+    assert "forged" not in seen["headers"].values()
+    assert "DELETE" not in seen["headers"].values()
+    assert not [name for name in seen["headers"] if name.lower().startswith("x-envoy-")]
+
+
+def http2(*pieces: bytes, length: int | None = None, has_trailers: bool = False) -> bytes:
     """One POST with prior knowledge, its body in frames; header fields are literals."""
+
+    def block(fields: dict[str, str]) -> bytes:
+        return b"".join(
+            b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
+            for name, value in fields.items()
+        )
 
     def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
         head = len(payload).to_bytes(3, "big") + bytes((kind, flags))
@@ -192,24 +228,23 @@ def http2(*pieces: bytes, length: int | None = None) -> bytes:
               "content-type": "application/json"}  # fmt: skip
     if length is not None:
         fields["content-length"] = str(length)
-    block = b"".join(
-        b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
-        for name, value in fields.items()
-    )
-    raw = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, block)
+    raw = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, block(fields))
     for number, piece in enumerate(pieces, start=1):
-        raw += frame(0, 1 if number == len(pieces) else 0, 1, piece)
-    return raw
+        raw += frame(0, 1 if number == len(pieces) and not has_trailers else 0, 1, piece)
+    return raw + (frame(1, 5, 1, block({"x-llmfleet-token": "forged"})) if has_trailers else b"")
 
 
+@pytest.mark.parametrize("has_trailers", [False, True], ids=["", "trailers"])
+@pytest.mark.parametrize("announced", [False, True], ids=["", "announced"])
 @pytest.mark.parametrize(
-    ("pieces", "announced"),
-    [((10,), False), ((10,), True), ((6000, 1), False), ((6000, 1), True), ((5, 1, 9000), False),
-     ((16384, 16384, 16384, 16383), False), ((16384, 16384, 16384, 16383), True)],
-)  # fmt: skip
+    "pieces", [(10,), (6000, 1), (5, 1, 9000), (1,) * 200, (16384, 16384, 16384, 16383)]
+)
 @pytest.mark.asyncio(loop_scope="module")
 async def test_http2_body_when_it_comes_in_pieces_then_the_engine_gets_just_it_and_its_key(
-    served: tuple[RunningRouter, StubEngine], pieces: tuple[int, ...], announced: bool
+    served: tuple[RunningRouter, StubEngine],
+    pieces: tuple[int, ...],
+    announced: bool,
+    has_trailers: bool,
 ) -> None:
     router, engine = served
     body = b'{"messages":[{"role":"user","content":"hi"}]}'.ljust(sum(pieces), b" ")[: sum(pieces)]
@@ -220,10 +255,34 @@ async def test_http2_body_when_it_comes_in_pieces_then_the_engine_gets_just_it_a
     port = router.agent.settings.http_port
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(http2(*parts, length=len(body) if announced else None))
+        length = len(body) if announced else None
+        writer.write(http2(*parts, length=length, has_trailers=has_trailers))
         await asyncio.wait_for(poll(lambda: len(engine.seen) == 2), 5)
     finally:
         writer.close()
     one, two = engine.seen
     assert one["bytes"] == two["bytes"] == len(body)
     assert one["headers"]["x-llmfleet-key"] == two["headers"]["x-llmfleet-key"]
+    assert two["headers"].getall("x-llmfleet-token") == [TOKEN]
+
+
+@pytest.mark.parametrize("announced", [False, True], ids=["", "announced"])
+@pytest.mark.asyncio(loop_scope="module")
+async def test_http2_body_when_it_is_too_large_then_no_engine_sees_it(
+    served: tuple[RunningRouter, StubEngine], announced: bool
+) -> None:
+    router, engine = served
+    engine.seen.clear()
+    parts = [b" " * 16000] * 5
+    port = router.agent.settings.http_port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(http2(*parts, length=80000 if announced else None))
+        async with asyncio.timeout(5):
+            answered = b""
+            while b"request_too_large" not in answered:
+                answered += (piece := await reader.read(4096))
+                assert piece
+    finally:
+        writer.close()
+    assert engine.seen == []
