@@ -182,7 +182,9 @@ def _route_action(routes: Routes | None, settings: Settings) -> JSON:
                     },
                 }
             ],
-            "host_selection_retry_max_attempts": 10,
+            # Neighbours in Maglev's table are what is tried. With 10, and two pods of which one is
+            # dead, a retry met the dead one again in 0.3 % of the cases, in some tables in 7 %.
+            "host_selection_retry_max_attempts": 100,
         },
     }
     if settings.policy is Policy.PREFIX_HASH:
