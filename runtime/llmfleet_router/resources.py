@@ -191,6 +191,8 @@ def _route_action(routes: Routes | None, settings: Settings) -> JSON:
         action["hash_policy"] = [{"header": {"header_name": KEY_HEADER}}]
     elif settings.policy is Policy.SESSION:
         action["hash_policy"] = [{"header": {"header_name": SESSION_HEADER}}]
+    # What a retry can send again. The first attempt gets a copy of it, which nothing can spare: a
+    # body above the limit would not be retried at all.
     return {"route": action, "request_body_buffer_limit": settings.body_limit_bytes}
 
 

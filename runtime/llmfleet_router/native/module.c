@@ -245,7 +245,8 @@ __attribute__((noinline)) static void key_of_pieces(envoy_stream stream, size_t 
 static void key_of_body(envoy_stream stream, bool has_last, size_t prefix) {
   struct text few[kFewPieces];
   size_t count;
-  size_t rest = has_last ? envoy_dynamic_module_callback_http_get_body_size(stream, kReceivedBody) : 0;
+  size_t rest =
+      has_last ? envoy_dynamic_module_callback_http_get_body_size(stream, kReceivedBody) : 0;
   struct text *pieces = pieces_of(stream, kBufferedBody, few, &count);
   bool is_enough = count && ((count == 1 && !rest) || pieces[0].length >= kSearchBytes + prefix);
   struct text first = is_enough ? pieces[0] : (struct text){0};
