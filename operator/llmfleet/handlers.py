@@ -17,8 +17,8 @@ from llmfleet.cluster.store import version_number
 from llmfleet.reconcile import Spine
 
 WRITES_IN_FLIGHT_SECONDS: Final = 10.0
-SPREAD_SECONDS_PER_OBJECT: Final = 0.01
-LONGEST_SPREAD_SECONDS: Final = 10.0
+SPREAD_SECONDS_PER_OBJECT: Final = 0.005
+LONGEST_SPREAD_SECONDS: Final = 5.0
 
 
 def build_registry(spine: Spine) -> kopf.OperatorRegistry:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
@@ -204,7 +203,8 @@ class Spine:
                 task.wake_at(time.monotonic() + pause)
         if self._tasks.get(owner) is task:
             del self._tasks[owner]
-        self._count_objects()
+        self._count(task, "")
+        metrics.NEWER_STATUS_SCHEMA.dec(task.newer_schema)
 
     async def _reconcile(self, owner: Owner, task: _Task) -> float | _Ended | None:
         """One pass; seconds until the next, None to wait for a wake-up."""
@@ -279,10 +279,11 @@ class Spine:
     def _tell(self, task: _Task, raw: JSON, plan: Plan) -> None:
         """One line per changed decision, and the gauges."""
         status = plan.status or {}
-        task.phase = str(status.get("phase") or "Unknown")
+        self._count(task, str(status.get("phase") or "Unknown"))
         deleting = bool(raw["metadata"].get("deletionTimestamp"))
-        task.newer_schema = plan.status is None and not deleting
-        self._count_objects()
+        newer_schema = plan.status is None and not deleting
+        metrics.NEWER_STATUS_SCHEMA.inc(newer_schema - task.newer_schema)
+        task.newer_schema = newer_schema
         if plan.summary == task.summary:
             return
         task.summary = plan.summary
@@ -293,9 +294,12 @@ class Spine:
             phase=task.phase,
         )
 
-    def _count_objects(self) -> None:
-        phases = Counter(task.phase for task in self._tasks.values() if task.phase)
-        metrics.OBJECTS.clear()
-        for phase, count in phases.items():
-            metrics.OBJECTS.labels(phase).set(count)
-        metrics.NEWER_STATUS_SCHEMA.set(sum(task.newer_schema for task in self._tasks.values()))
+    def _count(self, task: _Task, phase: str) -> None:
+        """Move a task from its phase's gauge to another's; none when it ends."""
+        if task.phase == phase:
+            return
+        if task.phase:
+            metrics.OBJECTS.labels(task.phase).dec()
+        if phase:
+            metrics.OBJECTS.labels(phase).inc()
+        task.phase = phase

@@ -60,6 +60,7 @@ class Caches:
             REPLICA_SET: self._quota,
         }
         scopes: Sequence[str | None] = namespaces or (None,)
+        turns = asyncio.Semaphore(1)
         self._reflectors = [
             Reflector(
                 api,
@@ -67,6 +68,7 @@ class Caches:
                 kind.path(namespace),
                 _Namespaced(store, namespace),
                 selectors={"labelSelector": OWNER_LABEL},
+                turns=turns,
             )
             for kind, store in stores.items()
             for namespace in scopes

@@ -43,7 +43,10 @@ class Sink(Protocol):
 
 
 class Reflector:
-    """Keeps a sink equal to a collection of the API server until cancelled."""
+    """Keeps a sink equal to a collection of the API server until cancelled.
+
+    Lists are taken in ``turns``: parsed, a collection is many times as large as what is kept of it.
+    """
 
     def __init__(
         self,
@@ -54,8 +57,10 @@ class Reflector:
         *,
         selectors: dict[str, str],
         on_synced: Callable[[], None] = lambda: None,
+        turns: asyncio.Semaphore | None = None,
     ) -> None:
         self._api = api
+        self._turns = turns or asyncio.Semaphore()
         self._name = name
         self._path = path
         self._sink = sink
@@ -72,7 +77,8 @@ class Reflector:
         while True:
             try:
                 if self._version is None:
-                    self._version = await self._list()
+                    async with self._turns:
+                        self._version = await self._list()
                     backoff.reset()
                 started = time.monotonic()
                 await self._watch(self._version, backoff)

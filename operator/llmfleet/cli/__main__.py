@@ -1,0 +1,251 @@
+"""``kubectl llmfleet``: commands, arguments and exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from llmfleet import __version__
+from llmfleet.api.deployment import LLMDeployment
+from llmfleet.cli import acts, view
+from llmfleet.cli.access import AccessError, Cluster
+from llmfleet.cli.acts import NothingToDoError
+from llmfleet.cli.view import NO_STATUS, exit_code
+
+FAILED = 1
+"""Exit code when nothing was shown or done; wrong usage is 2."""
+
+app = typer.Typer(
+    name="kubectl llmfleet",
+    help="Look at LLMDeployments and take part in their rollouts.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+complaints = Console(stderr=True)
+
+
+class Output(StrEnum):
+    """How a command prints."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Name = Annotated[str, typer.Argument(help="Name of the LLMDeployment.", show_default=False)]
+Print = Annotated[Output, typer.Option("-o", "--output", help="text or json.")]
+Revision = Annotated[
+    str | None, typer.Option("--revision", help="Hash of the revision.", show_default=False)
+]
+
+
+class _Options:
+    """What stands before the command."""
+
+    context: str | None = None
+    namespace: str | None = None
+
+    def cluster(self) -> Cluster:
+        return Cluster(self.context, self.namespace)
+
+
+_options = _Options()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    namespace: Annotated[str | None, typer.Option("-n", "--namespace", show_default=False)] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Of the kubeconfig.", show_default=False)
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Look at LLMDeployments and take part in their rollouts."""
+    del version
+    _options.namespace, _options.context = namespace, context
+
+
+@app.command()
+def get(
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces")] = False,
+    output: Print = Output.TEXT,
+) -> None:
+    """List LLMDeployments: what is served, what is rolled out."""
+    items = _options.cluster().list(everywhere=everywhere)
+    if output is Output.JSON:
+        _print_json([{"metadata": _identity(each), "status": each.get("status")} for each in items])
+    elif items:
+        console.print(view.fleet_table(items, _now(), everywhere=everywhere))
+    else:
+        complaints.print("no LLMDeployments; -A looks into all namespaces")
+
+
+@app.command()
+def status(
+    name: Name,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Until Ctrl-C.")] = False,
+    output: Print = Output.TEXT,
+) -> None:
+    """Revisions, traffic, steps, problems and what comes next.
+
+    Exit code: 0 Healthy, 10 Progressing, 11 Paused, 12 Degraded, 13 no status yet.
+    """
+    cluster = _options.cluster()
+    if watch:
+        raise typer.Exit(_follow(cluster, name, output))
+    raw, deployment = cluster.get(name)
+    if output is Output.JSON:
+        _print_json(raw.get("status"))
+    else:
+        console.print(view.status_view(deployment, _now()))
+    raise typer.Exit(exit_code(deployment))
+
+
+@app.command()
+def explain(name: Name) -> None:
+    """Why it is as it is: every condition in its own words, and what was rejected."""
+    console.print(view.explanation(_options.cluster().get(name)[1]))
+
+
+@app.command()
+def history(name: Name, output: Print = Output.TEXT) -> None:
+    """The kept revisions, newest first, and the rejected ones."""
+    raw, deployment = _options.cluster().get(name)
+    if output is Output.JSON:
+        found = raw.get("status") or {}
+        _print_json({key: found.get(key) for key in ("revisions", "rejectedRevisions")})
+    else:
+        console.print(view.history(deployment, _now()))
+
+
+@app.command()
+def promote(
+    name: Name,
+    full: Annotated[bool, typer.Option("--full", help="End all steps at once.")] = False,
+) -> None:
+    """End the step under way; with --full, all of them."""
+    _act(name, lambda deployment: acts.promote(deployment, _now(), full=full))
+
+
+@app.command()
+def abort(name: Name) -> None:
+    """Send all traffic back to stable and reject the revision being rolled out."""
+    _act(name, lambda deployment: acts.abort(deployment, _now()))
+
+
+@app.command()
+def retry(name: Name, revision: Revision = None) -> None:
+    """Roll a rejected or aborted revision out again."""
+    _act(name, lambda deployment: acts.retry(deployment, _now(), revision=revision))
+
+
+@app.command()
+def undo(name: Name, revision: Revision = None) -> None:
+    """Serve a kept revision again, and reject the one that spec asks for."""
+    _act(name, lambda deployment: acts.undo(deployment, _now(), revision=revision))
+
+
+@app.command()
+def pause(name: Name) -> None:
+    """Let nothing move until resume."""
+    _act(name, lambda deployment: acts.pause())
+
+
+@app.command()
+def resume(name: Name) -> None:
+    """Take a pause back."""
+    _act(name, acts.resume)
+
+
+@app.command()
+def forget(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete what is remembered of a name: which revisions were rejected and which was good.
+
+    For a name that is used for something else now. A rejected revision may be rolled out again.
+    """
+    cluster = _options.cluster()
+    if not yes:
+        typer.confirm(f"Forget what was rejected of {cluster.namespace}/{name}?", abort=True)
+    if not cluster.forget(name):
+        raise NothingToDoError(f"nothing is remembered of {cluster.namespace}/{name}")
+    console.print(f"{cluster.namespace}/{name} is forgotten")
+
+
+def _act(name: str, decide: Any) -> None:
+    cluster = _options.cluster()
+    raw, deployment = cluster.get(name)
+    annotations = decide(deployment)
+    cluster.annotate(raw, annotations)
+    for key, value in annotations.items():
+        console.print(f"{key} {'removed' if value is None else f'= {value}'}")
+    console.print(f"follow it: kubectl llmfleet -n {cluster.namespace} status {name} --watch")
+
+
+def _follow(cluster: Cluster, name: str, output: Output) -> int:
+    code = NO_STATUS
+    try:
+        if output is Output.JSON:
+            for seen in cluster.follow(name):
+                if seen is not None:
+                    _print_json(seen[0].get("status"), indent=None)
+                    code = exit_code(seen[1])
+            return code
+        latest: deque[LLMDeployment] = deque(maxlen=1)
+
+        def draw() -> RenderableType:
+            """Called every second, so that times count on while nothing happens."""
+            return view.status_view(latest[0], _now()) if latest else Text("…")
+
+        with Live(console=console, refresh_per_second=1, get_renderable=draw) as live:
+            for seen in cluster.follow(name):
+                if seen is None:
+                    complaints.print(f"{name} was deleted")
+                    return FAILED
+                code = exit_code(seen[1])
+                latest.append(seen[1])
+                live.refresh()
+    except KeyboardInterrupt:
+        return code
+    return code
+
+
+def _print_json(value: Any, indent: int | None = 2) -> None:
+    typer.echo(json.dumps(value, indent=indent))
+
+
+def _identity(item: dict[str, Any]) -> dict[str, Any]:
+    return {key: item["metadata"].get(key) for key in ("name", "namespace", "generation")}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def main() -> None:
+    """Run a command; a refusal is one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except (AccessError, NothingToDoError) as error:
+        complaints.print(f"kubectl llmfleet: {error}", style="red", highlight=False)
+        raise SystemExit(FAILED) from None
+
+
+if __name__ == "__main__":
+    main()

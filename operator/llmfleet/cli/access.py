@@ -1,0 +1,165 @@
+"""The cluster as ``kubectl`` sees it: the same kubeconfig, context and namespace."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import urllib3
+from kubernetes import client, config, watch
+from pydantic import ValidationError
+
+from llmfleet.api import GROUP, PLURAL, VERSION
+from llmfleet.api.deployment import LLMDeployment, parse
+
+JSON = dict[str, Any]
+WATCH_SECONDS = 300
+RETRY_SECONDS = 2.0
+
+
+class AccessError(Exception):
+    """The cluster did not do what was asked; the message is a sentence for people."""
+
+
+class Cluster:
+    """LLMDeployments of one context.
+
+    Args:
+        context: of the kubeconfig; None: the current one.
+        namespace: None: the context's.
+
+    Raises:
+        AccessError: there is no such context, or no kubeconfig.
+    """
+
+    def __init__(self, context: str | None, namespace: str | None) -> None:
+        try:
+            contexts, active = config.list_kube_config_contexts()
+            chosen = next((each for each in contexts if each["name"] == context), active)
+            if context is not None and chosen["name"] != context:
+                names = ", ".join(each["name"] for each in contexts)
+                raise AccessError(f"the kubeconfig has no context {context}; it has {names}")
+            config.load_kube_config(context=context)
+        except config.ConfigException as error:
+            raise AccessError(f"no kubeconfig: {error}; set KUBECONFIG to its file") from error
+        self.namespace = namespace or chosen["context"].get("namespace") or "default"
+        self._objects = client.CustomObjectsApi()
+        self._core = client.CoreV1Api()
+
+    def get(self, name: str) -> tuple[JSON, LLMDeployment]:
+        """One LLMDeployment, as stored and as read.
+
+        Raises:
+            AccessError: it is not there, or may not be read.
+        """
+        with _explained(f"LLMDeployment {name} in namespace {self.namespace}"):
+            raw: JSON = self._objects.get_namespaced_custom_object(
+                GROUP, VERSION, self.namespace, PLURAL, name
+            )
+        return raw, read(raw)
+
+    def list(self, *, everywhere: bool) -> list[JSON]:
+        """All of the namespace, or of the cluster.
+
+        Raises:
+            AccessError: they may not be read, or the CRD is not installed.
+        """
+        with _explained("LLMDeployments"):
+            if everywhere:
+                answer = self._objects.list_cluster_custom_object(GROUP, VERSION, PLURAL)
+            else:
+                answer = self._objects.list_namespaced_custom_object(
+                    GROUP, VERSION, self.namespace, PLURAL
+                )
+        items: list[JSON] = answer["items"]
+        return items
+
+    def annotate(self, raw: JSON, annotations: dict[str, str | None]) -> None:
+        """Set or, with None, remove annotations of exactly the object that was read.
+
+        Raises:
+            AccessError: it changed meanwhile, or may not be changed.
+        """
+        meta = raw["metadata"]
+        # The uid makes the patch fail on another object that took the name meanwhile.
+        body = {"metadata": {"uid": meta["uid"], "annotations": annotations}}
+        with _explained(f"LLMDeployment {meta['name']}"):
+            self._objects.patch_namespaced_custom_object(
+                GROUP, VERSION, meta["namespace"], PLURAL, meta["name"], body
+            )
+
+    def forget(self, name: str) -> bool:
+        """Delete the memory of a name; whether there was one.
+
+        Raises:
+            AccessError: it may not be deleted.
+        """
+        try:
+            self._core.delete_namespaced_config_map(f"{name}-llmfleet-memory", self.namespace)
+        except client.ApiException as error:
+            if error.status == 404:
+                return False
+            raise AccessError(_sentence("the memory", error)) from error
+        return True
+
+    def follow(self, name: str) -> Iterator[tuple[JSON, LLMDeployment] | None]:
+        """Every state of an LLMDeployment from now on; None once it is deleted.
+
+        A broken connection is taken up again for as long as the caller asks for more.
+        """
+        while True:
+            try:
+                yield self.get(name)
+                for event in watch.Watch().stream(
+                    self._objects.list_namespaced_custom_object,
+                    GROUP, VERSION, self.namespace, PLURAL,
+                    field_selector=f"metadata.name={name}", timeout_seconds=WATCH_SECONDS,
+                ):  # fmt: skip
+                    if event["type"] == "DELETED":
+                        yield None
+                        return
+                    yield event["object"], read(event["object"])
+            except (client.ApiException, urllib3.exceptions.HTTPError):
+                time.sleep(RETRY_SECONDS)
+
+
+def read(raw: JSON) -> LLMDeployment:
+    """The resource as the models see it.
+
+    Raises:
+        AccessError: it was stored under another version of the CRD.
+    """
+    try:
+        return parse(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise AccessError(
+            f"{raw['metadata']['name']} is not what this version knows ({field}: {first['msg']}):"
+            " use the CLI of the operator's version"
+        ) from error
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except client.ApiException as error:
+        raise AccessError(_sentence(what, error)) from error
+    except urllib3.exceptions.HTTPError as error:
+        raise AccessError(f"the API server does not answer: {error}") from error
+
+
+def _sentence(what: str, error: Any) -> str:
+    try:
+        said = json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        said = error.reason
+    if error.status == 404:
+        return f"{what} is not there: {said}"
+    if error.status == 403:
+        return f"you may not: {said}"
+    return f"{what}: {said}"

@@ -1,0 +1,268 @@
+"""Status as people read it: pure functions from an LLMDeployment to what rich draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pydantic import ValidationError
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from llmfleet.api.deployment import LLMDeployment
+from llmfleet.api.rollout import RolloutSpec, Step
+from llmfleet.api.status import Condition, LLMDeploymentStatus, RevisionStatus, RolloutStatus
+from llmfleet.api.values import parse_duration_seconds
+
+JSON = dict[str, Any]
+
+EXIT_CODES: Final = {"Healthy": 0, "Progressing": 10, "Paused": 11, "Degraded": 12}
+"""Of ``status``, by phase."""
+NO_STATUS: Final = 13
+"""The operator has not said anything yet: is it running?"""
+BAR: Final = 20
+_SHOULD_BE_TRUE: Final = {"Accepted", "Available", "CapacityAvailable", "Progressing"}
+_EXCEPTIONS: Final = {"RolledBack", "NameTaken", "ActRefused", "RuntimeOutdated", "Paused"}
+_COLOURS: Final = {"Healthy": "green", "Progressing": "cyan", "Paused": "yellow", "Degraded": "red"}
+
+
+def exit_code(deployment: LLMDeployment) -> int:
+    """0 for Healthy; the others are in ``EXIT_CODES``."""
+    return EXIT_CODES.get(deployment.status.phase or "", NO_STATUS)
+
+
+def fleet_table(items: Sequence[JSON], now: datetime, *, everywhere: bool) -> Table:
+    """A line per LLMDeployment; unreadable ones are shown by name."""
+    table = Table(box=None, pad_edge=False)
+    for title in (
+        *(["NAMESPACE"] if everywhere else []),
+        "NAME", "MODEL", "READY", "PHASE", "SERVED", "ROLLOUT", "AGE",
+    ):  # fmt: skip
+        table.add_column(title, no_wrap=title != "MODEL")
+    for item in items:
+        meta, status = item["metadata"], item.get("status") or {}
+        phase = status.get("phase") or "Unknown"
+        rollout = status.get("rollout") or {}
+        going = rollout.get("revision")
+        table.add_row(
+            *([meta["namespace"]] if everywhere else []),
+            meta["name"],
+            str(((item.get("spec") or {}).get("model") or {}).get("source", "")),
+            status.get("ready") or "",
+            Text(phase, style=_COLOURS.get(phase, "dim")),
+            status.get("servedRevision") or "",
+            f"{going} {status.get('canaryWeight') or 0} %" if going else "",
+            age(datetime.fromisoformat(meta["creationTimestamp"]), now),
+        )
+    return table
+
+
+def status_view(deployment: LLMDeployment, now: datetime) -> RenderableType:
+    """Revisions with their traffic, the steps of the rollout, what is wrong, what comes next."""
+    status = deployment.status
+    if status.phase is None:
+        return Text(
+            "no status yet: the operator has not seen it."
+            " Is it running? kubectl get pods -A -l app.kubernetes.io/name=llmfleet",
+            style="yellow",
+        )
+    parts: list[RenderableType] = [_title(deployment), _revisions(status, now)]
+    if status.rollout is not None and status.rollout.revision is not None:
+        parts.append(_steps(status, status.rollout, now))
+    parts += [_problem(each) for each in status.conditions if is_problem(each)]
+    parts.append(Text(f"next: {whats_next(deployment, now)}"))
+    return Group(*parts)
+
+
+def whats_next(deployment: LLMDeployment, now: datetime) -> str:
+    """What happens by itself and when, or what a person has to do."""
+    status, rollout = deployment.status, deployment.status.rollout
+    name = deployment.metadata.name
+    if rollout is not None and rollout.aborted and rollout.retry_at is not None:
+        return f"{rollout.revision} is tried again in {_ahead(rollout.retry_at, now)}"
+    if status.phase == "Degraded":
+        return (
+            f"change spec, or `kubectl llmfleet retry {name}`;"
+            f" `kubectl llmfleet explain {name}` says why"
+        )
+    if status.phase == "Paused":
+        paused = deployment.metadata.annotations.get("llmfleet.dev/pause")
+        act = "resume" if paused else "promote"
+        return f"a person: `kubectl llmfleet {act} {name}`, or abort"
+    due = step_due(status)
+    if due is not None:
+        return f"the next step in {_ahead(due, now)}, or `kubectl llmfleet promote {name}`"
+    if status.phase == "Progressing":
+        return status.message or "the operator goes on"
+    return "nothing: spec is served"
+
+
+def step_due(status: LLMDeploymentStatus) -> datetime | None:
+    """When the timed pause under way ends."""
+    rollout = status.rollout
+    step = _step(status)
+    if rollout is None or step is None or step.pause is None or rollout.step_started_at is None:
+        return None
+    if step.pause.duration is None:
+        return None
+    return rollout.step_started_at + timedelta(seconds=parse_duration_seconds(step.pause.duration))
+
+
+def explanation(deployment: LLMDeployment) -> RenderableType:
+    """Every condition with its sentence, then what was rejected and why."""
+    status = deployment.status
+    table = Table(box=None, pad_edge=False)
+    for title in ("CONDITION", "STATUS", "REASON", "WHY"):
+        table.add_column(title, overflow="fold")
+    for each in status.conditions:
+        style = "red" if is_problem(each) else ""
+        table.add_row(each.type, each.status, each.reason, each.message, style=style)
+    parts: list[RenderableType] = [Text(status.message or "no status yet"), table]
+    parts += [
+        Text(f"rejected {each.hash}: {each.reason}. {each.message or ''}", "red")
+        for each in status.rejected_revisions
+    ]
+    return Group(*parts)
+
+
+def history(deployment: LLMDeployment, now: datetime) -> Table:
+    """The kept revisions, newest first, and those that were rejected."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("REVISION", "STATE", "MADE", "PROMOTED", "IMAGE"):
+        table.add_column(title)
+    status = deployment.status
+    rejected = {each.hash: each.reason for each in status.rejected_revisions}
+    for each in status.revisions:
+        table.add_row(
+            each.hash,
+            _state(status, each, rejected),
+            age(each.created_at, now) if each.created_at else "",
+            age(each.promoted_at, now) if each.promoted_at else "never",
+            each.image or "",
+        )
+    kept = {each.hash for each in status.revisions}
+    for name, reason in rejected.items():
+        if name not in kept:
+            table.add_row(name, Text(f"rejected: {reason}", "red"), "", "", "")
+    return table
+
+
+def is_problem(condition: Condition) -> bool:
+    """Whether a condition tells of something that somebody should know."""
+    return (
+        (condition.type in _SHOULD_BE_TRUE and condition.status == "False")
+        or (condition.type in _EXCEPTIONS and condition.status == "True")
+        or (condition.type == "RoutersConfirmed" and condition.status == "Unknown")
+    )
+
+
+def age(since: datetime, now: datetime) -> str:
+    """Time passed, in the largest unit that fits: 45s, 12m, 7h, 3d.
+
+    >>> from datetime import UTC
+    >>> age(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 7, 30, tzinfo=UTC))
+    '7h'
+    """
+    seconds = max(0, int((now - since).total_seconds()))
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _ahead(due: datetime, now: datetime) -> str:
+    return age(now, due) if due > now else "a moment"
+
+
+def _title(deployment: LLMDeployment) -> Text:
+    status, meta = deployment.status, deployment.metadata
+    phase = status.phase or "Unknown"
+    title = Text.assemble(
+        (f"{meta.namespace}/{meta.name}", "bold"), "  ", (phase, _COLOURS.get(phase, "")),
+        f"  {status.ready or '0/0'} ready  {status.url or ''}",
+    )  # fmt: skip
+    if status.observed_generation != meta.generation:
+        title.append("  (the newest spec is not yet seen)", "yellow")
+    return title
+
+
+def _revisions(status: LLMDeploymentStatus, now: datetime) -> Tree:
+    tree = Tree(Text(status.message or ""), guide_style="dim")
+    weights = {each.revision: each.weight for each in status.traffic}
+    rejected = {each.hash: each.reason for each in status.rejected_revisions}
+    for each in status.revisions:
+        if not (each.replicas or weights.get(each.hash) or each.hash == status.spec_revision):
+            continue
+        weight = weights.get(each.hash, 0)
+        filled = round(weight * BAR / 100)
+        line = Text.assemble(
+            (each.hash, "bold"), "  ", ("█" * filled, "green"), ("░" * (BAR - filled), "dim"),
+            f" {weight:3d} %  {each.ready_replicas or 0}/{each.replicas or 0} pods  ",
+            _state(status, each, rejected),
+        )  # fmt: skip
+        if each.created_at is not None:
+            line.append(f"  {age(each.created_at, now)} old", "dim")
+        tree.add(line)
+    return tree
+
+
+def _state(status: LLMDeploymentStatus, one: RevisionStatus, rejected: dict[str, str]) -> Text:
+    going = status.rollout.revision if status.rollout else None
+    if one.hash in rejected:
+        return Text(f"rejected: {rejected[one.hash]}", "red")
+    if one.hash == status.served_revision:
+        return Text("served", "green")
+    if one.hash == going:
+        return Text("rolling out", "cyan")
+    return Text("warm" if one.unserved_since else "kept", "dim")
+
+
+def _plan(status: LLMDeploymentStatus) -> RolloutSpec | None:
+    try:
+        return RolloutSpec.model_validate(status.rollout.plan) if status.rollout else None
+    except ValidationError:
+        return None
+
+
+def _step(status: LLMDeploymentStatus) -> Step | None:
+    plan, rollout = _plan(status), status.rollout
+    if plan is None or rollout is None or rollout.step is None or plan.strategy != "Canary":
+        return None
+    steps = plan.effective_steps
+    return steps[rollout.step] if rollout.step < len(steps) else None
+
+
+def _steps(status: LLMDeploymentStatus, rollout: RolloutStatus, now: datetime) -> Text:
+    plan = _plan(status)
+    line = Text(f"rollout of {rollout.revision}, attempt {(rollout.attempt or 0) + 1}: ")
+    if rollout.aborted:
+        return line.append(f"aborted, {rollout.aborted}", "red")
+    if plan is None or plan.strategy != "Canary" or plan.steps is None:
+        return line.append("as pods get ready, without steps")
+    for number, step in enumerate(plan.steps):
+        at = rollout.step or 0
+        mark, style = ("▶", "cyan") if number == at else ("·", "dim")
+        if number < at:
+            mark, style = "✓", "green"
+        line.append(f" {mark} {step_name(step)}", style)
+    if rollout.step_started_at is not None:
+        line.append(f"  (since {age(rollout.step_started_at, now)})", "dim")
+    return line
+
+
+def step_name(step: Step) -> str:
+    """A step in a word or two."""
+    if step.set_weight is not None:
+        return f"{step.set_weight} %"
+    if step.pause is not None:
+        return f"pause {step.pause.duration}" if step.pause.duration else "pause for a person"
+    return "analysis" if step.analysis is not None else "step"
+
+
+def _problem(condition: Condition) -> Text:
+    return Text.assemble(
+        ("! ", "red"), (condition.reason, "red bold"), f" ({condition.type}): {condition.message}"
+    )

@@ -1,0 +1,132 @@
+"""``kubectl llmfleet`` as a process, against a real API server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hack.controlplane.apiserver import ApiServer
+
+from tests.integration.operator.harness import Fleet, llm_deployment
+
+JSON = dict[str, Any]
+HEALTHY: JSON = {
+    "observedGeneration": 1,
+    "schema": 1,
+    "phase": "Healthy",
+    "message": "0123456789 is served by 1 replica",
+    "ready": "1/1",
+    "servedRevision": "0123456789",
+    "specRevision": "0123456789",
+    "traffic": [{"revision": "0123456789", "weight": 100}],
+    "revisions": [{"hash": "0123456789", "replicas": 1, "readyReplicas": 1}],
+}
+CANARY: JSON = {
+    **HEALTHY,
+    "phase": "Progressing",
+    "rollout": {"id": 2, "revision": "abcdef0123", "attempt": 0},
+}
+
+
+@pytest.fixture
+def fleet(api_server: ApiServer, namespace: str) -> Fleet:
+    made = Fleet(api_server, namespace)
+    made.apply(llm_deployment())
+    return made
+
+
+def run(fleet: Fleet, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "llmfleet.cli", "-n", fleet.namespace, *words]
+    environment = {**os.environ, "KUBECONFIG": str(fleet.server.kubeconfig), "COLUMNS": "200"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def tell(fleet: Fleet, status: JSON) -> None:
+    fleet.patch(f"{fleet.resource_path('chat')}/status", {"status": status})
+
+
+def test_status_when_asked_then_exit_code_tells_health_and_json_is_the_status(fleet: Fleet) -> None:
+    assert run(fleet, "status", "chat").returncode == 13
+    tell(fleet, HEALTHY)
+    done = run(fleet, "status", "chat")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0123456789" in done.stdout
+    tell(fleet, CANARY)
+    done = run(fleet, "status", "chat", "-o", "json")
+    assert done.returncode == 10
+    assert json.loads(done.stdout)["rollout"]["revision"] == "abcdef0123"
+
+
+def test_get_when_asked_then_the_fleet_is_listed(fleet: Fleet) -> None:
+    tell(fleet, HEALTHY)
+    assert "Healthy" in run(fleet, "get").stdout
+    (one,) = json.loads(run(fleet, "get", "-o", "json").stdout)
+    assert one["metadata"]["name"] == "chat"
+
+
+def test_promote_when_a_canary_is_under_way_then_its_revision_and_a_new_token_are_annotated(
+    fleet: Fleet,
+) -> None:
+    tell(fleet, HEALTHY)
+    refused = run(fleet, "promote", "chat")
+    assert refused.returncode == 1
+    assert "nothing is being rolled out" in refused.stderr
+    tell(fleet, CANARY)
+    assert run(fleet, "promote", "chat").returncode == 0
+    first = (fleet.resource() or {})["metadata"]["annotations"]["llmfleet.dev/promote"]
+    assert first.startswith("abcdef0123@")
+    assert run(fleet, "promote", "chat", "--full").returncode == 0
+    second = (fleet.resource() or {})["metadata"]["annotations"]["llmfleet.dev/promote"]
+    assert second.startswith("abcdef0123/full@")
+    assert second.partition("@")[2] != first.partition("@")[2]
+
+
+def test_pause_when_resumed_then_the_annotation_is_gone(fleet: Fleet) -> None:
+    assert run(fleet, "pause", "chat").returncode == 0
+    assert (fleet.resource() or {})["metadata"]["annotations"]["llmfleet.dev/pause"] == "true"
+    assert run(fleet, "resume", "chat").returncode == 0
+    annotations = (fleet.resource() or {})["metadata"].get("annotations") or {}
+    assert "llmfleet.dev/pause" not in annotations
+
+
+def test_forget_when_confirmed_then_the_memory_is_deleted(fleet: Fleet) -> None:
+    memory = {"metadata": {"name": "chat-llmfleet-memory"}, "data": {"rejected": "{}"}}
+    fleet.server.create(fleet.path("ConfigMap"), memory)
+    assert run(fleet, "forget", "chat").returncode == 1
+    assert run(fleet, "forget", "chat", "--yes").returncode == 0
+    assert fleet.child("ConfigMap", "chat-llmfleet-memory") is None
+    assert "nothing is remembered" in run(fleet, "forget", "chat", "--yes").stderr
+
+
+def test_cluster_when_it_says_no_then_one_sentence_and_no_traceback(fleet: Fleet) -> None:
+    for words, sentence in (
+        (("status", "absent"), "is not there"),
+        (("--context", "nowhere", "status", "chat"), "no context nowhere"),
+    ):
+        done = run(fleet, *words)
+        assert done.returncode == 1
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_status_when_watched_then_every_state_is_told_until_it_is_deleted(fleet: Fleet) -> None:
+    tell(fleet, HEALTHY)
+    command = [sys.executable, "-m", "llmfleet.cli", "-n", fleet.namespace, "status", "chat"]
+    environment = {**os.environ, "KUBECONFIG": str(fleet.server.kubeconfig)}
+    with subprocess.Popen(
+        [*command, "--watch", "-o", "json"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        try:
+            assert json.loads(watching.stdout.readline())["phase"] == "Healthy"
+            tell(fleet, CANARY)
+            told = iter(watching.stdout.readline, "")
+            assert any(json.loads(line)["phase"] == "Progressing" for line in told)
+            fleet.server.request("DELETE", fleet.resource_path("chat"))
+            assert watching.wait(30) == 10
+        finally:
+            watching.kill()

@@ -1,0 +1,88 @@
+"""Acts of the CLI do what they say when the operator's own decisions read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from llmfleet.api import parse
+from llmfleet.api.deployment import LLMDeployment
+from llmfleet.cli import acts
+from llmfleet.cli.acts import NothingToDoError
+from tests.unit.planning.canaries import at_share, rejected, split, started
+from tests.unit.planning.fleet import Fleet, resource
+from tests.unit.planning.test_rollout import turn
+
+NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+
+
+def seen(world: Fleet) -> LLMDeployment:
+    return parse(world.raw)
+
+
+def carry_out(world: Fleet, annotations: dict[str, Any], turns: int = 30) -> None:
+    found = {**(world.raw["metadata"].get("annotations") or {}), **annotations}
+    kept = {key: value for key, value in found.items() if value is not None}
+    world.raw = {**world.raw, "metadata": {**world.raw["metadata"], "annotations": kept}}
+    world._touch_resource()
+    for _ in range(turns):
+        turn(world)
+
+
+def test_promote_when_a_pause_waits_for_a_person_then_the_next_step_comes() -> None:
+    world, _, new = started({"strategy": "Canary", "maxSurge": 1, "scaleDownDelay": "10s",
+                             "steps": [{"setWeight": 25}, {"pause": {}}, {"setWeight": 50},
+                                       {"pause": {}}]})  # fmt: skip
+    at_share(world, new, 25)
+    carry_out(world, acts.promote(seen(world), NOW))
+    assert split(world)[new] == 50
+    carry_out(world, acts.promote(seen(world), NOW.replace(minute=31), full=True))
+    assert world.status()["servedRevision"] == new
+
+
+def test_abort_and_retry_when_carried_out_then_rejected_and_tried_again() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    carry_out(world, acts.abort(seen(world), NOW))
+    assert split(world) == {old: 100}
+    assert new in rejected(world)
+    with pytest.raises(NothingToDoError, match=f"served is {old}"):
+        acts.promote(seen(world), NOW)
+    carry_out(world, acts.retry(seen(world), NOW))
+    assert rejected(world) == {}
+    assert split(world).get(new)
+
+
+def test_undo_when_no_revision_is_named_then_the_one_served_before_comes_back() -> None:
+    world, old, new = started({"strategy": "RollingUpdate", "maxSurge": 1, "scaleDownDelay": "10s"})
+    carry_out(world, {}, 60)
+    assert world.status()["servedRevision"] == new
+    carry_out(world, acts.undo(seen(world), NOW), 60)
+    assert world.status()["servedRevision"] == old
+    assert list(rejected(world)) == [new]
+    with pytest.raises(NothingToDoError, match="cannot be gone back to"):
+        acts.undo(seen(world), NOW, revision="0123456789")
+
+
+def test_acts_when_they_mean_nothing_then_a_sentence_says_what_there_is() -> None:
+    world = Fleet(resource())
+    world.settle()
+    for nothing in (
+        lambda: acts.promote(seen(world), NOW),
+        lambda: acts.abort(seen(world), NOW),
+        lambda: acts.retry(seen(world), NOW),
+        lambda: acts.undo(seen(world), NOW),
+        lambda: acts.resume(seen(world)),
+    ):
+        with pytest.raises(NothingToDoError, match=r"\w+ \w+"):
+            nothing()
+
+
+def test_pause_when_resumed_then_it_moves_again() -> None:
+    world, _, new = started()
+    carry_out(world, acts.pause())
+    assert world.status()["phase"] == "Paused"
+    carry_out(world, acts.resume(seen(world)))
+    at_share(world, new, 25)

@@ -1,0 +1,96 @@
+"""What people read, from statuses that the operator's own decisions wrote."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from rich.console import Console, RenderableType
+
+from llmfleet.api import parse
+from llmfleet.cli import view
+from tests.unit.planning.canaries import annotate, at_share, fail, started
+from tests.unit.planning.fleet import Fleet, resource
+from tests.unit.planning.test_rollout import turn
+
+
+def text_of(shown: RenderableType) -> str:
+    console = Console(width=160, record=True, file=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(shown)
+    return captured.get()
+
+
+def shown(world: Fleet) -> str:
+    return text_of(view.status_view(parse(world.raw), world.now))
+
+
+def test_status_when_a_canary_is_under_way_then_its_share_steps_and_the_next_are_shown() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    text = shown(world)
+    assert f"{new}  █████" in text
+    assert " 25 %" in text
+    assert " 75 %" in text
+    assert "✓ 25 % ▶ pause 5m · 50 % · pause for a person" in text
+    assert "next: the next step in" in text
+    assert f"{old}" in text
+    assert view.exit_code(parse(world.raw)) == 10
+
+
+def test_status_when_all_is_well_then_exit_code_zero_and_nothing_to_do() -> None:
+    world = Fleet(resource())
+    world.settle()
+    assert "next: nothing: spec is served" in shown(world)
+    assert view.exit_code(parse(world.raw)) == 0
+
+
+def test_status_when_a_revision_was_rejected_then_the_reason_and_the_way_out_are_shown() -> None:
+    world, _, new = started(broken=True)
+    for _ in range(5):
+        turn(world)
+    fail(world, new, {"restarts": 2, "waiting_reason": "CrashLoopBackOff"})
+    annotate(world, "abort", f"{new}@now")
+    for _ in range(30):
+        turn(world)
+    text = shown(world)
+    assert "rejected: UserAbort" in text
+    assert "! RevisionRejected (RolledBack)" in text
+    assert "kubectl llmfleet retry chat" in text
+    assert view.exit_code(parse(world.raw)) == 12
+    assert new in text_of(view.explanation(parse(world.raw)))
+    assert "rejected: UserAbort" in text_of(view.history(parse(world.raw), world.now))
+
+
+def test_status_when_paused_then_it_names_the_act_that_goes_on() -> None:
+    world, _, _new = started()
+    annotate(world, "pause", "true")
+    for _ in range(5):
+        turn(world)
+    assert "kubectl llmfleet resume chat" in shown(world)
+    assert view.exit_code(parse(world.raw)) == 11
+
+
+def test_status_when_the_operator_said_nothing_yet_then_it_asks_whether_it_runs() -> None:
+    deployment = parse(resource())
+    assert "Is it running?" in text_of(view.status_view(deployment, Fleet(resource()).now))
+    assert view.exit_code(deployment) == view.NO_STATUS
+
+
+def test_fleet_when_listed_then_each_has_a_line_even_if_it_cannot_be_read() -> None:
+    world = Fleet(resource())
+    world.settle()
+    meta = {**world.raw["metadata"], "creationTimestamp": "2026-03-01T11:00:00Z"}
+    items = [{**world.raw, "metadata": meta}, {"metadata": {**meta, "name": "odd"}}]
+    text = text_of(view.fleet_table(items, world.now, everywhere=True))
+    assert "Healthy" in text
+    assert "odd" in text
+    assert "Unknown" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (200_000, "2d")]
+)
+def test_age_when_shown_then_in_the_largest_unit_of_two_or_more(seconds: int, text: str) -> None:
+    now = Fleet(resource()).now
+    assert view.age(now - timedelta(seconds=seconds), now) == text
