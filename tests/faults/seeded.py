@@ -260,9 +260,9 @@ def unknown_outcome_taken_for_success() -> None:
     """A create without an answer counts as done, and is not looked at again."""
     real = applying.Applier._create
 
-    async def create(self: Any, snapshot: Any, child: Any, tokens: Any) -> bool:
+    async def create(self: Any, snapshot: Any, child: Any) -> bool:
         try:
-            return await real(self, snapshot, child, tokens)
+            return await real(self, snapshot, child)
         except Unavailable:
             return True
 
@@ -274,9 +274,9 @@ def existing_child_not_looked_at() -> None:
     """A create refused as existing leaves the cache as it is."""
     real = applying.Applier._create
 
-    async def create(self: Any, snapshot: Any, child: Any, tokens: Any) -> bool:
+    async def create(self: Any, snapshot: Any, child: Any) -> bool:
         try:
-            return await real(self, snapshot, child, tokens)
+            return await real(self, snapshot, child)
         except AlreadyExists:
             return False
 
