@@ -49,11 +49,13 @@ class Applied:
         version: the LLMDeployment's resourceVersion that the plan was made from or its status was
             written at: whoever tells of it or of an older one tells nothing new.
         look_again: what the API server refuses has changed, so the status is not true any more.
+        unfinished: an urgent child was made; what comes after it is left to a pass of its own.
     """
 
     changed: bool
     version: int
     look_again: bool = False
+    unfinished: bool = False
 
 
 class Applier:
@@ -88,19 +90,23 @@ class Applier:
         token = await self._token(plan, refusals)
         recorded = await self.record(snapshot.raw, plan.status and {**plan.status, **token})
         changed = recorded is not snapshot.raw
+        version = version_number(recorded["metadata"]["resourceVersion"])
         for child in plan.children:
-            if child.key.kind != SECRET.kind:
-                with _noted(child.key, refusals):
-                    changed |= await self._child(snapshot, child)
+            if child.key.kind == SECRET.kind:
+                continue
+            with _noted(child.key, refusals):
+                written = await self._child(snapshot, child)
+                changed |= written
+                if written and child.urgent and child.key not in snapshot.objects and not refusals:
+                    await self._post(snapshot.raw, plan)
+                    return Applied(changed=True, version=version, unfinished=True)
         if not refusals:
             for deletion in plan.deletions:
                 changed |= await self._delete(owner, deletion)
-        for event in plan.events:
-            await self._events.post(snapshot.raw, event)
+        await self._post(snapshot.raw, plan)
         news = self._observer.refused(owner, {key: str(error) for key, error in refusals.items()})
         if refusals and not news:
             raise next(iter(refusals.values()))
-        version = version_number(recorded["metadata"]["resourceVersion"])
         return Applied(changed=changed, version=version, look_again=news)
 
     async def _token(self, plan: Plan, refusals: dict[ObjectKey, ApiError]) -> JSON:
@@ -122,6 +128,9 @@ class Applier:
     async def record_only(self, raw: JSON, plan: Plan) -> None:
         """Write a plan's status and Events; nothing else of it is performed."""
         await self.record(raw, plan.status)
+        await self._post(raw, plan)
+
+    async def _post(self, raw: JSON, plan: Plan) -> None:
         for event in plan.events:
             await self._events.post(raw, event)
 

@@ -29,6 +29,8 @@ class Child:
     mode: ChildMode
     body: JSON
     """Complete manifest, digest annotation included."""
+    urgent: bool = False
+    """Created, it ends the pass: what comes after it waits while other objects have urgent ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
