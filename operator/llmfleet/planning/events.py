@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmfleet.api import Routing
 from llmfleet.planning.conditions import Situation
 from llmfleet.planning.plan import PlannedEvent
 from llmfleet.planning.snapshot import JSON
@@ -23,9 +24,11 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
     if plan.started is not None:
         instead = f" instead of {plan.stable}" if plan.stable else ""
         events.append(_normal("RolloutStarted", f"rolling out {plan.started}{instead}"))
-    if situation.moved and plan.traffic:
+    if plan.traffic and dict(plan.traffic) != dict(situation.facts.traffic):
         split = ", ".join(f"{name} {weight} %" for name, weight in sorted(plan.traffic.items()))
         events.append(_normal("TrafficShifted", f"traffic is now {split}"))
+    if plan.routing != situation.facts.routing:
+        events.append(_normal("RoutingChanged", describe_routing(plan.routing)))
     if plan.promoted is not None:
         events.append(_normal("Promoted", f"{plan.promoted} is served to all clients"))
     failure, target = situation.intent.failure, situation.intent.current
@@ -47,6 +50,21 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
     if status["phase"] == "Healthy" and before.phase != "Healthy":
         events.append(_normal("Healthy", status["message"]))
     return tuple(events)
+
+
+def describe_routing(routing: Routing | None) -> str:
+    """What routers do besides splitting by weight, in a sentence."""
+    parts = []
+    if routing is not None and routing.header_route is not None:
+        names = ", ".join(each.name for each in routing.header_route.headers)
+        parts.append(f"requests chosen by {names} go to {routing.header_route.revision}")
+    if routing is not None and routing.mirror is not None:
+        parts.append(f"copies of {routing.mirror.percent} % go to {routing.mirror.revision}")
+    if routing is not None and routing.preview is not None:
+        parts.append(f"the preview address leads to {routing.preview}")
+    if routing is not None and routing.stickiness is not None:
+        parts.append("a session stays with its revision")
+    return "; ".join(parts) or "requests are split by weight alone"
 
 
 def _normal(reason: str, message: str) -> PlannedEvent:
