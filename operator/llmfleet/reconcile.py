@@ -24,6 +24,7 @@ from llmfleet.cluster.backoff import Backoff
 from llmfleet.cluster.errors import ApiError, Conflict, NotFound, NotLeading
 from llmfleet.cluster.observing import Observer, UnreadableError
 from llmfleet.cluster.store import Owner
+from llmfleet.cluster.transitions import RolloutGauges
 from llmfleet.cluster.turns import Turns
 from llmfleet.planning.plan import Plan
 from llmfleet.planning.snapshot import JSON, Snapshot
@@ -119,6 +120,7 @@ class Spine:
         self._tasks: dict[Owner, _Task] = {}
         self._turns = Turns(CONCURRENT_RECONCILES, ORDINARY_BESIDE_URGENT)
         self._stopping = False
+        self._gauges = RolloutGauges()
 
     def wake(
         self,
@@ -211,6 +213,7 @@ class Spine:
         if self._tasks.get(owner) is task:
             del self._tasks[owner]
         self._count(task, "")
+        self._gauges.forget(owner)
         metrics.NEWER_STATUS_SCHEMA.dec(task.newer_schema)
 
     async def _reconcile(self, owner: Owner, task: _Task) -> float | _Ended | None:
@@ -288,6 +291,7 @@ class Spine:
         """One line per changed decision, and the gauges."""
         status = plan.status or {}
         self._count(task, str(status.get("phase") or "Unknown"))
+        self._gauges.show((raw["metadata"]["namespace"], raw["metadata"]["name"]), status)
         deleting = bool(raw["metadata"].get("deletionTimestamp"))
         newer_schema = plan.status is None and not deleting
         metrics.NEWER_STATUS_SCHEMA.inc(newer_schema - task.newer_schema)

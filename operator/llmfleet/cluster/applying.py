@@ -24,11 +24,11 @@ from llmfleet.cluster.client import ApiServer
 from llmfleet.cluster.crd import prune
 from llmfleet.cluster.equality import Difference, content_fingerprint, difference
 from llmfleet.cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
-from llmfleet.cluster.events import EventRecorder
 from llmfleet.cluster.fields import RESOURCE_VERSION, handover_patch, needs_handover
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, SECRET, Kind, kind_of
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.store import Owner, version_number
+from llmfleet.cluster.transitions import Transitions
 from llmfleet.planning.plan import Child, ChildMode, Deletion, Plan, PlannedEvent
 from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject, Snapshot
 
@@ -62,17 +62,19 @@ class Applier:
     """Performs plans."""
 
     def __init__(
-        self, api: ApiServer, caches: Caches, observer: Observer, events: EventRecorder
+        self, api: ApiServer, caches: Caches, observer: Observer, transitions: Transitions
     ) -> None:
         self._api = api
         self._caches = caches
         self._observer = observer
-        self._events = events
+        self._transitions = transitions
         self.status_schema: JSON | None = None
         """Schema of the installed CRD's status while the CRD is outdated: what is not in it is
         not written. None writes everything."""
         self._settled: dict[str, tuple[str, str]] = {}
         self._settled_status: dict[str, tuple[str, str]] = {}
+        self._unfinished: set[str] = set()
+        """uids of new LLMDeployments that were told nothing of their names yet."""
 
     async def apply(self, snapshot: Snapshot, plan: Plan) -> Applied:
         """Perform a plan decided from ``snapshot``.
@@ -90,6 +92,8 @@ class Applier:
         token = await self._token(plan, refusals)
         recorded = await self.record(snapshot.raw, plan.status and {**plan.status, **token})
         changed = recorded is not snapshot.raw
+        if changed:
+            self._transitions.count(plan)
         version = version_number(recorded["metadata"]["resourceVersion"])
         for child in plan.children:
             if child.key.kind == SECRET.kind:
@@ -99,6 +103,7 @@ class Applier:
                 changed |= written
                 if written and child.urgent and child.key not in snapshot.objects and not refusals:
                     await self._post(snapshot.raw, plan)
+                    self._note_unfinished(snapshot)
                     return Applied(changed=True, version=version, unfinished=True)
         if not refusals:
             for deletion in plan.deletions:
@@ -107,7 +112,12 @@ class Applier:
         news = self._observer.refused(owner, {key: str(error) for key, error in refusals.items()})
         if refusals and not news:
             raise next(iter(refusals.values()))
+        self._unfinished.discard(meta["uid"])
         return Applied(changed=changed, version=version, look_again=news)
+
+    def _note_unfinished(self, snapshot: Snapshot) -> None:
+        if not (snapshot.raw.get("status") or {}).get("phase"):
+            self._unfinished.add(snapshot.raw["metadata"]["uid"])
 
     async def _token(self, plan: Plan, refusals: dict[ObjectKey, ApiError]) -> JSON:
         """Make the Secret if the plan has one; what the status says of it, by field.
@@ -132,7 +142,7 @@ class Applier:
 
     async def _post(self, raw: JSON, plan: Plan) -> None:
         for event in plan.events:
-            await self._events.post(raw, event)
+            await self._transitions.tell(raw, event, plan.status)
 
     async def record(self, raw: JSON, status: JSON | None) -> JSON:
         """Write the status if it differs from the stored one.
@@ -180,6 +190,7 @@ class Applier:
     def forget(self, uid: str) -> None:
         """Drop what is remembered about an LLMDeployment that is gone."""
         self._settled_status.pop(uid, None)
+        self._unfinished.discard(uid)
 
     async def _names_taken(self, owner: Owner, snapshot: Snapshot, plan: Plan) -> bool:
         """Whether something that no watch tells of has a name that the plan needs.
@@ -188,7 +199,8 @@ class Applier:
         new LLMDeployment has been told nothing: it is spared these reads, since a name that is
         taken refuses the creation.
         """
-        if not (snapshot.raw.get("status") or {}).get("phase"):
+        uid = snapshot.raw["metadata"]["uid"]
+        if uid in self._unfinished or not (snapshot.raw.get("status") or {}).get("phase"):
             return False
         missing = [
             child.key
@@ -238,7 +250,7 @@ class Applier:
             metrics.CHILD_EDITS.labels(child.key.kind).inc()
             sentence = f"{_label(child.key)} was changed by hand and put back: {found.sentence()}"
             event = PlannedEvent(type="Warning", reason="ChildEdited", message=sentence)
-            await self._events.post(snapshot.raw, event)
+            await self._transitions.tell(snapshot.raw, event, snapshot.raw.get("status"))
         return True
 
     async def _take_over(self, kind: Kind, namespace: str, live: ObservedObject) -> str:

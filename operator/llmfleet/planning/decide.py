@@ -19,7 +19,7 @@ from llmfleet.planning.engine import (
     build_engine_deployment,
     build_engine_service,
 )
-from llmfleet.planning.events import plan_events
+from llmfleet.planning.events import find_outcome, plan_events
 from llmfleet.planning.facts import Facts, read_facts
 from llmfleet.planning.failures import failure_time
 from llmfleet.planning.intent import Intent, decide_intent
@@ -150,6 +150,7 @@ def _complete(
         children=children,
         deletions=_deletions(snapshot, plan, pruned),
         events=plan_events(situation, status),
+        outcome=find_outcome(situation, now),
         requeue_after=_requeue(facts, intent, plan, deadline(facts, plan, rollout), now),
         summary=status["message"],
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from llmfleet.api import Routing
 from llmfleet.planning.conditions import Situation
-from llmfleet.planning.plan import PlannedEvent
+from llmfleet.planning.plan import Outcome, PlannedEvent, Result
 from llmfleet.planning.snapshot import JSON
 
 _WARNS_WHEN = {
@@ -45,11 +47,36 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
         changed = old is None or old.status != condition["status"]
         if changed and _WARNS_WHEN.get(condition["type"]) == condition["status"]:
             events.append(_warning(condition["reason"], condition["message"]))
+    if status["phase"] == "Paused" and before.phase != "Paused":
+        events.append(_normal("Paused", status["message"]))
     if status["phase"] == "Degraded" and before.phase != "Degraded":
         events.append(_warning("Degraded", status["message"]))
     if status["phase"] == "Healthy" and before.phase != "Healthy":
         events.append(_normal("Healthy", status["message"]))
     return tuple(events)
+
+
+def find_outcome(situation: Situation, now: datetime) -> Outcome | None:
+    """The end of the attempt under way, if this plan ends it."""
+    plan, intent = situation.rollout, situation.intent
+    record = situation.facts.deployment.status.rollout
+    began = record.started_at if record is not None else None
+    seconds = (now - began).total_seconds() if began is not None else 0.0
+    target = intent.current
+    if plan.promoted is not None:
+        return Outcome(
+            revision=plan.promoted, result=Result.PROMOTED, reason="Promoted", seconds=seconds
+        )
+    if target is None or record is None or record.aborted is not None:
+        return None
+    if intent.failure is not None:
+        result = Result.REJECTED if intent.failure.rejected else Result.ABORTED
+        reason = intent.failure.reason
+    elif plan.returning:
+        result, reason = Result.ABORTED, "Superseded"
+    else:
+        return None
+    return Outcome(revision=target, result=result, reason=reason, seconds=seconds)
 
 
 def describe_routing(routing: Routing | None) -> str:

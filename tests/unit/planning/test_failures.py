@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llmfleet.planning.plan import Result
 from llmfleet.planning.snapshot import RequestCounts, Snapshot
 from tests.unit.planning.canaries import (
     STEPS,
@@ -22,6 +23,7 @@ from tests.unit.planning.canaries import (
     started,
 )
 from tests.unit.planning.fleet import Fleet
+from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import CASES, ended, said
 from tests.unit.planning.test_rollout import turn
 
@@ -194,3 +196,33 @@ def test_analysis_when_it_succeeds_then_the_next_step_follows_at_once() -> None:
     at_share(world, new, 25)
     world.reconcile(counted(world, {old: counts(900, 9), new: counts(300, 3)}))
     assert world.status()["rollout"]["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "result", "reason"),
+    [
+        ("promote", Result.PROMOTED, "Promoted"),
+        ("abort", Result.REJECTED, "UserAbort"),
+        ("crash", Result.REJECTED, "BadConfig"),
+        ("another spec", Result.ABORTED, "Superseded"),
+    ],
+)
+def test_attempt_when_it_ends_then_its_outcome_is_told_once(
+    end: str, result: Result, reason: str
+) -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    told = len(world.plans)
+    match end:
+        case "promote":
+            annotate(world, "promote", f"{new}/full@1")
+        case "abort":
+            annotate(world, "abort", f"{new}@1")
+        case "crash":
+            fail(world, new, {**said("BadConfig", retriable=False), "restarts": 1})
+        case _:
+            world.edit(model=model("three"))
+    turn(world, 40)
+    found = [plan.outcome for plan in world.plans[told:] if plan.outcome is not None]
+    assert [(each.revision, each.result, each.reason) for each in found] == [(new, result, reason)]
+    assert found[0].seconds > 0
