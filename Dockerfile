@@ -66,7 +66,7 @@ COPY --from=router-module /module /opt/llmfleet/lib
 COPY --from=router-wheel /dist /opt/llmfleet/dist
 RUN pip install --no-deps --no-index /opt/llmfleet/dist/*.whl
 USER 65532:65532
-EXPOSE 8080 9090
+EXPOSE 8080 8081 9090
 ENTRYPOINT ["python", "-m", "llmfleet_router"]
 
 FROM base AS runtime

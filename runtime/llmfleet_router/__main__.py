@@ -22,7 +22,7 @@ _DESCRIPTION = """Routes the requests of one LLMDeployment: runs Envoy and tells
 All settings come from the environment: LLMFLEET_NAMESPACE and LLMFLEET_NAME (required),
 LLMFLEET_POLICY, LLMFLEET_PREFIX_BYTES, LLMFLEET_BODY_LIMIT_BYTES, LLMFLEET_DRAIN_TIMEOUT_SECONDS,
 LLMFLEET_POD_NAME, LLMFLEET_ACCESS_LOG (off|errors|all), LLMFLEET_ENVOY_CONCURRENCY,
-LLMFLEET_LOG_LEVEL. docs/router.md explains each."""
+LLMFLEET_PREVIEW_PORT, LLMFLEET_LOG_LEVEL. docs/router.md explains each."""
 
 
 def main() -> None:

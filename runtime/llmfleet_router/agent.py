@@ -8,7 +8,8 @@ import time
 import structlog
 
 from llmfleet_router.applier import Applier
-from llmfleet_router.bootstrap import STAT_PREFIX, build_bootstrap
+from llmfleet_router.bootstrap import ROUTE_FILES, build_bootstrap
+from llmfleet_router.counters import Counters
 from llmfleet_router.envoy import Admin, AdminError, EnvoyProcess
 from llmfleet_router.files import read_token, recall, write_by_rename
 from llmfleet_router.port import AgentPort
@@ -39,8 +40,11 @@ class Agent:
         self.store = Store(recall(settings.xds_dir))
         self.admin = Admin(settings.admin_port)
         self.envoy = EnvoyProcess(settings, settings.xds_dir / "bootstrap.json")
-        self.applier = Applier(settings, self.store, self.admin, on_confirmed=self._confirmed)
-        self.state = State(settings, self.applier, self.admin, self.store)
+        counters = Counters(self.admin)
+        self.applier = Applier(
+            settings, self.store, self.admin, counters, on_confirmed=self._confirmed
+        )
+        self.state = State(settings, self.applier, counters, self.store)
         self._source = source
         self._port = AgentPort(settings, self.state, self.admin, lambda: self.envoy.alive)
 
@@ -123,20 +127,19 @@ class Agent:
 
     async def _until_quiet(self, deadline: float) -> int:
         """Requests still active when the wait ended; 0 unless the time was over."""
-        prefix = f"http.{STAT_PREFIX}.downstream"
-        active, open_connections, total = (
-            f"{prefix}_rq_active", f"{prefix}_cx_active", f"{prefix}_rq_total"
-        )  # fmt: skip
+        names = [
+            [f"http.{listener}.downstream_{what}" for listener in ROUTE_FILES]
+            for what in ("rq_active", "cx_active", "rq_total")
+        ]
         last_total, last_change = -1, time.monotonic()
         while True:
-            stats = await self.admin.numbers((active, open_connections, total))
+            stats = await self.admin.numbers(name for group in names for name in group)
+            active, open_connections, total = (sum(stats[n] for n in group) for group in names)
             now = time.monotonic()
-            if stats[total] != last_total or stats[active]:
-                last_total, last_change = stats[total], now
-            if not stats[active] and (
-                not stats[open_connections] or now - last_change > QUIET_SECONDS
-            ):
+            if total != last_total or active:
+                last_total, last_change = total, now
+            if not active and (not open_connections or now - last_change > QUIET_SECONDS):
                 return 0
             if now > deadline:
-                return stats[active]
+                return active
             await asyncio.sleep(POLL_SECONDS)

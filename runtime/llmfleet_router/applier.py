@@ -6,19 +6,21 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Set
 
 import structlog
 
-from llmfleet_router import resources
+from llmfleet_router.counters import Counters
 from llmfleet_router.envoy import Admin, AdminError
-from llmfleet_router.files import remember, write_by_rename
+from llmfleet_router.files import remember
 from llmfleet_router.model import Desired, Routes
+from llmfleet_router.resources import cluster_name, mirror_name
 from llmfleet_router.settings import Settings
 from llmfleet_router.store import Store
 from llmfleet_router.updates import (
     AddClusters,
     Applied,
+    Clusters,
     RemoveClusters,
     SetEndpoints,
     SetRoutes,
@@ -27,6 +29,7 @@ from llmfleet_router.updates import (
     next_step,
     unrouted,
 )
+from llmfleet_router.xds import Proof, XdsFiles
 
 log = structlog.get_logger("applier")
 
@@ -52,6 +55,7 @@ class Applier:
         settings: Settings,
         store: Store,
         admin: Admin,
+        counters: Counters,
         on_confirmed: Callable[[], None] = lambda: None,
     ) -> None:
         self.applied = Applied()
@@ -59,8 +63,9 @@ class Applier:
         self._settings = settings
         self._store = store
         self._admin = admin
+        self._counters = counters
         self._on_confirmed = on_confirmed
-        self._version = 0
+        self._files = XdsFiles(settings)
         self._unrouted_since: dict[str, float] = {}
         self._rejections: dict[str, int] = {}
 
@@ -70,8 +75,7 @@ class Applier:
         What was served before is brought back by the first steps, which take milliseconds, before
         the router says it is ready.
         """
-        self._write_clusters(frozenset())
-        self._write_routes(None)
+        self._files.write_initial()
 
     async def run(self) -> None:
         """Follows the store until cancelled."""
@@ -96,11 +100,14 @@ class Applier:
 
     async def _perform(self, step: Step, desired: Desired) -> None:
         started = time.monotonic()
-        expected = self._write(step)
-        await self._confirm(expected)
+        if isinstance(step, RemoveClusters):
+            await self._counters.read(step.clusters.revisions | step.clusters.mirrors)
+        await self._confirm(self._files.write(step, self.applied))
+        if isinstance(step, AddClusters):
+            await self._counters.read(step.mirrors.union(step.endpoints))
         self.applied = after(self.applied, step)
         if isinstance(step, RemoveClusters):
-            self._delete_endpoint_files(step)
+            self._files.delete_endpoints(step.clusters.revisions)
         elif not isinstance(step, AddClusters):
             remember(self._settings.xds_dir, desired)
         self._on_confirmed()
@@ -109,61 +116,7 @@ class Applier:
             milliseconds=round(1000 * (time.monotonic() - started), 1),
         )  # fmt: skip
 
-    def _write(self, step: Step) -> dict[str, str]:
-        """Writes the step's file; returns the stats, with values, that prove it."""
-        match step:
-            case AddClusters(endpoints=added):
-                proof: dict[str, str] = {}
-                for revision, endpoints in added.items():
-                    # The cluster reads its endpoints while it is being added.
-                    proof |= self._write_endpoints(
-                        SetEndpoints(revision=revision, endpoints=endpoints)
-                    )
-                names = frozenset(self.applied.endpoints) | frozenset(added)
-                return (
-                    proof | self._write_clusters(names) | {"cluster_manager.warming_clusters": "0"}
-                )
-            case SetEndpoints():
-                return self._write_endpoints(step)
-            case SetRoutes(routes=routes):
-                return self._write_routes(routes)
-            case RemoveClusters(revisions=gone):
-                return self._write_clusters(frozenset(self.applied.endpoints) - gone)
-
-    def _write_clusters(self, revisions: frozenset[str]) -> dict[str, str]:
-        clusters = resources.build_clusters(revisions, self._settings)
-        version = self._next_version()
-        self._put("cds.json", resources.discovery(resources.CLUSTER_TYPE, version, clusters))
-        return {"cluster_manager.cds.version_text": version}
-
-    def _write_endpoints(self, step: SetEndpoints) -> dict[str, str]:
-        version = self._next_version()
-        body = resources.discovery(
-            resources.ENDPOINT_TYPE, version,
-            [resources.build_endpoints(step.revision, step.endpoints)],
-        )  # fmt: skip
-        write_by_rename(resources.endpoints_file(self._settings.xds_dir, step.revision), body)
-        return {f"cluster.{resources.cluster_name(step.revision)}.version_text": version}
-
-    def _write_routes(self, routes: Routes | None) -> dict[str, str]:
-        version = self._next_version()
-        table = resources.build_route_configuration(routes, self._settings)
-        self._put("rds.json", resources.discovery(resources.ROUTE_TYPE, version, [table]))
-        return {f"http.public.rds.{resources.ROUTE_CONFIG_NAME}.version_text": version}
-
-    def _put(self, name: str, body: resources.JSON) -> None:
-        write_by_rename(self._settings.xds_dir / name, body)
-
-    def _next_version(self) -> str:
-        self._version += 1
-        return str(self._version)
-
-    def _delete_endpoint_files(self, step: RemoveClusters) -> None:
-        for revision in step.revisions:
-            resources.endpoints_file(self._settings.xds_dir, revision).unlink(missing_ok=True)
-            self._unrouted_since.pop(revision, None)
-
-    async def _confirm(self, expected: dict[str, str]) -> None:
+    async def _confirm(self, expected: Proof) -> None:
         """Waits until Envoy's own stats show every expected value.
 
         Raises:
@@ -187,39 +140,66 @@ class Applier:
             await asyncio.sleep(pause)
             pause = min(0.1, pause * 2)
 
-    async def _idle_clusters(self, desired: Desired) -> frozenset[str]:
+    async def _idle_clusters(self, desired: Desired) -> Clusters:
         """Clusters no route names that have no requests left, or were kept long enough."""
         waiting = unrouted(self.applied, desired)
-        if not waiting:
-            self._unrouted_since.clear()
-            return frozenset()
+        names = {revision: cluster_name(revision) for revision in waiting.revisions}
+        mirrors = {revision: mirror_name(revision) for revision in waiting.mirrors}
+        idle = await self._idle({*names.values(), *mirrors.values()})
+        return Clusters(
+            revisions=frozenset(r for r, name in names.items() if name in idle),
+            mirrors=frozenset(r for r, name in mirrors.items() if name in idle),
+        )
+
+    async def _idle(self, waiting: Set[str]) -> set[str]:
+        """Those of Envoy's clusters ``waiting`` that may go."""
+        since = self._unrouted_since
+        for name in since.keys() - waiting:
+            del since[name]
         active = await active_requests(self._admin, waiting)
         now = time.monotonic()
-        idle = set()
-        for revision in waiting:
-            kept = now - self._unrouted_since.setdefault(revision, now)
-            quiet = kept >= MIN_UNROUTED_SECONDS and not active[revision]
-            if quiet or kept > self._settings.drain_timeout_seconds:
-                idle.add(revision)
-        return frozenset(idle)
+        kept = {name: now - since.setdefault(name, now) for name in waiting}
+        return {
+            name
+            for name, seconds in kept.items()
+            if (seconds >= MIN_UNROUTED_SECONDS and not active[name])
+            or seconds > self._settings.drain_timeout_seconds
+        }
 
 
-async def active_requests(admin: Admin, revisions: frozenset[str]) -> dict[str, int]:
-    """Requests sent or waiting to be sent, per revision."""
+async def active_requests(admin: Admin, clusters: Collection[str]) -> dict[str, int]:
+    """Requests sent or waiting to be sent, by the name of Envoy's cluster."""
     kinds = ("upstream_rq_active", "upstream_rq_pending_active")
-    names = {r: [f"cluster.{resources.cluster_name(r)}.{k}" for k in kinds] for r in revisions}
+    names = {cluster: [f"cluster.{cluster}.{kind}" for kind in kinds] for cluster in clusters}
     found = await admin.numbers(name for group in names.values() for name in group)
-    return {r: sum(found[name] for name in group) for r, group in names.items()}
+    return {cluster: sum(found[name] for name in group) for cluster, group in names.items()}
 
 
 def _describe(step: Step) -> str:
     match step:
-        case AddClusters(endpoints=added):
-            return " ".join(f"{r}:{len(e)}" for r, e in added.items())
+        case AddClusters(endpoints=added, mirrors=mirrors):
+            return " ".join([*(f"{r}:{len(e)}" for r, e in added.items()), *_mirrors(mirrors)])
         case SetEndpoints(revision=revision, endpoints=endpoints):
             return f"{revision}:{len(endpoints)}"
         case SetRoutes(routes=routes):
-            split = " ".join(f"{r}={w}" for r, w in routes.split)
-            return f"generation {routes.generation}: {split or 'nothing'}"
-        case RemoveClusters(revisions=revisions):
-            return " ".join(sorted(revisions))
+            return f"generation {routes.generation}: {_describe_routes(routes)}"
+        case RemoveClusters(clusters=gone):
+            return " ".join([*sorted(gone.revisions), *_mirrors(gone.mirrors)])
+
+
+def _mirrors(revisions: Collection[str]) -> list[str]:
+    return [f"mirror of {revision}" for revision in sorted(revisions)]
+
+
+def _describe_routes(routes: Routes) -> str:
+    parts = [" ".join(f"{r}={w}" for r, w in routes.split) or "nothing"]
+    routing = routes.routing
+    if routing.sticky:
+        parts.append("by session")
+    if routing.header_route:
+        parts.append(f"headers to {routing.header_route.revision}")
+    if routing.mirror:
+        parts.append(f"{routing.mirror.percent} % mirrored to {routing.mirror.revision}")
+    if routing.preview:
+        parts.append(f"preview {routing.preview}")
+    return ", ".join(parts)

@@ -1,7 +1,8 @@
-"""Envoy's bootstrap: admin, listener and filters, and where the xDS files lie. Pure rendering.
+"""Envoy's bootstrap: admin, listeners and filters, and where the xDS files lie. Pure rendering.
 
-The listener is static because nothing in it changes while Envoy runs (policy and limits come from
-the pod's environment); clusters, endpoints and routes come from files.
+The listeners are static because nothing in them changes while Envoy runs (policy and limits come
+from the pod's environment); clusters, endpoints and routes come from files. The preview port has
+the same checks and filters as the public one, and a route table of its own.
 """
 
 from __future__ import annotations
@@ -9,13 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 from llmfleet_router.errors import build_local_reply_config
+from llmfleet_router.logs import build_access_log, build_attempt_errors
 from llmfleet_router.module import build_filter
-from llmfleet_router.resources import ROUTE_CONFIG_NAME, STREAM_IDLE_TIMEOUT, TYPE
-from llmfleet_router.settings import AccessLog, Settings
+from llmfleet_router.resources import TYPE
+from llmfleet_router.routes import PREVIEW_TABLE, PUBLIC_TABLE, STREAM_IDLE_TIMEOUT
+from llmfleet_router.settings import Settings
 
 JSON = dict[str, Any]
 
-STAT_PREFIX = "public"
+PUBLIC, PREVIEW = "public", "preview"
+"""The listeners, and the prefixes of their stats."""
+ROUTE_FILES = {PUBLIC: ("rds.json", PUBLIC_TABLE), PREVIEW: ("rds-preview.json", PREVIEW_TABLE)}
+"""Where each listener's route table lies, and its name: Envoy takes one table per file."""
 MAX_HEADERS_KIB = 32
 MAX_HEADERS = 100
 MAX_CONNECTIONS = 50_000
@@ -35,7 +41,12 @@ def build_bootstrap(settings: Settings, token: str | None) -> JSON:
                 "path_config_source": {"path": str(settings.xds_dir / "cds.json")},
             }
         },
-        "static_resources": {"listeners": [_listener(settings, token)]},
+        "static_resources": {
+            "listeners": [
+                _listener(PUBLIC, settings.http_port, settings, token),
+                _listener(PREVIEW, settings.preview_port, settings, token),
+            ]
+        },
         "overload_manager": {
             "resource_monitors": [
                 {
@@ -61,16 +72,16 @@ def build_bootstrap(settings: Settings, token: str | None) -> JSON:
     }
 
 
-def _listener(settings: Settings, token: str | None) -> JSON:
+def _listener(name: str, port: int, settings: Settings, token: str | None) -> JSON:
     return {
-        "name": "public",
-        "address": _address(settings.bind_address, settings.http_port),
+        "name": name,
+        "address": _address(settings.bind_address, port),
         "filter_chains": [
             {
                 "filters": [
                     {
                         "name": "http",
-                        "typed_config": _connection_manager(settings, token),
+                        "typed_config": _connection_manager(name, settings, token),
                     }
                 ]
             }
@@ -78,22 +89,23 @@ def _listener(settings: Settings, token: str | None) -> JSON:
     }
 
 
-def _connection_manager(settings: Settings, token: str | None) -> JSON:
+def _connection_manager(name: str, settings: Settings, token: str | None) -> JSON:
+    file, table = ROUTE_FILES[name]
     return {
         "@type": TYPE + "envoy.extensions.filters.network.http_connection_manager.v3"
         ".HttpConnectionManager",
-        "stat_prefix": STAT_PREFIX,
+        "stat_prefix": name,
         "codec_type": "AUTO",
         "rds": {
-            "route_config_name": ROUTE_CONFIG_NAME,
+            "route_config_name": table,
             "config_source": {
                 "resource_api_version": "V3",
-                "path_config_source": {"path": str(settings.xds_dir / "rds.json")},
+                "path_config_source": {"path": str(settings.xds_dir / file)},
             },
         },
         "http_filters": _http_filters(settings, token),
         "local_reply_config": build_local_reply_config(),
-        "access_log": _access_log(settings.access_log),
+        "access_log": build_access_log(settings.access_log),
         # Edge without internal clients: their request ids and x-envoy-* are not believed.
         "use_remote_address": True,
         "skip_xff_append": True,
@@ -141,98 +153,10 @@ def _http_filters(settings: Settings, token: str | None) -> list[JSON]:
                 # Answers by status and their times, per cluster: 2 µs a request, and the same is
                 # counted per listener. Attempts and their errors are counted all the same.
                 "dynamic_stats": False,
-                "upstream_log": [_attempt_errors()],
+                "upstream_log": [build_attempt_errors()],
             },
         },
     ]
-
-
-def _access_log(which: AccessLog) -> list[JSON]:
-    """JSON lines on stdout: no bodies, no headers of the client, no query strings."""
-    if which is AccessLog.OFF:
-        return []
-    log: JSON = {
-        "name": "stdout",
-        "typed_config": {
-            "@type": TYPE + "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
-            "log_format": {
-                "json_format": {
-                    "time": "%START_TIME%",
-                    "event": "request",
-                    "request_id": "%REQ(X-REQUEST-ID)%",
-                    "method": "%REQ(:METHOD)%",
-                    "path": "%PATH(NQ:PATH):200%",
-                    "status": "%RESPONSE_CODE%",
-                    "flags": "%RESPONSE_FLAGS%",
-                    "details": "%RESPONSE_CODE_DETAILS%",
-                    "cluster": "%UPSTREAM_CLUSTER%",
-                    "engine": "%UPSTREAM_HOST%",
-                    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-                    "bytes_received": "%BYTES_RECEIVED%",
-                    "bytes_sent": "%BYTES_SENT%",
-                    "first_byte_ms": "%RESPONSE_DURATION%",
-                    "duration_ms": "%DURATION%",
-                }
-            },
-        },
-    }
-    if which is AccessLog.ERRORS:
-        log["filter"] = {
-            "or_filter": {
-                "filters": [
-                    {
-                        "status_code_filter": {
-                            "comparison": {
-                                "op": "GE",
-                                "value": {
-                                    "default_value": 400,
-                                    "runtime_key": "llmfleet.access_log.min_status",
-                                },
-                            }
-                        }
-                    },
-                    {"response_flag_filter": {}},
-                ]
-            }
-        }
-    return [log]
-
-
-def _attempt_errors() -> JSON:
-    """Counts failed attempts per revision, at the end of each attempt.
-
-    Failed: a connection refused or lost, an answer reset or cut, a 5xx of the engine, a client
-    that went away before any answer. Not failed: 4xx and the engine's own 503, which is a refusal
-    (queue full, draining).
-    """
-    lost = {"response_flag_filter": {"flags": ["UF", "UC", "UR", "UT", "UPE", "LR"]}}
-    engine_error = {"and_filter": {"filters": [_status("GE", 500), _status("NE", 503)]}}
-    unanswered = _status("EQ", 0)
-    return {
-        "name": "attempt_errors",
-        "filter": {"or_filter": {"filters": [lost, engine_error, unanswered]}},
-        "typed_config": {
-            "@type": TYPE + "envoy.extensions.access_loggers.stats.v3.Config",
-            "stat_prefix": "llmfleet",
-            "counters": [
-                {
-                    "stat": {
-                        "name": "attempt_errors",
-                        "tags": [{"name": "cluster", "value_format": "%UPSTREAM_CLUSTER%"}],
-                    },
-                    "value_fixed": 1,
-                }
-            ],
-        },
-    }
-
-
-def _status(operator: str, code: int) -> JSON:
-    value = {
-        "default_value": code,
-        "runtime_key": f"llmfleet.attempt_errors.{operator.lower()}_{code}",
-    }
-    return {"status_code_filter": {"comparison": {"op": operator, "value": value}}}
 
 
 def _address(host: str, port: int) -> JSON:

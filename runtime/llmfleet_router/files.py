@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmfleet_router.model import Command, Desired, Endpoint
+from llmfleet_router.routing import parse_routing, routing_as_json
 
 JSON = dict[str, Any]
 MEMORY = "last.json"
@@ -29,17 +30,17 @@ def remember(directory: Path, desired: Desired) -> None:
     """Keeps what was applied, for a start while the API server is down."""
     if desired.command is None:
         return
-    write_by_rename(
-        directory / MEMORY,
-        {
-            "generation": desired.command.generation,
-            "weights": [list(pair) for pair in desired.command.weights],
-            "endpoints": {
-                revision: [[e.address, e.port] for e in endpoints]
-                for revision, endpoints in desired.endpoints.items()
-            },
+    content: JSON = {
+        "generation": desired.command.generation,
+        "weights": [list(pair) for pair in desired.command.weights],
+        "endpoints": {
+            revision: [[e.address, e.port] for e in endpoints]
+            for revision, endpoints in desired.endpoints.items()
         },
-    )
+    }
+    if routing := routing_as_json(desired.command.routing):
+        content["routing"] = routing
+    write_by_rename(directory / MEMORY, content)
 
 
 def recall(directory: Path) -> Desired:
@@ -50,6 +51,7 @@ def recall(directory: Path) -> Desired:
             command=Command(
                 generation=data["generation"],
                 weights=tuple((revision, weight) for revision, weight in data["weights"]),
+                routing=parse_routing(data.get("routing")),
             ),
             endpoints={
                 revision: tuple(Endpoint(address=a, port=p) for a, p in endpoints)

@@ -17,7 +17,8 @@ import aiohttp
 import structlog
 
 from llmfleet_router.kubeconfig import KubeAccess
-from llmfleet_router.model import Endpoint, UnreadableTrafficError, parse_command
+from llmfleet_router.model import Endpoint, parse_command
+from llmfleet_router.routing import UnreadableTrafficError
 from llmfleet_router.settings import Settings
 from llmfleet_router.store import Store
 

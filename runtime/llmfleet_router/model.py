@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-REVISION = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+from llmfleet_router.routing import REVISION, Routing, UnreadableTrafficError, parse_routing
+
 TOTAL_WEIGHT = 100
 
 
@@ -24,20 +24,17 @@ Endpoints = tuple[Endpoint, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """The operator's traffic command: ``status.traffic`` and ``status.trafficGeneration``."""
+    """The operator's command: ``status.traffic``, ``.routing`` and ``.trafficGeneration``."""
 
     generation: int
     weights: tuple[tuple[str, int], ...]
     """(revision, percent), each > 0; the sum is 100, or the tuple is empty: nothing is served."""
+    routing: Routing = field(default_factory=Routing)
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        """The revisions named, in the command's order."""
-        return tuple(revision for revision, _ in self.weights)
-
-
-class UnreadableTrafficError(ValueError):
-    """``status.traffic`` is there but cannot be obeyed; the last command stays."""
+        """The revisions named, each once: those with a weight first, in the command's order."""
+        return tuple(dict.fromkeys((*(r for r, _ in self.weights), *self.routing.revisions)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +48,20 @@ class Desired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routes:
-    """One version of the route table."""
+    """One version of the route tables."""
 
     generation: int
     split: tuple[tuple[str, int], ...]
     """(revision, weight) given to Envoy."""
     effective: tuple[tuple[str, int], ...]
     """(revision, percent of requests that can really be answered), all 0 without endpoints."""
+    routing: Routing = field(default_factory=Routing)
+    """What of the command's routing leads to ready endpoints."""
+
+    @property
+    def revisions(self) -> frozenset[str]:
+        """The revisions that some request may reach."""
+        return frozenset((*(revision for revision, _ in self.split), *self.routing.revisions))
 
 
 def parse_command(status: Mapping[str, Any]) -> Command | None:
@@ -86,7 +90,11 @@ def parse_command(status: Mapping[str, Any]) -> Command | None:
         raise UnreadableTrafficError("status.traffic names a revision twice")
     if weights and sum(weight for _, weight in weights) != TOTAL_WEIGHT:
         raise UnreadableTrafficError("the weights of status.traffic do not sum to 100")
-    return Command(generation=generation, weights=tuple(weights))
+    return Command(
+        generation=generation,
+        weights=tuple(weights),
+        routing=parse_routing(status.get("routing")),
+    )
 
 
 def effective_weights(
@@ -116,13 +124,21 @@ def effective_weights(
 
 
 def build_routes(command: Command, available: Collection[str]) -> Routes:
-    """The route table for a command, given which revisions have ready endpoints.
+    """The route tables for a command, given which revisions have ready endpoints.
 
     Without any endpoint the commanded split stays, so that Envoy itself answers 503 and the first
-    endpoint to appear serves at once.
+    endpoint to appear serves at once. What else leads to a revision without endpoints is left out.
     """
     effective = effective_weights(command.weights, available)
     split = tuple((revision, weight) for revision, weight in effective if weight)
+    split = split or command.weights
+    if command.routing.sticky:
+        # Envoy lays the shares side by side in this order, and a session falls on one point: with
+        # two arms in one order, an arm that grows keeps every session it had.
+        split = tuple(sorted(split))
     return Routes(
-        generation=command.generation, split=split or command.weights, effective=effective
+        generation=command.generation,
+        split=split,
+        effective=effective,
+        routing=command.routing.among(available),
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
+from llmfleet_router.counters import Counts
 from llmfleet_router.envoy import Admin, AdminError
 from llmfleet_router.settings import Settings
 from llmfleet_router.state import MAX_WAIT_SECONDS, State
@@ -70,16 +73,18 @@ class AgentPort:
     async def _metrics(self, _: web.Request) -> web.Response:
         try:
             envoy = await self._admin.prometheus()
+            counts = await self._state.counts()
         except AdminError:
-            envoy = ""
-        own = generate_latest(self._registry()).decode()
+            envoy, counts = "", {}  # none at all: a counter that shows 0 began again
+        own = generate_latest(self._registry(counts)).decode()
         return web.Response(
             text=own + envoy, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
-    def _registry(self) -> CollectorRegistry:
+    def _registry(self, counts: Mapping[str, Counts]) -> CollectorRegistry:
         """Fresh each time, so a revision that is gone leaves no series behind."""
         registry = CollectorRegistry()
+        registry.register(CountsCollector(self._settings, counts))
         if self._state.generation is not None:
             Gauge(
                 "llmfleet_router_traffic_generation",
@@ -96,3 +101,25 @@ class AgentPort:
             for gauge, value in zip(gauges, values, strict=True):
                 gauge.labels(revision=revision).set(value)
         return registry
+
+
+class CountsCollector(Collector):
+    """Envoy's counts as counters of ours, which never begin again while the agent lives."""
+
+    def __init__(self, settings: Settings, counts: Mapping[str, Counts]) -> None:
+        self._of = (settings.namespace, settings.name)
+        self._counts = counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """One family for each kind of count, with all revisions."""
+        kinds: dict[str, tuple[str, Callable[[Counts], int]]] = {
+            "requests": ("Attempts sent to the revision.", lambda of: of.requests),
+            "errors": ("Attempts of them that failed.", lambda of: of.errors),
+            "mirrored": ("Shadow requests sent to the revision.", lambda of: of.mirrored),
+        }
+        labels = ("llmdeployment_namespace", "llmdeployment", "revision")
+        for kind, (words, value) in kinds.items():
+            family = CounterMetricFamily(f"llmfleet_router_{kind}", words, labels=labels)
+            for revision, counts in sorted(self._counts.items()):
+                family.add_metric((*self._of, revision), value(counts))
+            yield family

@@ -55,6 +55,8 @@ class Settings:
     """Envoy's dynamic module, compiled from ``native/``."""
     bind_address: str = "0.0.0.0"  # noqa: S104 - the pod's public port is public on purpose
     http_port: int = 8080
+    preview_port: int = 8081
+    """The same API, answered by the revision that ``status.routing.preview`` names."""
     agent_port: int = 9090
     admin_port: int = 9901
     log_level: str = "info"
@@ -85,6 +87,7 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         module_file=Path(env.get("LLMFLEET_MODULE_FILE") or "/opt/llmfleet/lib/llmfleet_router.so"),
         bind_address=env.get("LLMFLEET_BIND_ADDRESS", "0.0.0.0"),  # noqa: S104 - as above
         http_port=int(_number(env, "LLMFLEET_HTTP_PORT", 8080, 1, 65535)),
+        preview_port=int(_number(env, "LLMFLEET_PREVIEW_PORT", 8081, 1, 65535)),
         agent_port=int(_number(env, "LLMFLEET_AGENT_PORT", 9090, 1, 65535)),
         admin_port=int(_number(env, "LLMFLEET_ADMIN_PORT", 9901, 1, 65535)),
         log_level=_choice(env, "LLMFLEET_LOG_LEVEL", ("debug", "info", "warning", "error"), "info"),

@@ -6,8 +6,7 @@ import asyncio
 from typing import Any
 
 from llmfleet_router.applier import Applier
-from llmfleet_router.envoy import Admin
-from llmfleet_router.resources import cluster_name
+from llmfleet_router.counters import Counters, Counts
 from llmfleet_router.settings import Settings
 from llmfleet_router.store import Store
 
@@ -19,11 +18,13 @@ MAX_WAIT_SECONDS = 60.0
 class State:
     """Reads what the applier has confirmed, and Envoy's counters."""
 
-    def __init__(self, settings: Settings, applier: Applier, admin: Admin, store: Store) -> None:
+    def __init__(
+        self, settings: Settings, applier: Applier, counters: Counters, store: Store
+    ) -> None:
         self.draining = False
         self._settings = settings
         self._applier = applier
-        self._admin = admin
+        self._counters = counters
         self._store = store
         self._confirmed = asyncio.Event()
 
@@ -69,11 +70,18 @@ class State:
             for revision, endpoints in sorted(applied.endpoints.items())
         ]
 
+    async def counts(self) -> dict[str, Counts]:
+        """What every revision with a cluster was sent.
+
+        Raises:
+            AdminError: Envoy does not answer.
+        """
+        return await self._counters.read(self._applier.applied.endpoints)
+
     async def report(self) -> JSON:
         """The body of ``GET /llmfleet/state`` (docs/contract.md, Router)."""
         rows = self.weights()
-        names = {row[0]: _counters(row[0]) for row in rows}
-        counted = await self._admin.numbers(n for group in names.values() for n in group)
+        counts = await self._counters.read(row[0] for row in rows)
         return {
             "schema": 1,
             "pod": self._settings.pod_name,
@@ -85,20 +93,11 @@ class State:
                     "weight": weight,
                     "effective": effective,
                     "endpoints": endpoints,
-                    "requests": counted[names[revision][0]],
-                    "inFlight": counted[names[revision][1]],
-                    "errors": counted[names[revision][2]],
+                    "requests": counts[revision].requests,
+                    "inFlight": counts[revision].in_flight,
+                    "errors": counts[revision].errors,
+                    "mirrored": counts[revision].mirrored,
                 }
                 for revision, weight, effective, endpoints in rows
             ],
         }
-
-
-def _counters(revision: str) -> tuple[str, str, str]:
-    """Envoy's names for attempts sent, attempts in flight, attempts failed (bootstrap.py)."""
-    cluster = f"cluster.{cluster_name(revision)}"
-    return (
-        f"{cluster}.upstream_rq_total",
-        f"{cluster}.upstream_rq_active",
-        f"llmfleet.attempt_errors.cluster.{cluster_name(revision)}",
-    )

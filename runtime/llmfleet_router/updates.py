@@ -3,14 +3,17 @@
 A request must never meet a route to a cluster Envoy does not have, nor a cluster without endpoints
 while another revision has some. So clusters and endpoints come before the routes that use them,
 and go after: add clusters → fill endpoints → routes → empty endpoints → remove idle clusters.
+Shadow requests have a cluster of their own beside the revision's, with the same endpoints; it comes
+with the revision's or after it, and goes before.
+
 Each step is decided again from what Envoy has confirmed and from the newest wish, so a wish that
 changes halfway needs no special case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from llmfleet_router.model import Desired, Endpoints, Routes, build_routes
 
@@ -20,8 +23,28 @@ class Applied:
     """What Envoy has confirmed."""
 
     endpoints: Mapping[str, Endpoints] = field(default_factory=dict)
-    """Per cluster; its keys are the clusters Envoy has."""
+    """Per revision; its keys are the revisions whose cluster Envoy has."""
+    mirrors: frozenset[str] = frozenset()
+    """Those of them that have a cluster for shadow requests too."""
     routes: Routes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clusters:
+    """Some of Envoy's clusters, by revision."""
+
+    revisions: frozenset[str] = frozenset()
+    mirrors: frozenset[str] = frozenset()
+    """Clusters for shadow requests."""
+
+    def __bool__(self) -> bool:
+        return bool(self.revisions or self.mirrors)
+
+    def __and__(self, other: Clusters) -> Clusters:
+        """What both have."""
+        return Clusters(
+            revisions=self.revisions & other.revisions, mirrors=self.mirrors & other.mirrors
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +52,13 @@ class AddClusters:
     """New clusters, each with its first endpoints (perhaps none)."""
 
     endpoints: Mapping[str, Endpoints]
+    mirrors: frozenset[str] = frozenset()
+    """Revisions that get a cluster for shadow requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetEndpoints:
-    """Another set of endpoints for one cluster."""
+    """Another set of endpoints for one revision."""
 
     revision: str
     endpoints: Endpoints
@@ -41,7 +66,7 @@ class SetEndpoints:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetRoutes:
-    """Another route table."""
+    """Other route tables."""
 
     routes: Routes
 
@@ -50,13 +75,13 @@ class SetRoutes:
 class RemoveClusters:
     """Clusters no route names and no request uses."""
 
-    revisions: frozenset[str]
+    clusters: Clusters
 
 
 Step = AddClusters | SetEndpoints | SetRoutes | RemoveClusters
 
 
-def next_step(applied: Applied, desired: Desired, idle: Collection[str]) -> Step | None:
+def next_step(applied: Applied, desired: Desired, idle: Clusters) -> Step | None:
     """The next step towards what is desired, or None when nothing is to do now.
 
     Args:
@@ -70,8 +95,9 @@ def next_step(applied: Applied, desired: Desired, idle: Collection[str]) -> Step
         return None
     want = {revision: desired.endpoints.get(revision, ()) for revision in command.revisions}
     missing = {r: endpoints for r, endpoints in want.items() if r not in applied.endpoints}
-    if missing:
-        return AddClusters(endpoints=missing)
+    mirrors = command.routing.mirrors - applied.mirrors
+    if missing or mirrors:
+        return AddClusters(endpoints=missing, mirrors=mirrors)
     present = {r: desired.endpoints.get(r, ()) for r in sorted(applied.endpoints)}
     for revision, endpoints in present.items():
         if endpoints and endpoints != applied.endpoints[revision]:
@@ -82,29 +108,37 @@ def next_step(applied: Applied, desired: Desired, idle: Collection[str]) -> Step
     for revision, endpoints in present.items():
         if endpoints != applied.endpoints[revision]:
             return SetEndpoints(revision=revision, endpoints=endpoints)
-    gone = frozenset(r for r in unrouted(applied, desired) if r in idle)
-    return RemoveClusters(revisions=gone) if gone else None
+    gone = unrouted(applied, desired) & idle
+    return RemoveClusters(clusters=gone) if gone else None
 
 
-def unrouted(applied: Applied, desired: Desired) -> frozenset[str]:
+def unrouted(applied: Applied, desired: Desired) -> Clusters:
     """Clusters that neither the command nor the present routes name."""
     named = set(desired.command.revisions if desired.command else ())
+    mirrors = desired.command.routing.mirrors if desired.command else frozenset()
     if applied.routes:
-        named |= {revision for revision, _ in applied.routes.split}
-    return frozenset(applied.endpoints) - named
+        named |= applied.routes.revisions
+        mirrors |= applied.routes.routing.mirrors
+    # Both clusters of a revision read one file of endpoints, which goes with the revision's own.
+    return Clusters(
+        revisions=frozenset(applied.endpoints) - named - applied.mirrors,
+        mirrors=applied.mirrors - mirrors,
+    )
 
 
 def after(applied: Applied, step: Step) -> Applied:
     """What is applied once Envoy has confirmed ``step``."""
     match step:
-        case AddClusters(endpoints=added):
-            return Applied(endpoints={**applied.endpoints, **added}, routes=applied.routes)
-        case SetEndpoints(revision=revision, endpoints=endpoints):
-            return Applied(
-                endpoints={**applied.endpoints, revision: endpoints}, routes=applied.routes
+        case AddClusters(endpoints=added, mirrors=mirrors):
+            return replace(
+                applied,
+                endpoints={**applied.endpoints, **added},
+                mirrors=applied.mirrors | mirrors,
             )
+        case SetEndpoints(revision=revision, endpoints=endpoints):
+            return replace(applied, endpoints={**applied.endpoints, revision: endpoints})
         case SetRoutes(routes=routes):
-            return Applied(endpoints=applied.endpoints, routes=routes)
-        case RemoveClusters(revisions=revisions):
-            left = {r: e for r, e in applied.endpoints.items() if r not in revisions}
-            return Applied(endpoints=left, routes=applied.routes)
+            return replace(applied, routes=routes)
+        case RemoveClusters(clusters=gone):
+            left = {r: e for r, e in applied.endpoints.items() if r not in gone.revisions}
+            return replace(applied, endpoints=left, mirrors=applied.mirrors - gone.mirrors)

@@ -5,17 +5,22 @@ The three share no code, so each test builds one side's words and gives them to 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from llmfleet.api import ALLOWED_EXTRA_ARGS, parse
 from llmfleet.cluster import routers as polling
 from llmfleet.planning import diagnosis, engine, router
 from llmfleet.planning.naming import RUNTIME_CONFIG_ANNOTATION
 from llmfleet.planning.plan import Child
+from llmfleet_router.counters import Counts
+from llmfleet_router.port import CountsCollector
+from llmfleet_router.routing import Routing, parse_routing, routing_as_json
 from llmfleet_router.settings import Policy, Settings, read_settings
 from llmfleet_runtime import __main__ as runtime_main
 from llmfleet_runtime import config as runtime_config
@@ -111,6 +116,7 @@ def test_ports_when_three_programs_name_them_then_they_are_the_same() -> None:
 
     assert settings.http_port == router.HTTP_PORT
     assert settings.agent_port == router.AGENT_PORT == polling.AGENT_PORT
+    assert f"| router | {settings.preview_port} | `preview` |" in CONTRACT.read_text()
     assert ports == {"http": engine.HTTP_PORT, "health": engine.HEALTH_PORT}
 
 
@@ -122,3 +128,29 @@ def test_state_when_the_page_shows_an_answer_then_the_operator_reads_it() -> Non
 
     assert report.traffic_generation == 17
     assert report.effective == {"5d41c0ffee": 75}
+
+
+def test_routing_when_the_page_shows_one_then_the_router_reads_all_of_it() -> None:
+    page = CONTRACT.read_text().split("`status.routing` is", 1)[1]
+    shown = json.loads(page.split("```json", 1)[1].split("```", 1)[0])
+
+    routing = parse_routing(shown)
+
+    assert routing_as_json(routing) == shown
+    assert len(shown) == len(dataclasses.fields(Routing))
+
+
+def test_counters_when_the_router_shows_them_then_the_page_and_the_state_name_them() -> None:
+    page = CONTRACT.read_text()
+    counted = {"requests": 1, "errors": 2, "mirrored": 3}
+    registry = CollectorRegistry()
+    of_a = Counts(**counted, in_flight=0)
+    registry.register(CountsCollector(Settings(namespace="n", name="m"), {"a": of_a}))
+
+    labels = {"llmdeployment_namespace": "n", "llmdeployment": "m", "revision": "a"}
+    for kind, value in counted.items():
+        name = f"llmfleet_router_{kind}_total"
+        assert registry.get_sample_value(name, labels) == value
+        assert f"`{name}`" in page
+        assert f'"{kind}":' in page
+    assert all(f"`{label}`" in page for label in labels)

@@ -70,6 +70,59 @@ edited = st.lists(
 """What the CRD admits when the status is edited by hand: any text, any sum."""
 
 traffics = st.one_of(_traffic(), _traffic(), _traffic(), st.just([]), edited)
+tokens_of_http = st.text(ALNUM + string.ascii_uppercase + "!#$%&'*+-.^_`|~", min_size=1)
+header_names = st.sampled_from(["x-tester", "Host", "x-session-id", "cookie"]) | tokens_of_http
+header_values = st.text(max_size=40)
+headers = st.one_of(
+    st.fixed_dictionaries({"name": header_names, "exact": header_values}),
+    st.fixed_dictionaries({"name": header_names, "prefix": header_values}),
+)
+
+
+@st.composite
+def _routing(draw: st.DrawFn, named: tuple[str, ...]) -> JSON:
+    """Any subset of what routing can say, about revisions of the traffic more often than others."""
+    revision = st.sampled_from(named) | hashes if named else hashes
+    header_route = st.fixed_dictionaries(
+        {"revision": revision, "headers": st.lists(headers, min_size=1, max_size=4)}
+    )
+    mirror = st.fixed_dictionaries({"revision": revision, "percent": st.integers(1, 100)})
+    stickiness = st.sampled_from(["Session", "None"])
+    return draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "headerRoute": header_route,
+                "mirror": mirror,
+                "preview": revision,
+                "stickiness": stickiness,
+            },
+        )
+    )
+
+
+edited_routings = st.none() | st.fixed_dictionaries(
+    {},
+    optional={
+        "headerRoute": st.fixed_dictionaries(
+            {"revision": st.text(max_size=64) | hashes},
+            optional={
+                "headers": st.lists(
+                    st.fixed_dictionaries(
+                        {"name": st.text(max_size=40)},
+                        optional={"exact": header_values, "prefix": header_values},
+                    ),
+                    max_size=3,
+                )
+            },
+        ),
+        "mirror": st.fixed_dictionaries({"revision": hashes, "percent": st.integers()}),
+        "preview": st.text(max_size=64) | hashes,
+        "stickiness": st.text(max_size=10),
+    },
+)
+"""What the CRD may admit when somebody edits the status by hand."""
+
 generations = st.integers(0, 1 << 53) | st.sampled_from([0, (1 << 63) - 1, -(1 << 63)])
 statuses = st.fixed_dictionaries(
     {}, optional={"traffic": traffics, "trafficGeneration": generations}
@@ -136,6 +189,11 @@ def cases(draw: st.DrawFn) -> Case:
     """Whole cases; slices carry the revisions of the traffic more often than others."""
     status = draw(statuses)
     named = tuple(share["revision"] for share in status.get("traffic") or ())
+    valid = tuple(name for name in named if name and set(name) <= set(ALNUM + "-"))
+    if draw(st.booleans()):
+        status = {**status, "routing": draw(_routing(valid) | _routing(valid) | edited_routings)}
+    routed = [(status.get("routing") or {}).get(key) for key in ("headerRoute", "mirror")]
+    named += tuple(one["revision"] for one in routed if one)
     return Case(
         name=draw(_labels(LOWER, 40)),
         namespace=draw(_labels(ALNUM, 63)),

@@ -15,12 +15,13 @@ from hack import native
 from llmfleet.api import parse
 from llmfleet.planning.router import build_router
 from llmfleet.planning.snapshot import OperatorSettings
-from llmfleet_router import resources
+from llmfleet_router import resources, routes
 from llmfleet_router.bootstrap import build_bootstrap
 from llmfleet_router.kube import ready_endpoints
-from llmfleet_router.model import Desired, UnreadableTrafficError, parse_command
+from llmfleet_router.model import Desired, parse_command
+from llmfleet_router.routing import UnreadableTrafficError
 from llmfleet_router.settings import Settings, read_settings
-from llmfleet_router.updates import Applied, after, next_step
+from llmfleet_router.updates import Applied, Clusters, after, next_step
 from tests.xds.cases import Case
 
 JSON = dict[str, Any]
@@ -36,6 +37,9 @@ class Rendered:
     clusters: list[JSON]
     endpoints: list[JSON]
     routes: JSON
+    """The table of the public port."""
+    preview: JSON
+    """The table of the preview port."""
 
 
 def render(case: Case, xds_dir: Path) -> Rendered:
@@ -46,26 +50,27 @@ def render(case: Case, xds_dir: Path) -> Rendered:
         command = parse_command(case.status)
     desired = Desired(command=command, endpoints=ready_endpoints(list(case.slices)))
     applied = Applied()
-    while step := next_step(applied, desired, idle=()):
+    while step := next_step(applied, desired, idle=Clusters()):
         applied = after(applied, step)
     return Rendered(
         bootstrap=build_bootstrap(settings, case.token),
-        clusters=resources.build_clusters(applied.endpoints, settings),
+        clusters=resources.build_clusters(applied.endpoints, applied.mirrors, settings),
         endpoints=[
             resources.build_endpoints(revision, applied.endpoints[revision])
             for revision in sorted(applied.endpoints)
         ],
-        routes=resources.build_route_configuration(applied.routes, settings),
+        routes=routes.build_public_table(applied.routes, settings),
+        preview=routes.build_preview_table(applied.routes, settings),
     )
 
 
 def static_bootstrap(batch: Sequence[Rendered]) -> JSON:
     """The same as one static bootstrap: ``--mode validate`` opens no xDS file.
 
-    Each cluster takes its endpoints inline, and the route table stands in the listener, where Envoy
-    also checks that every cluster it names exists. Several renderings share one bootstrap, since
-    most of the time is Envoy's start: what must differ in one process (names, the listener's port)
-    is numbered.
+    Each cluster takes its endpoints inline, and each route table stands in its listener, where
+    Envoy also checks that every cluster it names exists. Several renderings share one bootstrap,
+    since most of the time is Envoy's start: what must differ in one process (names, the listeners'
+    ports) is numbered.
 
     Raises:
         ValueError: renderings differ in a part that the first one alone would be judged for.
@@ -79,7 +84,7 @@ def static_bootstrap(batch: Sequence[Rendered]) -> JSON:
         if not all(isinstance(value, str) for value in rendered.bootstrap["node"].values()):
             raise ValueError("a node has something else than two texts")
         prefix = f"{number}-" if len(batch) > 1 else ""
-        listeners.append(_listener(rendered, prefix, number))
+        listeners += _listeners(rendered, prefix, number)
         clusters += _clusters(rendered, prefix)
     kept = {key: value for key, value in first.items() if key != "dynamic_resources"}
     return {**kept, "static_resources": {"listeners": listeners, "clusters": clusters}}
@@ -93,33 +98,37 @@ def _common(bootstrap: JSON) -> JSON:
 
 def _clusters(rendered: Rendered, prefix: str) -> list[JSON]:
     assignments = {each["cluster_name"]: each for each in rendered.endpoints}
-    return [
-        {
-            **{key: value for key, value in cluster.items() if key != "eds_cluster_config"},
-            "name": prefix + cluster["name"],
-            "type": "STATIC",
-            "load_assignment": {
-                **assignments[cluster["name"]],
-                "cluster_name": prefix + cluster["name"],
-            },
-        }
-        for cluster in rendered.clusters
-    ]
+    return [_cluster(cluster, assignments, prefix) for cluster in rendered.clusters]
 
 
-def _listener(rendered: Rendered, prefix: str, number: int) -> JSON:
-    listener: JSON = copy.deepcopy(rendered.bootstrap["static_resources"]["listeners"][0])
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    del manager["rds"]
-    # Through text: the paths share one action, which a deep copy would share too.
-    routes = json.loads(json.dumps(rendered.routes))
-    manager["route_config"] = {**routes, "validate_clusters": True}
-    for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
-        for share in route.get("route", {}).get("weighted_clusters", {}).get("clusters", ()):
-            share["name"] = prefix + share["name"]
-    listener["name"] = prefix + listener["name"]
-    listener["address"]["socket_address"]["port_value"] += number
-    return listener
+def _cluster(cluster: JSON, assignments: dict[str, JSON], prefix: str) -> JSON:
+    name = prefix + cluster["name"]
+    resource = cluster["eds_cluster_config"].get("service_name", cluster["name"])
+    return {
+        **{key: value for key, value in cluster.items() if key != "eds_cluster_config"},
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {**assignments[resource], "cluster_name": name},
+    }
+
+
+def _listeners(rendered: Rendered, prefix: str, number: int) -> list[JSON]:
+    listeners: list[JSON] = copy.deepcopy(rendered.bootstrap["static_resources"]["listeners"])
+    for listener, table in zip(listeners, (rendered.routes, rendered.preview), strict=True):
+        manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        if manager.pop("rds")["route_config_name"] != table["name"]:
+            raise ValueError("a listener asks for a table of another name")
+        # Through text: the paths share one action, which a deep copy would share too.
+        manager["route_config"] = {**json.loads(json.dumps(table)), "validate_clusters": True}
+        for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+            action = route.get("route", {})
+            for share in action.get("weighted_clusters", {}).get("clusters", ()):
+                share["name"] = prefix + share["name"]
+            for mirror in action.get("request_mirror_policies", ()):
+                mirror["cluster"] = prefix + mirror["cluster"]
+        listener["name"] = prefix + listener["name"]
+        listener["address"]["socket_address"]["port_value"] += number * len(listeners)
+    return listeners
 
 
 def _settings(case: Case, xds_dir: Path) -> Settings:

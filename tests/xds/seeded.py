@@ -23,6 +23,15 @@ CASE: Final = Case(
     status={
         "traffic": [{"revision": "5d41c0ffee", "weight": 75}, {"revision": "7c9f", "weight": 25}],
         "trafficGeneration": 17,
+        "routing": {
+            "headerRoute": {
+                "revision": "7c9f",
+                "headers": [{"name": "x-tester", "exact": "1"}, {"name": "cookie", "prefix": "t"}],
+            },
+            "mirror": {"revision": "7c9f", "percent": 5},
+            "preview": "7c9f",
+            "stickiness": "Session",
+        },
     },
     slices=tuple(
         {
@@ -48,6 +57,42 @@ def _manager(rendered: Rendered) -> JSON:
     listener = rendered.bootstrap["static_resources"]["listeners"][0]
     manager: JSON = listener["filter_chains"][0]["filters"][0]["typed_config"]
     return manager
+
+
+def _unknown_mirror(rendered: Rendered) -> None:
+    _routes(rendered)[-1]["route"]["request_mirror_policies"][0]["cluster"] = "mirror-other"
+
+
+def _mirror_of_nothing(rendered: Rendered) -> None:
+    rendered.clusters[:] = [c for c in rendered.clusters if not c["name"].startswith("mirror-")]
+
+
+def _mirror_without_requests(rendered: Rendered) -> None:
+    (mirror,) = (c for c in rendered.clusters if c["name"].startswith("mirror-"))
+    mirror["circuit_breakers"]["thresholds"][0]["max_requests"] = -1
+
+
+def _unknown_preview(rendered: Rendered) -> None:
+    routes = rendered.preview["virtual_hosts"][0]["routes"]
+    first = next(route for route in routes if "route" in route)
+    first["route"]["weighted_clusters"]["clusters"][0]["name"] = "rev-other"
+
+
+def _empty_prefix(rendered: Rendered) -> None:
+    _routes(rendered)[0]["match"]["headers"][2]["string_match"]["prefix"] = ""
+
+
+def _header_with_line_break(rendered: Rendered) -> None:
+    _routes(rendered)[0]["match"]["headers"][1]["name"] = "x-tester\n"
+
+
+def _hash_of_nothing(rendered: Rendered) -> None:
+    _routes(rendered)[1]["route"]["hash_policy"][-1]["header"]["header_name"] = ""
+
+
+def _ports_the_same(rendered: Rendered) -> None:
+    public, preview = rendered.bootstrap["static_resources"]["listeners"]
+    preview["address"] = copy.deepcopy(public["address"])
 
 
 def _unknown_cluster(rendered: Rendered) -> None:
@@ -140,6 +185,14 @@ def _body_limit_as_text(rendered: Rendered) -> None:
 
 MISTAKES: Final[tuple[Callable[[Rendered], None], ...]] = (
     _unknown_cluster,
+    _unknown_mirror,
+    _mirror_of_nothing,
+    _mirror_without_requests,
+    _unknown_preview,
+    _empty_prefix,
+    _header_with_line_break,
+    _hash_of_nothing,
+    _ports_the_same,
     _no_weight,
     _token_with_newline,
     _token_twice,
@@ -168,6 +221,7 @@ def with_mistake(rendered: Rendered, mistake: Callable[[Rendered], None]) -> Ren
         clusters=copy.deepcopy(rendered.clusters),
         endpoints=copy.deepcopy(rendered.endpoints),
         routes=copy.deepcopy(rendered.routes),
+        preview=copy.deepcopy(rendered.preview),
     )
     mistake(copied)
     return copied

@@ -17,6 +17,7 @@ from hack import native
 
 from llmfleet_router.agent import Agent
 from llmfleet_router.model import Command, Endpoint
+from llmfleet_router.routing import Routing
 from llmfleet_router.settings import AccessLog, Settings
 from llmfleet_router.store import Store
 
@@ -54,6 +55,10 @@ class StubEngine:
     refuse_retriable: int = 0
     """Answer the next so many requests 503 with x-llmfleet-retriable."""
     refuse_plain: int = 0
+    fail: int = 0
+    """Answer the next so many requests 500."""
+    held: asyncio.Event | None = None
+    """Answer nothing until it is set."""
     active: int = 0
     _runner: web.AppRunner | None = None
 
@@ -90,12 +95,17 @@ class StubEngine:
             {"method": request.method, "path": request.raw_path, "headers": request.headers,
              "bytes": len(body)}
         )  # fmt: skip
+        if self.held is not None:
+            await self.held.wait()
         if self.refuse_retriable > 0:
             self.refuse_retriable -= 1
             return web.json_response({}, status=503, headers={"x-llmfleet-retriable": "true"})
         if self.refuse_plain > 0:
             self.refuse_plain -= 1
             return web.json_response({}, status=503)
+        if self.fail > 0:
+            self.fail -= 1
+            return web.json_response({}, status=500)
         wish: dict[str, Any] = {}
         if request.content_type == "application/json" and body[:1] == b"{":
             with contextlib.suppress(ValueError):
@@ -142,20 +152,32 @@ class RunningRouter:
     def agent_url(self) -> str:
         return f"http://127.0.0.1:{self.agent.settings.agent_port}"
 
-    def command(self, generation: int, **weights: int) -> None:
+    @property
+    def preview_url(self) -> str:
+        return f"http://127.0.0.1:{self.agent.settings.preview_port}"
+
+    def command(self, generation: int, routing: Routing | None = None, **weights: int) -> None:
         pairs = tuple((revision, weight) for revision, weight in weights.items())
-        self.agent.store.set_command(Command(generation=generation, weights=pairs))
+        self.agent.store.set_command(
+            Command(generation=generation, weights=pairs, routing=routing or Routing())
+        )
 
     def endpoints(self, **engines: list[StubEngine]) -> None:
         self.agent.store.set_endpoints(
             {revision: tuple(e.endpoint for e in es) for revision, es in engines.items()}
         )
 
-    async def serve(self, generation: int, weights: dict[str, int], **engines: Any) -> None:
-        """Commands, and waits until the router says it is served."""
+    async def serve(
+        self,
+        generation: int,
+        weights: dict[str, int],
+        routing: Routing | None = None,
+        **engines: Any,
+    ) -> dict[str, Any]:
+        """Commands, and waits until the router says it is served; its state then."""
         self.endpoints(**engines)
-        self.command(generation, **weights)
-        await self.confirmed(generation)
+        self.command(generation, routing, **weights)
+        return await self.confirmed(generation)
 
     async def confirmed(self, generation: int) -> dict[str, Any]:
         async with aiohttp.ClientSession() as session:
@@ -174,14 +196,14 @@ class RunningRouter:
 
 
 def router_settings(directory: Path, **changes: Any) -> Settings:
-    http, agent, admin = free_ports(3)
+    http, preview, agent, admin = free_ports(4)
     token = directory / "token"
     token.write_text(TOKEN + "\n")
     values: dict[str, Any] = {
         "namespace": "team-a", "name": "chat", "pod_name": "chat-router-1",
         "xds_dir": directory / "xds", "token_file": token, "module_file": native.module_file(),
         "bind_address": "127.0.0.1",
-        "http_port": http, "agent_port": agent, "admin_port": admin,
+        "http_port": http, "preview_port": preview, "agent_port": agent, "admin_port": admin,
         "drain_timeout_seconds": 20.0, "endpoint_removal_seconds": 0.3,
         "access_log": AccessLog.OFF,
     }  # fmt: skip

@@ -86,10 +86,10 @@ class RouterProcess:
     kubeconfig: Path
     directory: Path
     process: asyncio.subprocess.Process | None = None
-    ports: list[int] = field(default_factory=lambda: free_ports(3))
+    ports: list[int] = field(default_factory=lambda: free_ports(4))
 
     async def start(self) -> None:
-        http, agent, admin = self.ports
+        http, agent, admin, preview = self.ports
         env = {
             **os.environ,
             "KUBECONFIG": str(self.kubeconfig),
@@ -100,7 +100,7 @@ class RouterProcess:
             "LLMFLEET_TOKEN_FILE": str(self.directory / "token"),
             "LLMFLEET_BIND_ADDRESS": "127.0.0.1",
             "LLMFLEET_HTTP_PORT": str(http), "LLMFLEET_AGENT_PORT": str(agent),
-            "LLMFLEET_ADMIN_PORT": str(admin),
+            "LLMFLEET_ADMIN_PORT": str(admin), "LLMFLEET_PREVIEW_PORT": str(preview),
             "LLMFLEET_DRAIN_TIMEOUT_SECONDS": "5", "LLMFLEET_ENDPOINT_REMOVAL_SECONDS": "0.2",
             "LLMFLEET_ENVOY_CONCURRENCY": "1",
         }  # fmt: skip

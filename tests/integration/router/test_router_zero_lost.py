@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from llmfleet_router.routing import Routing
 from tests.integration.router.conftest import StartEngine
 from tests.integration.router.harness import Prober, RunningRouter, poll, running_router
 
@@ -66,6 +67,22 @@ async def test_prober_when_the_router_drains_then_nothing_is_lost(
                 text = await long_stream.text()
                 assert text.endswith("data: [DONE]\n\n")
                 assert prober.tally.failures == []
+        async with asyncio.timeout(20):
+            await router.task
+
+
+async def test_drain_when_a_stream_is_open_at_the_preview_port_then_it_ends_whole(
+    tmp_path: Path, start_engine: StartEngine
+) -> None:
+    engine = await start_engine("b1")
+    async with running_router(tmp_path) as router:
+        await router.serve(1, {}, Routing(preview="bbbb"), bbbb=[engine])
+        body = {"messages": [], "stub": {"stream": 15, "delay": 0.1}}
+        async with aiohttp.ClientSession() as session:
+            request = session.post(f"{router.preview_url}/v1/chat/completions", json=body)
+            async with request as stream:
+                router.stop_event.set()
+                assert (await stream.text()).endswith("data: [DONE]\n\n")
         async with asyncio.timeout(20):
             await router.task
 

@@ -13,11 +13,11 @@ from llmfleet_router.model import (
     Command,
     Desired,
     Endpoint,
-    UnreadableTrafficError,
     build_routes,
     effective_weights,
     parse_command,
 )
+from llmfleet_router.routing import UnreadableTrafficError
 from llmfleet_router.settings import Policy, SettingsError, read_settings
 from llmfleet_router.store import Store
 from tests.unit.router.strategies import REVISIONS, commands
@@ -29,7 +29,7 @@ def test_effective_weights_when_some_are_available_then_they_share_exactly_100(
 ) -> None:
     effective = dict(effective_weights(command.weights, available))
     able = {revision: w for revision, w in command.weights if revision in available}
-    assert list(effective) == list(command.revisions)
+    assert list(effective) == [revision for revision, _ in command.weights]
     assert sum(effective.values()) == (100 if able else 0)
     assert all(w == 0 for r, w in effective.items() if r not in available)
     total = sum(able.values())

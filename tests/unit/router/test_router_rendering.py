@@ -19,17 +19,30 @@ from hack import native
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmfleet_router import resources
+from llmfleet_router import resources, routes
 from llmfleet_router.bootstrap import build_bootstrap
 from llmfleet_router.envoy import find_envoy
 from llmfleet_router.files import recall, remember, write_by_rename
 from llmfleet_router.model import Command, Desired, Endpoint, build_routes
+from llmfleet_router.routing import HeaderMatch, HeaderRoute, Mirror, Routing
 from llmfleet_router.settings import AccessLog, Policy, Settings
 from llmfleet_router.store import Store
 from tests.unit.router.strategies import desireds
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = Settings(namespace="team-a", name="chat", pod_name="chat-router-1")
+ROUTING = Routing(
+    header_route=HeaderRoute(
+        revision="7c9f000001",
+        headers=(
+            HeaderMatch(name="x-tester", kind="exact", value="1"),
+            HeaderMatch(name="user-agent", kind="prefix", value="probe/"),
+        ),
+    ),
+    mirror=Mirror(revision="7c9f000001", percent=5),
+    preview="7c9f000001",
+    sticky=True,
+)
 COMMAND = Command(generation=17, weights=(("5d41c0ffee", 75), ("7c9f000001", 25)))
 
 
@@ -53,8 +66,16 @@ def test_cluster_when_rendered_then_golden(policy: Policy) -> None:
 
 
 def test_routes_when_rendered_then_golden() -> None:
-    routes = build_routes(COMMAND, {"5d41c0ffee", "7c9f000001"})
-    _golden("routes.json", resources.build_route_configuration(routes, SETTINGS))
+    served = build_routes(COMMAND, {"5d41c0ffee", "7c9f000001"})
+    _golden("routes.json", routes.build_public_table(served, SETTINGS))
+
+
+def test_routing_when_rendered_then_golden() -> None:
+    command = dataclasses.replace(COMMAND, routing=ROUTING)
+    served = build_routes(command, {"5d41c0ffee", "7c9f000001"})
+    _golden("routes-routing.json", routes.build_public_table(served, SETTINGS))
+    _golden("routes-preview.json", routes.build_preview_table(served, SETTINGS))
+    _golden("cluster-mirror.json", resources.build_mirror("7c9f000001", SETTINGS))
 
 
 def test_token_when_absent_then_the_module_is_told_none() -> None:
@@ -65,16 +86,16 @@ def _write(directory: Path, desired: Desired, chosen: Settings, token: str | Non
     """Everything Envoy would be given for this wish."""
     assert desired.command is not None
     revisions = desired.command.revisions
-    routes = build_routes(desired.command, {r for r in revisions if desired.endpoints.get(r)})
+    served = build_routes(desired.command, {r for r in revisions if desired.endpoints.get(r)})
+    clusters = resources.build_clusters(revisions, desired.command.routing.mirrors, chosen)
     files = {
         "bootstrap.json": build_bootstrap(chosen, token),
-        "cds.json": resources.discovery(
-            resources.CLUSTER_TYPE, "1", resources.build_clusters(revisions, chosen)
-        ),
+        "cds.json": resources.discovery(resources.CLUSTER_TYPE, "1", clusters),
         "rds.json": resources.discovery(
-            resources.ROUTE_TYPE,
-            "1",
-            [resources.build_route_configuration(routes, chosen)],
+            routes.ROUTE_TYPE, "1", [routes.build_public_table(served, chosen)]
+        ),
+        "rds-preview.json": resources.discovery(
+            routes.ROUTE_TYPE, "1", [routes.build_preview_table(served, chosen)]
         ),
     }
     for revision in revisions:
@@ -89,21 +110,20 @@ def _static(directory: Path) -> Path:
     """One file with clusters and routes inlined: Envoy's validation does not read xDS files."""
     bootstrap = json.loads((directory / "bootstrap.json").read_text())
     clusters = json.loads((directory / "cds.json").read_text())["resources"]
-    routes = json.loads((directory / "rds.json").read_text())["resources"][0]
-    for item in (*clusters, routes):
-        del item["@type"]
     for cluster in clusters:
-        revision = cluster["name"].removeprefix("rev-")
+        revision = cluster["name"].removeprefix("rev-").removeprefix("mirror-")
         eds = json.loads(resources.endpoints_file(directory, revision).read_text())
         (assignment,) = eds["resources"]
-        del assignment["@type"], cluster["eds_cluster_config"]
+        del assignment["@type"], cluster["@type"], cluster["eds_cluster_config"]
         cluster |= {"type": "STATIC", "load_assignment": assignment}
     bootstrap.pop("dynamic_resources")
     bootstrap["static_resources"]["clusters"] = clusters
-    listener = bootstrap["static_resources"]["listeners"][0]
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    del manager["rds"]
-    manager["route_config"] = routes | {"validate_clusters": True}
+    for listener in bootstrap["static_resources"]["listeners"]:
+        manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        source = manager.pop("rds")["config_source"]["path_config_source"]["path"]
+        (table,) = json.loads(Path(source).read_text())["resources"]
+        del table["@type"]
+        manager["route_config"] = table | {"validate_clusters": True}
     path = directory / "static.json"
     path.write_text(json.dumps(bootstrap))
     return path
@@ -147,13 +167,18 @@ def test_file_when_written_then_by_rename_and_for_this_user_only(tmp_path: Path)
 
 
 def test_memory_when_kept_then_recalled_and_when_damaged_then_empty(tmp_path: Path) -> None:
-    desired = Desired(
-        command=COMMAND, endpoints={"5d41c0ffee": (Endpoint(address="10.0.0.1", port=8000),)}
-    )
+    endpoints = {"5d41c0ffee": (Endpoint(address="10.0.0.1", port=8000),)}
     assert recall(tmp_path) == Desired()
-    remember(tmp_path, desired)
-    assert recall(tmp_path) == desired
-    for damaged in ("", "{", "[]", '{"generation": 1}', '{"generation":1,"weights":[1]}'):
+    for command in (dataclasses.replace(COMMAND, routing=ROUTING), COMMAND):
+        desired = Desired(command=command, endpoints=endpoints)
+        remember(tmp_path, desired)
+        assert recall(tmp_path) == desired
+    kept = json.loads((tmp_path / "last.json").read_text())
+    assert set(kept) == {"generation", "weights", "endpoints"}, "as before there was routing"
+    damaged_routing = json.dumps(kept | {"routing": {"preview": 1}})
+    for damaged in (
+        "", "{", "[]", '{"generation": 1}', '{"generation":1,"weights":[1]}', damaged_routing
+    ):  # fmt: skip
         (tmp_path / "last.json").write_text(damaged)
         assert recall(tmp_path) == Desired()
 

@@ -1,0 +1,105 @@
+"""What Envoy writes of requests, and what it counts at the end of each attempt. Pure rendering."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmfleet_router.resources import TYPE
+from llmfleet_router.routes import SHADOW_HEADER
+from llmfleet_router.settings import AccessLog
+
+JSON = dict[str, Any]
+
+
+def build_access_log(which: AccessLog) -> list[JSON]:
+    """JSON lines on stdout: no bodies, no headers of the client, no query strings."""
+    if which is AccessLog.OFF:
+        return []
+    log: JSON = {
+        "name": "stdout",
+        "typed_config": {
+            "@type": TYPE + "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {
+                "json_format": {
+                    "time": "%START_TIME%",
+                    "event": "request",
+                    "request_id": "%REQ(X-REQUEST-ID)%",
+                    "method": "%REQ(:METHOD)%",
+                    "path": "%PATH(NQ:PATH):200%",
+                    "status": "%RESPONSE_CODE%",
+                    "flags": "%RESPONSE_FLAGS%",
+                    "details": "%RESPONSE_CODE_DETAILS%",
+                    "cluster": "%UPSTREAM_CLUSTER%",
+                    "engine": "%UPSTREAM_HOST%",
+                    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+                    "bytes_received": "%BYTES_RECEIVED%",
+                    "bytes_sent": "%BYTES_SENT%",
+                    "first_byte_ms": "%RESPONSE_DURATION%",
+                    "duration_ms": "%DURATION%",
+                }
+            },
+        },
+    }
+    if which is AccessLog.ERRORS:
+        log["filter"] = {
+            "or_filter": {
+                "filters": [
+                    {
+                        "status_code_filter": {
+                            "comparison": {
+                                "op": "GE",
+                                "value": {
+                                    "default_value": 400,
+                                    "runtime_key": "llmfleet.access_log.min_status",
+                                },
+                            }
+                        }
+                    },
+                    {"response_flag_filter": {}},
+                ]
+            }
+        }
+    return [log]
+
+
+def build_attempt_errors() -> JSON:
+    """Counts failed attempts per revision, at the end of each attempt.
+
+    Failed: a connection refused or lost, an answer reset or cut, a 5xx of the engine, a client
+    that went away before any answer. Not failed: 4xx and the engine's own 503, which is a refusal
+    (queue full, draining). Shadow requests do not count.
+    """
+    lost = {"response_flag_filter": {"flags": ["UF", "UC", "UR", "UT", "UPE", "LR"]}}
+    engine_error = {"and_filter": {"filters": [_status("GE", 500), _status("NE", 503)]}}
+    unanswered = _status("EQ", 0)
+    shadow = {"name": SHADOW_HEADER, "present_match": True}
+    own = {"header_filter": {"header": {**shadow, "invert_match": True}}}
+    return {
+        "name": "attempt_errors",
+        "filter": {
+            "and_filter": {
+                "filters": [{"or_filter": {"filters": [lost, engine_error, unanswered]}}, own]
+            }
+        },
+        "typed_config": {
+            "@type": TYPE + "envoy.extensions.access_loggers.stats.v3.Config",
+            "stat_prefix": "llmfleet",
+            "counters": [
+                {
+                    "stat": {
+                        "name": "attempt_errors",
+                        "tags": [{"name": "cluster", "value_format": "%UPSTREAM_CLUSTER%"}],
+                    },
+                    "value_fixed": 1,
+                }
+            ],
+        },
+    }
+
+
+def _status(operator: str, code: int) -> JSON:
+    value = {
+        "default_value": code,
+        "runtime_key": f"llmfleet.attempt_errors.{operator.lower()}_{code}",
+    }
+    return {"status_code_filter": {"comparison": {"op": operator, "value": value}}}
