@@ -86,13 +86,17 @@ check-security: $(STAMP) ## checkov over the chart and everything the planner re
 	@$(PY) -m hack.security
 
 ##@ Measure it
-.PHONY: bench-operator bench-router bench-leader
+.PHONY: bench-operator bench-router bench-leader bench-promote
 bench-operator: $(STAMP) ## 1,000 LLMDeployments on a real API server without kubelets (ARGS="--count 5000")
 	@hack/test binaries
 	@$(PY) -m hack.bench.operator $(ARGS)
 
 bench-router: $(STAMP) ## The router beside six others, under ten minutes (ARGS="--quick", ARGS="--only llmfleet envoy 1kb")
 	@$(PY) -m hack.bench.router $(ARGS)
+
+bench-promote: $(STAMP) ## From a promote act to the first request that the new revision answers
+	@hack/test binaries
+	@$(PY) -m hack.bench.promote $(ARGS)
 
 bench-leader: $(STAMP) ## Kill the leading operator ten times: how long until the other acts
 	@hack/test binaries

@@ -3,8 +3,8 @@
 One run: apply all at a steady rate, wait until they are Healthy and the operator is quiet, measure
 it idle, restart it by SIGTERM. API server, controllers, scheduler, KWOK and this benchmark share
 the machine with the operator; its processor time and memory are its own process's. While all are
-applied, controllers, scheduler and KWOK keep to the 20 calls a second that are their default:
-unbridled they use up both processors with writes that the figures are not about.
+applied, controllers and scheduler keep to the 20 calls a second that are their default (KWOK has no
+such brake): unbridled they use up both processors with writes that the figures are not about.
 """
 
 from __future__ import annotations
