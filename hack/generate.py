@@ -3,6 +3,7 @@
 * ``crds/llmfleet.dev_llmdeployments.yaml``: from the pydantic models.
 * ``charts/llmfleet/files/llmfleet.dev_llmdeployments.yaml``: the same with Helm's keep policy,
   since a CRD that is deleted takes every LLMDeployment with it.
+* ``docs/resource.md``: the tables of fields, from the models' docstrings.
 * ``argocd/argocd-cm.yaml``: health and actions of argocd/resource_customizations as settings.
 """
 
@@ -49,9 +50,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, fail on a difference")
     check = parser.parse_args().check
 
-    command = [sys.executable, "-m", "llmfleet.api.crd", *(["--check"] if check else [])]
-    if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        return 1
+    for module in ("llmfleet.api.crd", "llmfleet.api.reference"):
+        command = [sys.executable, "-m", module, *(["--check"] if check else [])]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            return 1
     for path, wanted in ((CHART_CRD, chart_copy(CRD.read_text())), (SETTINGS, settings_patch())):
         difference = outdated(path, wanted)
         if check and difference:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -22,10 +23,13 @@ from llmfleet.cluster.crd import CrdCheck
 from llmfleet.cluster.environment import VARIABLES, Environment, read_environment
 from llmfleet.cluster.events import EventRecorder
 from llmfleet.cluster.lease import LeaseKeeper
+from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.probes import ProbeServer
+from llmfleet.cluster.prometheus import Prometheus, RequestPoller, connect
 from llmfleet.cluster.routers import RouterPoller
 from llmfleet.cluster.store import Owner
+from llmfleet.cluster.transitions import Transitions
 from llmfleet.handlers import run_kopf
 from llmfleet.planning.decide import decide
 from llmfleet.reconcile import Spine
@@ -110,8 +114,11 @@ async def _lead(
     probes.ready.append(crd.problem)
     caches = Caches(api, environment.watch_namespaces, partial(wake, calmly=True))
     routers = RouterPoller(wake)
-    observer = Observer(api, caches, routers, crd)
-    applier = Applier(api, caches, observer, EventRecorder(api, environment.pod_name))
+    requests = RequestPoller(_prometheus(environment), partial(wake, calmly=True))
+    observer = Observer(api, caches, routers, requests, crd)
+    notifier = Notifier(environment.notify_url)
+    transitions = Transitions(EventRecorder(api, environment.pod_name), notifier)
+    applier = Applier(api, caches, observer, transitions)
     try:
         await crd.start()
         applier.status_schema = crd.status_schema
@@ -119,6 +126,7 @@ async def _lead(
             await lease.acquire()
         probes.ready.append(caches.problem)
         caches.start()
+        requests.start()
         await caches.wait_synced()
         spine = Spine(observer, applier, decide)
         probes.alive.append(spine.problem)
@@ -127,7 +135,13 @@ async def _lead(
         await caches.stop()
         await crd.stop()
         await observer.close()
+        await notifier.close()
         await api.close()
+
+
+def _prometheus(environment: Environment) -> Callable[[], Prometheus] | None:
+    url = environment.prometheus_url
+    return partial(connect, url, environment.prometheus_token_file) if url else None
 
 
 def configure_logging(environment: Environment) -> None:

@@ -51,7 +51,8 @@ def build_registry(spine: Spine) -> kopf.OperatorRegistry:
             after = _spread(spine.known()) if settled else 0.0
             told = type in {"ADDED", "MODIFIED"}
             version = version_number(body.metadata.get("resourceVersion")) if told else None
-            spine.wake((namespace, name), after, version=version)
+            new = not (body.get("status") or {}).get("phase")
+            spine.wake((namespace, name), after, version=version, urgent=new)
 
     return registry
 

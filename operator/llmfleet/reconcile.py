@@ -24,6 +24,8 @@ from llmfleet.cluster.backoff import Backoff
 from llmfleet.cluster.errors import ApiError, Conflict, NotFound, NotLeading
 from llmfleet.cluster.observing import Observer, UnreadableError
 from llmfleet.cluster.store import Owner
+from llmfleet.cluster.transitions import RolloutGauges
+from llmfleet.cluster.turns import Turns
 from llmfleet.planning.plan import Plan
 from llmfleet.planning.snapshot import JSON, Snapshot
 from llmfleet.planning.unreadable import decide_unreadable
@@ -31,8 +33,10 @@ from llmfleet.planning.unreadable import decide_unreadable
 Decide = Callable[[Snapshot, datetime], Plan]
 
 CONCURRENT_RECONCILES: Final = 64
-"""A first pass waits for some 16 writes, one after the other; making a Role alone takes the API
-server 0.4 s under load, since it looks up what its maker may grant."""
+"""The passes of a new object wait for some 16 writes, one after the other; making a Role alone
+takes the API server 0.4 s under load, since it looks up what its maker may grant."""
+ORDINARY_BESIDE_URGENT: Final = 4
+"""Passes of other objects at the same time while new ones wait for their engines."""
 RECONCILE_TIMEOUT_SECONDS: Final = 120.0
 OVERDUE_SECONDS: Final = 300.0
 """A reconcile that is this late, or runs this long, means that reconciling has stopped."""
@@ -70,6 +74,7 @@ class _Task:
         self.summary: str | None = None
         self.phase = ""
         self.uid = ""
+        self.urgent = False
         self.newer_schema = False
         self.runner: asyncio.Task[None] | None = None
 
@@ -113,8 +118,9 @@ class Spine:
         self._applier = applier
         self._decide = decide
         self._tasks: dict[Owner, _Task] = {}
-        self._slots = asyncio.Semaphore(CONCURRENT_RECONCILES)
+        self._turns = Turns(CONCURRENT_RECONCILES, ORDINARY_BESIDE_URGENT)
         self._stopping = False
+        self._gauges = RolloutGauges()
 
     def wake(
         self,
@@ -123,12 +129,14 @@ class Spine:
         *,
         version: int | None = None,
         calmly: bool = False,
+        urgent: bool = False,
     ) -> None:
         """Have an LLMDeployment looked at, now or after a delay; a sooner wake-up wins.
 
         Args:
             owner: which one.
             after_seconds: the delay.
+            urgent: it is new: its next pass goes before those of others.
             calmly: at the earliest ``CALM_SECONDS`` after its last pass.
             version: resourceVersion that a watch tells of. One that the last pass read or wrote is
                 no news: its write was conditional, so nobody else's is between.
@@ -141,6 +149,7 @@ class Spine:
         if task is None:
             task = self._tasks[owner] = _Task()
             task.runner = asyncio.create_task(self._run(owner, task), name=f"reconcile {owner}")
+        task.urgent |= urgent
         at = time.monotonic() + after_seconds
         task.wake_at(max(at, task.calm_until) if calmly else at)
 
@@ -189,7 +198,7 @@ class Spine:
         structlog.contextvars.bind_contextvars(namespace=owner[0], name=owner[1])
         while not self._stopping:
             await task.wait()
-            async with self._slots:
+            async with self._turns.take(urgent=task.urgent):
                 task.running_since = started = time.monotonic()
                 try:
                     pause = await self._reconcile(owner, task)
@@ -204,6 +213,7 @@ class Spine:
         if self._tasks.get(owner) is task:
             del self._tasks[owner]
         self._count(task, "")
+        self._gauges.forget(owner)
         metrics.NEWER_STATUS_SCHEMA.dec(task.newer_schema)
 
     async def _reconcile(self, owner: Owner, task: _Task) -> float | _Ended | None:
@@ -253,7 +263,8 @@ class Spine:
         self._observer.expect_routers(owner, snapshot, plan.status)
         metrics.RECONCILES.labels("changed" if applied.changed else "unchanged").inc()
         task.conflicts = 0
-        if applied.look_again:
+        task.urgent = False
+        if applied.look_again or applied.unfinished:
             return 0.0
         task.backoff.reset()
         task.seen_version = applied.version
@@ -280,6 +291,7 @@ class Spine:
         """One line per changed decision, and the gauges."""
         status = plan.status or {}
         self._count(task, str(status.get("phase") or "Unknown"))
+        self._gauges.show((raw["metadata"]["namespace"], raw["metadata"]["name"]), status)
         deleting = bool(raw["metadata"].get("deletionTimestamp"))
         newer_schema = plan.status is None and not deleting
         metrics.NEWER_STATUS_SCHEMA.inc(newer_schema - task.newer_schema)

@@ -35,7 +35,19 @@ from llmfleet.api.engine import (
 )
 from llmfleet.api.extra_args import ALLOWED_EXTRA_ARGS, TYPED_ARGS
 from llmfleet.api.pod_template import PodTemplate
-from llmfleet.api.rollout import DEFAULT_STEPS, Analysis, DriftSpec, Pause, RolloutSpec, Step
+from llmfleet.api.rollout import (
+    DEFAULT_STEPS,
+    Analysis,
+    BlueGreen,
+    CanaryScale,
+    DriftSpec,
+    HeaderMatch,
+    HeaderRoute,
+    Mirror,
+    Pause,
+    RolloutSpec,
+    Step,
+)
 from llmfleet.api.scaling import Autoscaling, ScaleToZero
 from llmfleet.api.source import (
     DraftModel,
@@ -49,11 +61,15 @@ from llmfleet.api.spec import Accelerator, Drain, LLMDeploymentSpec, RouterSpec
 from llmfleet.api.status import (
     STATUS_SCHEMA,
     Condition,
+    HeaderRouting,
     LLMDeploymentStatus,
+    MetricResult,
+    Mirroring,
     ObjectIdentity,
     RejectedRevision,
     RevisionStatus,
     RolloutStatus,
+    Routing,
     TrafficShare,
 )
 from llmfleet.api.values import parse_duration_seconds
@@ -76,6 +92,8 @@ __all__ = [
     "Accelerator",
     "Analysis",
     "Autoscaling",
+    "BlueGreen",
+    "CanaryScale",
     "ChatTemplate",
     "Condition",
     "ConfigMapKey",
@@ -83,12 +101,18 @@ __all__ = [
     "Drain",
     "DriftSpec",
     "EngineSpec",
+    "HeaderMatch",
+    "HeaderRoute",
+    "HeaderRouting",
     "KvCache",
     "LLMDeployment",
     "LLMDeploymentSpec",
     "LLMDeploymentStatus",
     "Lora",
     "LoraAdapter",
+    "MetricResult",
+    "Mirror",
+    "Mirroring",
     "ModelSpec",
     "ObjectIdentity",
     "ObjectMeta",
@@ -100,6 +124,7 @@ __all__ = [
     "RolloutSpec",
     "RolloutStatus",
     "RouterSpec",
+    "Routing",
     "ScaleToZero",
     "SourceScheme",
     "SpeculativeDecoding",

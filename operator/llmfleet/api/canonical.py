@@ -28,12 +28,9 @@ UNBUILT_FIELDS: tuple[str, ...] = (
     "autoscaling.behavior",
     "autoscaling.forecast.enabled",
     "autoscaling.fallback",
-    "rollout.strategy",
     "rollout.analysis.metrics",
     "rollout.analysis.alpha",
-    "rollout.analysis.minSamples",
     "rollout.analysis.firstTokenTimeout",
-    "rollout.stickiness",
     "drift.action",
     "drift.window",
     "drift.control",
@@ -43,8 +40,8 @@ UNBUILT_FIELDS: tuple[str, ...] = (
 )
 """Spec fields that are validated and stored, but whose behaviour does not exist yet."""
 
-BUILT_VALUES: dict[str, tuple[str, ...]] = {"rollout.strategy": ("RollingUpdate",)}
-"""Values other than the default that do work, of fields listed above."""
+BUILT_METRICS = frozenset({"ErrorRate"})
+"""Metrics of ``rollout.analysis.metrics`` that are judged."""
 
 _IMPLIED: dict[str, JSON] = {
     "accelerator": {"resource": DEFAULT_ACCELERATOR_RESOURCE, "count": 1},
@@ -104,7 +101,9 @@ def _is_set(spec: Mapping[str, Any], path: str) -> bool:
             return False
         value, field = value[key], _field(model, key)
         model = (_nested_model(field) if field else None) or model
-    if value is None or value in BUILT_VALUES.get(path, ()):
+    if path == "rollout.analysis.metrics":
+        return any(each.get("name") not in BUILT_METRICS for each in value or ())
+    if value is None:
         return False
     kept = _without_defaults(value, field, path)
     return field is None or not _equals_default(kept, field)

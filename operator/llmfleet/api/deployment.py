@@ -70,6 +70,13 @@ class LLMDeployment(ResourceModel):
         """The stable address inside the cluster."""
         return f"http://{self.metadata.name}.{self.metadata.namespace}.svc"
 
+    @property
+    def preview_url(self) -> str | None:
+        """The address of a blue-green rollout's new set; None with other strategies."""
+        if self.spec.rollout.strategy != "BlueGreen":
+            return None
+        return f"http://{self.metadata.name}-preview.{self.metadata.namespace}.svc"
+
 
 def parse(raw: Mapping[str, Any]) -> LLMDeployment:
     """Return the parsed resource; keys the models do not know are ignored.

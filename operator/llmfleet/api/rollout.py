@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -11,6 +11,7 @@ from llmfleet.api.values import (
     ATOMIC,
     Cel,
     DurationBetween,
+    HeaderName,
     MaxSurge,
     Percent,
     ResourceModel,
@@ -32,15 +33,76 @@ class AnalysisStep(ResourceModel):
     """Waits until the analysis has a verdict."""
 
 
+class HeaderMatch(ResourceModel):
+    """A header that a request must have: exactly one of `exact` and `prefix`."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Cel(
+                "has(self.exact) != has(self.prefix)",
+                "a header of setHeaderRoute needs exactly one of exact and prefix",
+            )
+        )
+    )
+
+    name: HeaderName
+    """Name of the header, in lower case."""
+    exact: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """The value it must have."""
+    prefix: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """What its value must begin with."""
+
+
+class HeaderRoute(ResourceModel):
+    """Sends requests with certain headers to the canary, whatever its weight."""
+
+    headers: Annotated[tuple[HeaderMatch, ...], Field(max_length=8), ATOMIC] = ()
+    """Headers that a request must have, all of them; left out, the route ends."""
+
+
+class Mirror(ResourceModel):
+    """Sends a copy of requests to the canary and discards the answers."""
+
+    percent: Annotated[int, Field(ge=0, le=100)]
+    """Percent of the requests that are copied; 0 ends it."""
+
+
+class CanaryScale(ResourceModel):
+    """Size of the canary, where its weight asks for fewer pods: exactly one of the fields."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Cel(
+                "[has(self.replicas), has(self.percent), has(self.matchTrafficWeight)]"
+                ".filter(x, x).size() == 1",
+                "setCanaryScale needs exactly one of replicas, percent and matchTrafficWeight",
+            )
+        )
+    )
+
+    replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Engine pods."""
+    percent: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Percent of the fleet's size."""
+    match_traffic_weight: Literal[True] | None = None
+    """Only what the weight asks for, as without this step."""
+
+
+STEP_KINDS: Final = (
+    "setWeight", "pause", "analysis", "setHeaderRoute", "setMirror", "setCanaryScale",
+)  # fmt: skip
+"""What a step may be."""
+
+
 class Step(ResourceModel):
     """One step of a canary: exactly one of the fields."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Cel(
-                "[has(self.setWeight), has(self.pause), has(self.analysis)]"
+                f"[{', '.join(f'has(self.{kind})' for kind in STEP_KINDS)}]"
                 ".filter(x, x).size() == 1",
-                "a rollout step needs exactly one of setWeight, pause and analysis",
+                f"a rollout step needs exactly one of {', '.join(STEP_KINDS)}",
             )
         )
     )
@@ -51,6 +113,14 @@ class Step(ResourceModel):
     """Waits, for a time or for a person."""
     analysis: AnalysisStep | None = None
     """Waits until the analysis has a verdict."""
+    set_header_route: HeaderRoute | None = None
+    """Requests with certain headers go to the canary until the rollout ends, or another such step
+    replaces it."""
+    set_mirror: Mirror | None = None
+    """Copies of requests go to the canary until the rollout ends, or another such step replaces
+    it."""
+    set_canary_scale: CanaryScale | None = None
+    """The canary has at least so many pods from here on, as far as maxSurge allows."""
 
 
 DEFAULT_STEPS: tuple[Step, ...] = tuple(
@@ -104,6 +174,17 @@ class Analysis(ResourceModel):
         return parse_duration_seconds(self.first_token_timeout)
 
 
+class BlueGreen(ResourceModel):
+    """A whole second set of engine pods, reached at a preview address until all traffic moves."""
+
+    promotion: Literal["Automatic", "Manual"] = "Automatic"
+    """Whether the traffic moves by itself when the checks have passed, or when someone promotes."""
+    preview_duration: Annotated[str, DurationBetween("0s", "720h")] = "1m"
+    """How long the new set must be ready, and be reached at the preview address, before that."""
+    min_preview_requests: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Requests that the new set must have answered at the preview address before that."""
+
+
 class RolloutSpec(ResourceModel):
     """How a changed spec becomes the served revision; not part of the revision hash."""
 
@@ -120,6 +201,11 @@ class RolloutSpec(ResourceModel):
                 "the setWeight steps of rollout.steps must not go down: a canary goes back by"
                 " llmfleet.dev/abort, never by a step",
             ),
+            Cel(
+                "!has(self.blueGreen) || self.strategy == 'BlueGreen'",
+                "rollout.blueGreen is only used by strategy BlueGreen: remove it, or set"
+                " rollout.strategy to BlueGreen",
+            ),
         )
     )
 
@@ -128,9 +214,11 @@ class RolloutSpec(ResourceModel):
     ready)."""
     steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=50), ATOMIC] | None = None
     """Steps of a canary. Left out: setWeight 5, 10, 25, 50, each followed by a pause of 5m."""
+    blue_green: BlueGreen | None = None
+    """What a blue-green rollout waits for."""
     max_surge: MaxSurge = "25%"
     """Replicas beyond the fleet's size that a rollout may take, a count or a percentage (rounded
-    up); 0 replaces in place."""
+    up); 0 replaces in place. BlueGreen always takes a whole second set."""
     scale_down_delay: Annotated[str, DurationBetween("0s", "168h")] = "5m"
     """How long a revision without traffic keeps its pods, so that going back is quick."""
     progress_deadline: Annotated[str, DurationBetween("10s", "168h")] = "30m"
@@ -138,6 +226,8 @@ class RolloutSpec(ResourceModel):
     rollout is paused or waits for capacity."""
     revision_history_limit: Annotated[int, Field(ge=0, le=100)] = 5
     """Old revisions kept, to go back to."""
+    rollback_window: Annotated[int, Field(ge=0, le=100)] = 0
+    """So many revisions served before are gone back to without steps when spec asks for them."""
     analysis: Analysis = Field(default_factory=Analysis)
     """How a canary is judged."""
     stickiness: Literal["None", "Session"] = "None"
@@ -145,7 +235,16 @@ class RolloutSpec(ResourceModel):
 
     @property
     def effective_steps(self) -> tuple[Step, ...]:
-        """`steps`, or the default ones."""
+        """`steps` or the default ones of a canary; those that make a blue-green rollout; else none.
+
+        >>> [step.model_dump(exclude_none=True) for step in
+        ...  RolloutSpec(strategy="BlueGreen").effective_steps]
+        [{'set_canary_scale': {'percent': 100}}, {'pause': {'duration': '1m'}}]
+        """
+        if self.strategy == "BlueGreen":
+            return _blue_green_steps(self.blue_green or BlueGreen())
+        if self.strategy == "RollingUpdate":
+            return ()
         return DEFAULT_STEPS if self.steps is None else self.steps
 
     @property
@@ -164,9 +263,23 @@ class RolloutSpec(ResourceModel):
         >>> RolloutSpec().surge_replicas(6), RolloutSpec(max_surge=1).surge_replicas(6)
         (2, 1)
         """
+        if self.strategy == "BlueGreen":
+            return replicas
         if isinstance(self.max_surge, int):
             return self.max_surge
         return math.ceil(int(self.max_surge.removesuffix("%")) * replicas / 100)
+
+
+def _blue_green_steps(settings: BlueGreen) -> tuple[Step, ...]:
+    whole = Step(set_canary_scale=CanaryScale(percent=100))
+    if settings.promotion == "Manual":
+        return (whole, Step(pause=Pause()))
+    duration = settings.preview_duration
+    if parse_duration_seconds(duration) == 0:
+        if not settings.min_preview_requests:
+            return (whole,)
+        duration = "1s"
+    return (whole, Step(pause=Pause(duration=duration)))
 
 
 class DriftSpec(ResourceModel):

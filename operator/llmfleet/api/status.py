@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from llmfleet.api.rollout import HeaderMatch
 from llmfleet.api.values import (
     ANYTHING,
     ATOMIC,
@@ -40,6 +41,37 @@ class TrafficShare(ResourceModel):
     """Percent of the requests."""
 
 
+class HeaderRouting(ResourceModel):
+    """Requests with these headers go to a revision, whatever the weights."""
+
+    revision: Hash
+    """Hash of the revision."""
+    headers: Annotated[tuple[HeaderMatch, ...], Field(max_length=8), ATOMIC]
+    """Headers that a request must have, all of them."""
+
+
+class Mirroring(ResourceModel):
+    """Copies of requests go to a revision, whose answers are discarded."""
+
+    revision: Hash
+    """Hash of the revision."""
+    percent: Annotated[int, Field(ge=1, le=100)]
+    """Percent of the requests."""
+
+
+class Routing(ResourceModel):
+    """What routers do besides splitting by weight."""
+
+    header_route: HeaderRouting | None = None
+    """Which requests go to the canary whatever its weight."""
+    mirror: Mirroring | None = None
+    """Which share of the requests is copied to the canary."""
+    preview: Hash | None = None
+    """Hash of the revision that the preview address leads to."""
+    stickiness: Literal["Session"] | None = None
+    """Requests of one session get the same revision."""
+
+
 class MetricResult(ResourceModel):
     """What an analysis says about one metric."""
 
@@ -63,6 +95,8 @@ class MetricResult(ResourceModel):
     """Smallest worsening that matters."""
     message: Sentence | None = None
     """The verdict in a sentence."""
+    as_of: datetime | None = None
+    """When the numbers were read; they are written anew once a minute, or with the verdict."""
 
 
 class RolloutStatus(ResourceModel):
@@ -78,6 +112,8 @@ class RolloutStatus(ResourceModel):
     """When the step's traffic was really served."""
     started_at: datetime | None = None
     """When the rollout began."""
+    served_since: datetime | None = None
+    """When its first requests were really served; they are counted from here."""
     progressed_at: datetime | None = None
     """When it last made progress; the progress deadline counts from here."""
     attempt: Annotated[int, Field(ge=0)] | None = None
@@ -89,7 +125,8 @@ class RolloutStatus(ResourceModel):
     waiting_since: datetime | None = None
     """Since when the rollout waits for capacity or a person; its clock stands still."""
     cause: Annotated[str, Field(max_length=128)] | None = None
-    """`Undo` when somebody asked for a kept revision; absent when spec asks for it."""
+    """`Undo` when somebody asked for a kept revision, `Rollback` when spec went back to one within
+    rollbackWindow: both skip the steps. Absent otherwise."""
     message: Sentence | None = None
     """What the rollout is doing."""
     plan: Anything | None = None
@@ -199,6 +236,8 @@ class LLMDeploymentStatus(ResourceModel):
     """What happens and what happens next, in a sentence with the numbers."""
     url: Annotated[str, Field(max_length=512)] | None = None
     """The stable address inside the cluster."""
+    preview_url: Annotated[str, Field(max_length=512)] | None = None
+    """The address of a blue-green rollout's new set, outside a rollout of the served one."""
     ready: Short | None = None
     """Ready engine pods of those wanted, as 6/6."""
     canary_weight: Annotated[int, Field(ge=0, le=100)] | None = None
@@ -209,8 +248,10 @@ class LLMDeploymentStatus(ResourceModel):
     """Hash of the revision that the spec asks for."""
     traffic: Annotated[tuple[TrafficShare, ...], Field(max_length=8), list_map("revision")] = ()
     """The split that routers obey; a command, not a report."""
+    routing: Routing | None = None
+    """What routers do besides that; also a command."""
     traffic_generation: Generation | None = None
-    """Changes with every change of `traffic`; routers confirm it."""
+    """Changes with every change of `traffic` or `routing`; routers confirm it."""
     rollout: RolloutStatus | None = None
     """The rollout under way."""
     revisions: Annotated[tuple[RevisionStatus, ...], Field(max_length=128), list_map("hash")] = ()

@@ -281,6 +281,16 @@ ObjectName = Annotated[
     ),
 ]
 
+HeaderName = Annotated[
+    str,
+    Field(min_length=1, max_length=128),
+    Cel(
+        "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$') && !self.startsWith('x-llmfleet-')",
+        "must be the name of a header in lower case (letters, digits, '-' and '.'), and not begin"
+        " with x-llmfleet-, which clients cannot send",
+    ),
+]
+
 
 class SecretReference(ResourceModel):
     """Names a Secret of the same namespace."""

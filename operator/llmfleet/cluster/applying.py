@@ -24,11 +24,11 @@ from llmfleet.cluster.client import ApiServer
 from llmfleet.cluster.crd import prune
 from llmfleet.cluster.equality import Difference, content_fingerprint, difference
 from llmfleet.cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
-from llmfleet.cluster.events import EventRecorder
 from llmfleet.cluster.fields import RESOURCE_VERSION, handover_patch, needs_handover
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, SECRET, Kind, kind_of
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.store import Owner, version_number
+from llmfleet.cluster.transitions import Transitions
 from llmfleet.planning.plan import Child, ChildMode, Deletion, Plan, PlannedEvent
 from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject, Snapshot
 
@@ -49,28 +49,32 @@ class Applied:
         version: the LLMDeployment's resourceVersion that the plan was made from or its status was
             written at: whoever tells of it or of an older one tells nothing new.
         look_again: what the API server refuses has changed, so the status is not true any more.
+        unfinished: an urgent child was made; what comes after it is left to a pass of its own.
     """
 
     changed: bool
     version: int
     look_again: bool = False
+    unfinished: bool = False
 
 
 class Applier:
     """Performs plans."""
 
     def __init__(
-        self, api: ApiServer, caches: Caches, observer: Observer, events: EventRecorder
+        self, api: ApiServer, caches: Caches, observer: Observer, transitions: Transitions
     ) -> None:
         self._api = api
         self._caches = caches
         self._observer = observer
-        self._events = events
+        self._transitions = transitions
         self.status_schema: JSON | None = None
         """Schema of the installed CRD's status while the CRD is outdated: what is not in it is
         not written. None writes everything."""
         self._settled: dict[str, tuple[str, str]] = {}
         self._settled_status: dict[str, tuple[str, str]] = {}
+        self._unfinished: set[str] = set()
+        """uids of new LLMDeployments that were told nothing of their names yet."""
 
     async def apply(self, snapshot: Snapshot, plan: Plan) -> Applied:
         """Perform a plan decided from ``snapshot``.
@@ -88,20 +92,32 @@ class Applier:
         token = await self._token(plan, refusals)
         recorded = await self.record(snapshot.raw, plan.status and {**plan.status, **token})
         changed = recorded is not snapshot.raw
+        if changed:
+            self._transitions.count(plan)
+        version = version_number(recorded["metadata"]["resourceVersion"])
         for child in plan.children:
-            if child.key.kind != SECRET.kind:
-                with _noted(child.key, refusals):
-                    changed |= await self._child(snapshot, child)
+            if child.key.kind == SECRET.kind:
+                continue
+            with _noted(child.key, refusals):
+                written = await self._child(snapshot, child)
+                changed |= written
+                if written and child.urgent and child.key not in snapshot.objects and not refusals:
+                    await self._post(snapshot.raw, plan)
+                    self._note_unfinished(snapshot)
+                    return Applied(changed=True, version=version, unfinished=True)
         if not refusals:
             for deletion in plan.deletions:
                 changed |= await self._delete(owner, deletion)
-        for event in plan.events:
-            await self._events.post(snapshot.raw, event)
+        await self._post(snapshot.raw, plan)
         news = self._observer.refused(owner, {key: str(error) for key, error in refusals.items()})
         if refusals and not news:
             raise next(iter(refusals.values()))
-        version = version_number(recorded["metadata"]["resourceVersion"])
+        self._unfinished.discard(meta["uid"])
         return Applied(changed=changed, version=version, look_again=news)
+
+    def _note_unfinished(self, snapshot: Snapshot) -> None:
+        if not (snapshot.raw.get("status") or {}).get("phase"):
+            self._unfinished.add(snapshot.raw["metadata"]["uid"])
 
     async def _token(self, plan: Plan, refusals: dict[ObjectKey, ApiError]) -> JSON:
         """Make the Secret if the plan has one; what the status says of it, by field.
@@ -122,8 +138,11 @@ class Applier:
     async def record_only(self, raw: JSON, plan: Plan) -> None:
         """Write a plan's status and Events; nothing else of it is performed."""
         await self.record(raw, plan.status)
+        await self._post(raw, plan)
+
+    async def _post(self, raw: JSON, plan: Plan) -> None:
         for event in plan.events:
-            await self._events.post(raw, event)
+            await self._transitions.tell(raw, event, plan.status)
 
     async def record(self, raw: JSON, status: JSON | None) -> JSON:
         """Write the status if it differs from the stored one.
@@ -171,6 +190,7 @@ class Applier:
     def forget(self, uid: str) -> None:
         """Drop what is remembered about an LLMDeployment that is gone."""
         self._settled_status.pop(uid, None)
+        self._unfinished.discard(uid)
 
     async def _names_taken(self, owner: Owner, snapshot: Snapshot, plan: Plan) -> bool:
         """Whether something that no watch tells of has a name that the plan needs.
@@ -179,7 +199,8 @@ class Applier:
         new LLMDeployment has been told nothing: it is spared these reads, since a name that is
         taken refuses the creation.
         """
-        if not (snapshot.raw.get("status") or {}).get("phase"):
+        uid = snapshot.raw["metadata"]["uid"]
+        if uid in self._unfinished or not (snapshot.raw.get("status") or {}).get("phase"):
             return False
         missing = [
             child.key
@@ -229,7 +250,7 @@ class Applier:
             metrics.CHILD_EDITS.labels(child.key.kind).inc()
             sentence = f"{_label(child.key)} was changed by hand and put back: {found.sentence()}"
             event = PlannedEvent(type="Warning", reason="ChildEdited", message=sentence)
-            await self._events.post(snapshot.raw, event)
+            await self._transitions.tell(snapshot.raw, event, snapshot.raw.get("status"))
         return True
 
     async def _take_over(self, kind: Kind, namespace: str, live: ObservedObject) -> str:

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from llmfleet.planning.snapshot import Labels, NetworkSettings, OperatorSettings
@@ -20,6 +21,10 @@ VARIABLES: Final = {
     "LLMFLEET_PROMETHEUS_NAMESPACE_LABELS": "NAME=VALUE,… of the namespace Prometheus runs in"
     " (default kubernetes.io/metadata.name=monitoring; none = every namespace)",
     "LLMFLEET_PROMETHEUS_POD_LABELS": "NAME=VALUE,… of Prometheus' pods (default: none, any pod)",
+    "LLMFLEET_PROMETHEUS_URL": "where request counts are asked for (default: nowhere, and canaries"
+    " are judged by readiness and exits alone)",
+    "LLMFLEET_PROMETHEUS_TOKEN_FILE": "file of a bearer token for it (default: none)",
+    "LLMFLEET_NOTIFY_URL": "webhook that gets every Event as a CloudEvent (default: none)",
     "LLMFLEET_POD_NAME": "name of this pod, for Events (default: the host name)",
     "LLMFLEET_POD_UID": "uid of this pod, its identity in the Lease (default: host name and pid)",
     "LLMFLEET_POD_NAMESPACE": "namespace of this pod and of the Lease (default: default)",
@@ -52,6 +57,9 @@ class Environment:
     log_format: str
     metrics_host: str
     metrics_port: int
+    prometheus_url: str | None
+    prometheus_token_file: Path | None
+    notify_url: str | None
 
 
 def read_environment(variables: Mapping[str, str]) -> Environment:
@@ -71,6 +79,12 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
     network = _network(variables, problems)
     level = _choice(variables, "LLMFLEET_LOG_LEVEL", _LEVELS, "info", problems)
     log_format = _choice(variables, "LLMFLEET_LOG_FORMAT", ("json", "console"), "json", problems)
+    prometheus = variables.get("LLMFLEET_PROMETHEUS_URL") or ""
+    token_file = variables.get("LLMFLEET_PROMETHEUS_TOKEN_FILE")
+    notify = variables.get("LLMFLEET_NOTIFY_URL") or ""
+    for name, url in (("PROMETHEUS", prometheus), ("NOTIFY", notify)):
+        if url and not url.startswith(("http://", "https://")):
+            problems.append(f"LLMFLEET_{name}_URL must begin with http:// or https://")
     if problems:
         raise ValueError("; ".join(problems))
     host_name = socket.gethostname()
@@ -92,6 +106,9 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         log_format=log_format,
         metrics_host=host,
         metrics_port=int(port),
+        prometheus_url=prometheus or None,
+        prometheus_token_file=Path(token_file) if token_file else None,
+        notify_url=notify or None,
     )
 
 

@@ -44,17 +44,21 @@ class EventRecorder:
         self._monotonic = monotonic
         self._posted: OrderedDict[tuple[str, str, str], float] = OrderedDict()
 
-    async def post(self, raw: JSON, event: PlannedEvent) -> None:
-        """Post an Event about the LLMDeployment ``raw``; failures are logged, never raised."""
+    async def post(self, raw: JSON, event: PlannedEvent) -> bool:
+        """Post an Event about the LLMDeployment ``raw``; failures are logged, never raised.
+
+        Returns whether it is news: not posted in the last ``SAME_EVENT_SECONDS``.
+        """
         if not self.is_new(raw["metadata"]["uid"], event):
             metrics.EVENTS.labels("deduplicated").inc()
-            return
+            return False
         try:
             await self._api.create(EVENT, build_event(raw, event, self._instance, _now()))
             metrics.EVENTS.labels("posted").inc()
         except ApiError as error:
             metrics.EVENTS.labels("failed").inc()
             log.warning("event not posted", reason=event.reason, error=str(error))
+        return True
 
     def is_new(self, uid: str, event: PlannedEvent) -> bool:
         """Whether this event was not posted in the last ``SAME_EVENT_SECONDS``; remembers it."""

@@ -37,6 +37,40 @@ NEWER_STATUS_SCHEMA: Final = Gauge(
 WATCH_RESTARTS: Final = Counter(
     "llmfleet_watch_restarts_total", "Watches started again, by kind and cause.", ["kind", "cause"]
 )
+ROLLOUTS: Final = Counter(
+    "llmfleet_rollouts_total",
+    "Attempts to roll a revision out that ended, by result: promoted, rejected, aborted.",
+    ["result"],
+)
+ROLLOUT_ABORTS: Final = Counter(
+    "llmfleet_rollout_aborts_total",
+    "Attempts that were rejected or aborted, by reason.",
+    ["reason"],
+)
+ROLLOUT_SECONDS: Final = Histogram(
+    "llmfleet_rollout_duration_seconds",
+    "From the start of an attempt to its end, by result.",
+    ["result"],
+    buckets=(10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400),
+)
+_ROLLOUT: Final = ["namespace", "name", "revision"]
+ROLLOUT_PHASE: Final = Gauge(
+    "llmfleet_rollout_phase",
+    "1 for the phase of an LLMDeployment whose rollout is under way.",
+    [*_ROLLOUT, "phase"],
+)
+ROLLOUT_WEIGHT: Final = Gauge(
+    "llmfleet_rollout_weight", "Percent of the requests that the revision on its way up gets.",
+    _ROLLOUT,
+)  # fmt: skip
+ROLLOUT_STEP: Final = Gauge(
+    "llmfleet_rollout_step", "Index of the step under way, from 0.", _ROLLOUT
+)
+NOTIFICATIONS: Final = Counter(
+    "llmfleet_notifications_total",
+    "Notifications to the webhook by result: sent, failed, dropped.",
+    ["result"],
+)
 CHILD_EDITS: Final = Counter(
     "llmfleet_child_edits_total",
     "Children edited by others and put back, by kind.",
@@ -44,6 +78,11 @@ CHILD_EDITS: Final = Counter(
 )
 ROUTER_POLLS: Final = Counter(
     "llmfleet_router_polls_total", "Questions to routers by result: answered, failed.", ["result"]
+)
+PROMETHEUS_QUERIES: Final = Counter(
+    "llmfleet_prometheus_queries_total",
+    "Questions to Prometheus by result: answered, failed.",
+    ["result"],
 )
 EVENTS: Final = Counter(
     "llmfleet_events_total",

@@ -14,6 +14,7 @@ from llmfleet.cluster.caches import Caches, observed_object
 from llmfleet.cluster.client import ApiServer
 from llmfleet.cluster.errors import NotFound
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, kind_of
+from llmfleet.cluster.prometheus import RequestPoller
 from llmfleet.cluster.routers import RouterPoller
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.naming import memory_key
@@ -57,8 +58,14 @@ class Observer:
     """Gathers snapshots from the caches, the routers' last answers and one GET."""
 
     def __init__(
-        self, api: ApiServer, caches: Caches, routers: RouterPoller, settings: SettingsSource
+        self,
+        api: ApiServer,
+        caches: Caches,
+        routers: RouterPoller,
+        requests: RequestPoller,
+        settings: SettingsSource,
     ) -> None:
+        self._requests = requests
         self._api = api
         self._caches = caches
         self._routers = routers
@@ -91,6 +98,7 @@ class Observer:
         self._track(owner, pods, raw.get("status"))
         ready = (pod.name for pod in pods if pod.component == "router" and pod.ready)
         await self._routers.wait_asked(owner, ready, FIRST_ANSWER_SECONDS)
+        requests, problem = self._requests.report(owner)
         return Snapshot(
             settings=self._settings.current(),
             deployment=deployment,
@@ -100,6 +108,8 @@ class Observer:
             routers=self._routers.reports(owner),
             refusals=self._refusals.get(owner, {}),
             quota_messages=self._caches.quota_messages(owner),
+            requests=requests,
+            requests_problem=problem,
         )
 
     def forget(self, owner: Owner) -> None:
@@ -107,6 +117,7 @@ class Observer:
         self._strangers.pop(owner, None)
         self._refusals.pop(owner, None)
         self._routers.forget(owner)
+        self._requests.forget(owner)
 
     def expect_routers(self, owner: Owner, snapshot: Snapshot, status: JSON | None) -> None:
         """Wait from now on for the traffic command that was just recorded."""
@@ -115,10 +126,12 @@ class Observer:
 
     def _track(self, owner: Owner, pods: Sequence[ObservedPod], status: JSON | None) -> None:
         self._routers.track(owner, pods, (status or {}).get("trafficGeneration"))
+        self._requests.track(owner, status)
 
     async def close(self) -> None:
-        """Ask no router any more."""
+        """Ask neither routers nor Prometheus any more."""
         await self._routers.close()
+        await self._requests.close()
 
     def refused(self, owner: Owner, refusals: dict[ObjectKey, str]) -> bool:
         """Take the children that the API server refused just now; later snapshots tell them.

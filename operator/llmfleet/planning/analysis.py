@@ -8,15 +8,19 @@ revisions over the same time, with a minimum of samples. Whoever replaces it kee
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from llmfleet.api import MetricResult
 from llmfleet.planning.snapshot import RequestCounts
 
 ERROR_RATE: Final = "ErrorRate"
 DEFAULT_MIN_EFFECT: Final = 0.01
 """Smallest worsening of the share of failed requests that matters, as a share of all requests."""
+NUMBERS_KEPT: Final = timedelta(minutes=1)
+"""So long recorded numbers stay as they are while the verdict does, or every look would write."""
 
 
 class Verdict(StrEnum):
@@ -44,6 +48,8 @@ class Judgement:
     requests: int | None = None
     """Requests of the canary that were looked at."""
     min_effect: float = DEFAULT_MIN_EFFECT
+    as_of: datetime | None = None
+    """When the numbers were read."""
 
 
 def judge_requests(
@@ -53,6 +59,7 @@ def judge_requests(
     canary: str,
     min_samples: int,
     min_effect: float | None = None,
+    unknown: str = "no request counts are known",
 ) -> Judgement:
     """Compare the share of failed requests of two revisions over the same time.
 
@@ -62,11 +69,12 @@ def judge_requests(
         canary: hash of the revision judged.
         min_samples: requests each needs before there is a verdict.
         min_effect: worsening that is still accepted, a share of all requests; None = 0.01.
+        unknown: why there may be no counts.
     """
     before, after = (counts or {}).get(stable), (counts or {}).get(canary)
     effect = DEFAULT_MIN_EFFECT if min_effect is None else min_effect
     if before is None or after is None:
-        return Judgement(verdict=Verdict.INCONCLUSIVE, message="no request counts are known")
+        return Judgement(verdict=Verdict.INCONCLUSIVE, message=unknown)
     if any(not 0 <= each.failed <= each.total for each in (before, after)):
         return Judgement(verdict=Verdict.ERROR, message="more requests failed than were sent")
     fewest = min(before.total, after.total)
@@ -86,3 +94,42 @@ def judge_requests(
         requests=after.total,
         min_effect=effect,
     )
+
+
+def keep_numbers(fresh: Judgement, recorded: MetricResult | None, now: datetime) -> Judgement:
+    """A new judgement with the recorded numbers, unless the verdict or a minute has passed.
+
+    Args:
+        fresh: the judgement of now.
+        recorded: what status says of the same metric of the same attempt.
+        now: the time of the decision.
+    """
+    dated = replace(fresh, as_of=now)
+    if recorded is None or recorded.verdict != fresh.verdict or recorded.as_of is None:
+        return dated
+    before = Judgement(
+        verdict=fresh.verdict,
+        message=recorded.message or "",
+        stable=recorded.stable,
+        canary=recorded.canary,
+        requests=recorded.n,
+        min_effect=recorded.min_effect or fresh.min_effect,
+        as_of=recorded.as_of,
+    )
+    same = replace(dated, as_of=recorded.as_of) == before
+    return before if same or now < recorded.as_of + NUMBERS_KEPT else dated
+
+
+def describe_failed(counts: Mapping[str, RequestCounts] | None, revision: str) -> str:
+    """What clients felt of a revision that goes back, as the end of a sentence.
+
+    Example:
+        >>> from datetime import UTC
+        >>> seen = RequestCounts(total=340, failed=12, as_of=datetime(2026, 1, 1, tzinfo=UTC))
+        >>> describe_failed({"9a0b": seen}, "9a0b")
+        '; it failed 12 of the 340 requests that it got'
+    """
+    found = (counts or {}).get(revision)
+    if found is None:
+        return ""
+    return f"; it failed {found.failed} of the {found.total} requests that it got"

@@ -38,9 +38,9 @@ def pods_for(replicas: int, percent: int) -> int:
 
 
 def old_replicas(
-    replicas: int, surge: int, new_percent: int, new_ready: int, *, goal: int = 100
+    replicas: int, surge: int, new_percent: int, new_ready: int, *, new_pods: int
 ) -> int:
-    """Replicas of the arm that is being left: max(F, min(N, N+S−ceil(N·w))).
+    """Replicas of the arm that is being left: max(F, min(N, N+S−c)).
 
     The surge stays on the old arm to the end, so that going back is quick.
 
@@ -49,17 +49,17 @@ def old_replicas(
         surge: S.
         new_percent: the new arm's confirmed share, 0 … 100.
         new_ready: its ready pods.
-        goal: 100·w, the share that the new arm shall have at the step under way.
+        new_pods: c, the pods that the new arm shall have at the step under way.
 
-    >>> [old_replicas(4, 1, 25 * ready, ready) for ready in range(5)]
+    >>> [old_replicas(4, 1, 25 * ready, ready, new_pods=4) for ready in range(5)]
     [4, 3, 2, 1, 1]
-    >>> [old_replicas(4, 0, 25 * ready, ready) for ready in range(5)]
+    >>> [old_replicas(4, 0, 25 * ready, ready, new_pods=4) for ready in range(5)]
     [3, 2, 1, 0, 0]
-    >>> old_replicas(4, 1, 0, 0, goal=25), old_replicas(4, 0, 0, 0, goal=25)
+    >>> old_replicas(4, 1, 0, 0, new_pods=1), old_replicas(4, 0, 0, 0, new_pods=1)
     (4, 3)
     """
     floor = floor_replicas(replicas, surge, new_percent, new_ready)
-    return max(floor, min(replicas, replicas + surge - pods_for(replicas, goal)))
+    return max(floor, min(replicas, replicas + surge - new_pods))
 
 
 def new_replicas(
@@ -69,9 +69,9 @@ def new_replicas(
     others_present: int,
     old_wanted: int,
     now_wanted: int,
-    goal: int = 100,
+    new_pods: int,
 ) -> int:
-    """Replicas of the arm that takes over: c = min(ceil(N·w), N+S−pods of other revisions).
+    """Replicas of the arm that takes over: min(c, N+S−pods of other revisions).
 
     Pods that are ending count as present, since they still hold their accelerators; but a pod
     replaced in the old arm takes nothing away from the new one.
@@ -82,18 +82,18 @@ def new_replicas(
         others_present: pods of all other revisions, ending ones included.
         old_wanted: replicas that the old arm is about to have.
         now_wanted: replicas that the new arm has now.
-        goal: 100·w, the share that the new arm shall have at the step under way.
+        new_pods: c, the pods that the new arm shall have at the step under way.
 
-    >>> new_replicas(4, 1, others_present=4, old_wanted=4, now_wanted=0)
+    >>> new_replicas(4, 1, others_present=4, old_wanted=4, now_wanted=0, new_pods=4)
     1
-    >>> new_replicas(4, 1, others_present=5, old_wanted=4, now_wanted=1)
+    >>> new_replicas(4, 1, others_present=5, old_wanted=4, now_wanted=1, new_pods=4)
     1
-    >>> new_replicas(1, 0, others_present=1, old_wanted=0, now_wanted=0)
+    >>> new_replicas(1, 0, others_present=1, old_wanted=0, now_wanted=0, new_pods=1)
     0
     """
     room = replicas + surge - max(others_present, old_wanted)
     kept = min(now_wanted, replicas + surge - old_wanted)
-    return max(0, min(pods_for(replicas, goal), max(room, kept)))
+    return max(0, min(new_pods, max(room, kept)))
 
 
 def weight_for(ready: int, replicas: int) -> int:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 
 from llmfleet.api import Condition
 from llmfleet.planning.acceptance import Acceptance
-from llmfleet.planning.capacity import pods_for
 from llmfleet.planning.diagnosis import Diagnosis
 from llmfleet.planning.facts import Facts
 from llmfleet.planning.intent import Intent
@@ -201,7 +200,7 @@ def _stage(situation: Situation, target: str) -> tuple[str, str]:
     if facts.replicas == 0:
         return "Stable", f"revision {target} is scaled to zero"
     then = next_sentence(situation.intent)
-    if situation.moved or (facts.traffic.get(target) and not facts.routers.confirmed):
+    if situation.moved or (facts.reaches(target) and not facts.routers.confirmed):
         share = plan.traffic.get(target, 0)
         text = f"revision {target} gets {share} % of the traffic; waiting for the routers{then}"
         return "ShiftingTraffic", text
@@ -209,8 +208,9 @@ def _stage(situation: Situation, target: str) -> tuple[str, str]:
     if arm.ready >= wanted and len(old.pods) > plan.replicas.get(plan.stable or "", 0):
         text = f"pods of {plan.stable} are being stopped to make room for {target}"
         return "ScalingDown", text
-    needed = pods_for(facts.replicas, situation.intent.goal)
-    text = f"{arm.ready} of {needed} engine pods of revision {target} are ready{then}"
+    text = (
+        f"{arm.ready} of {situation.intent.pods} engine pods of revision {target} are ready{then}"
+    )
     return "WaitingForReady", text
 
 

@@ -19,7 +19,7 @@ from llmfleet.planning.engine import (
     build_engine_deployment,
     build_engine_service,
 )
-from llmfleet.planning.events import plan_events
+from llmfleet.planning.events import find_outcome, plan_events
 from llmfleet.planning.facts import Facts, read_facts
 from llmfleet.planning.failures import failure_time
 from llmfleet.planning.intent import Intent, decide_intent
@@ -40,7 +40,7 @@ from llmfleet.planning.revisions import (
     render_revision,
 )
 from llmfleet.planning.rollout import RolloutPlan, decide_rollout
-from llmfleet.planning.router import build_router, build_token_secret
+from llmfleet.planning.router import build_router, build_token_secret, preview_key
 from llmfleet.planning.snapshot import ObjectKey, Snapshot
 from llmfleet.planning.status import (
     build_revisions,
@@ -150,6 +150,7 @@ def _complete(
         children=children,
         deletions=_deletions(snapshot, plan, pruned),
         events=plan_events(situation, status),
+        outcome=find_outcome(situation, now),
         requeue_after=_requeue(facts, intent, plan, deadline(facts, plan, rollout), now),
         summary=status["message"],
     )
@@ -194,21 +195,22 @@ def _children(
 ) -> tuple[tuple[Child, ...], tuple[str, ...]]:
     """All children, and the names among them that are somebody else's."""
     deployment = snapshot.deployment
-    children = [build_memory(deployment, memory)]
+    children: list[Child] = []
     token = deployment.status.token_secret
     if token is None or token.name != token_name(deployment):
         children.append(build_token_secret(deployment))
-    if snapshot.settings.network is not None:
-        children += build_network_policies(deployment, snapshot.settings.network)
-    # Engines before the router: they are what takes minutes to start.
+    # Engines first: they are what takes minutes to start, and refuse everybody but the routers.
     known = _known(facts, made)
     if made is not None:
         children.append(build_controller_revision(deployment, made))
-    for name, replicas in sorted(plan.replicas.items()):
-        if name not in known:
-            continue  # its template is lost; the Deployment that runs is left as it is
-        children.append(build_engine_service(deployment, name))
+    # One whose template is lost is left as it is.
+    sizes = [(name, replicas) for name, replicas in sorted(plan.replicas.items()) if name in known]
+    for name, replicas in sizes:
         children.append(build_engine_deployment(deployment, name, known[name].template, replicas))
+    children.append(build_memory(deployment, memory))
+    children += [build_engine_service(deployment, name) for name, _ in sizes]
+    if snapshot.settings.network is not None:
+        children += build_network_policies(deployment, snapshot.settings.network)
     children.append(build_engine_budget(deployment))
     children += build_router(deployment, snapshot.settings)
     taken = [
@@ -250,6 +252,8 @@ def _deletions(
     keys: list[ObjectKey] = [controller_revision_key(name, revision) for revision in pruned]
     if snapshot.settings.network is None:
         keys += policy_keys(name)
+    if snapshot.deployment.preview_url is None:
+        keys.append(preview_key(name))
     for revision in plan.removed:
         keys += [deployment_key(name, revision), service_key(name, revision)]
     found = (snapshot.objects.get(key) for key in keys)
@@ -305,7 +309,7 @@ def _requeue(
             if not pod.ready and pod.running_since is not None:
                 seconds = timedelta(seconds=facts.policy.progress_deadline_seconds)
                 times.append(pod.running_since + seconds)
-    if plan.target is not None and facts.canary:
+    if plan.target is not None and facts.stepwise:
         times += [failure_time(pod) for pod in facts.arm(plan.target).live if not pod.ready]
     ahead = [(when - now).total_seconds() for when in times if when > now]
     return max(1.0, min(ahead) + 1.0) if ahead else None

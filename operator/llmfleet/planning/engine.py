@@ -6,6 +6,7 @@ changed here reaches only new revisions (docs/contract.md, Runtime).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from llmfleet.api import LLMDeployment, PodTemplate
@@ -144,7 +145,7 @@ def build_engine_deployment(
     no serving pod is lost before the edit is put back.
     """
     name = deployment.metadata.name
-    return make_child(
+    child = make_child(
         deployment,
         deployment_key(name, revision),
         object_labels(name, "engine", revision),
@@ -161,6 +162,7 @@ def build_engine_deployment(
             }
         },
     )
+    return replace(child, urgent=True)
 
 
 def build_engine_service(deployment: LLMDeployment, revision: str) -> Child:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from llmfleet.api import Routing
 from llmfleet.planning.conditions import Situation
-from llmfleet.planning.plan import PlannedEvent
+from llmfleet.planning.plan import Outcome, PlannedEvent, Result
 from llmfleet.planning.snapshot import JSON
 
 _WARNS_WHEN = {
@@ -23,9 +26,11 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
     if plan.started is not None:
         instead = f" instead of {plan.stable}" if plan.stable else ""
         events.append(_normal("RolloutStarted", f"rolling out {plan.started}{instead}"))
-    if situation.moved and plan.traffic:
+    if plan.traffic and dict(plan.traffic) != dict(situation.facts.traffic):
         split = ", ".join(f"{name} {weight} %" for name, weight in sorted(plan.traffic.items()))
         events.append(_normal("TrafficShifted", f"traffic is now {split}"))
+    if plan.routing != situation.facts.routing:
+        events.append(_normal("RoutingChanged", describe_routing(plan.routing)))
     if plan.promoted is not None:
         events.append(_normal("Promoted", f"{plan.promoted} is served to all clients"))
     failure, target = situation.intent.failure, situation.intent.current
@@ -42,11 +47,51 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
         changed = old is None or old.status != condition["status"]
         if changed and _WARNS_WHEN.get(condition["type"]) == condition["status"]:
             events.append(_warning(condition["reason"], condition["message"]))
+    if status["phase"] == "Paused" and before.phase != "Paused":
+        events.append(_normal("Paused", status["message"]))
     if status["phase"] == "Degraded" and before.phase != "Degraded":
         events.append(_warning("Degraded", status["message"]))
     if status["phase"] == "Healthy" and before.phase != "Healthy":
         events.append(_normal("Healthy", status["message"]))
     return tuple(events)
+
+
+def find_outcome(situation: Situation, now: datetime) -> Outcome | None:
+    """The end of the attempt under way, if this plan ends it."""
+    plan, intent = situation.rollout, situation.intent
+    record = situation.facts.deployment.status.rollout
+    began = record.started_at if record is not None else None
+    seconds = (now - began).total_seconds() if began is not None else 0.0
+    target = intent.current
+    if plan.promoted is not None:
+        return Outcome(
+            revision=plan.promoted, result=Result.PROMOTED, reason="Promoted", seconds=seconds
+        )
+    if target is None or record is None or record.aborted is not None:
+        return None
+    if intent.failure is not None:
+        result = Result.REJECTED if intent.failure.rejected else Result.ABORTED
+        reason = intent.failure.reason
+    elif plan.returning:
+        result, reason = Result.ABORTED, "Superseded"
+    else:
+        return None
+    return Outcome(revision=target, result=result, reason=reason, seconds=seconds)
+
+
+def describe_routing(routing: Routing | None) -> str:
+    """What routers do besides splitting by weight, in a sentence."""
+    parts = []
+    if routing is not None and routing.header_route is not None:
+        names = ", ".join(each.name for each in routing.header_route.headers)
+        parts.append(f"requests chosen by {names} go to {routing.header_route.revision}")
+    if routing is not None and routing.mirror is not None:
+        parts.append(f"copies of {routing.mirror.percent} % go to {routing.mirror.revision}")
+    if routing is not None and routing.preview is not None:
+        parts.append(f"the preview address leads to {routing.preview}")
+    if routing is not None and routing.stickiness is not None:
+        parts.append("a session stays with its revision")
+    return "; ".join(parts) or "requests are split by weight alone"
 
 
 def _normal(reason: str, message: str) -> PlannedEvent:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from llmfleet.api import LLMDeployment, RolloutSpec
+from llmfleet.api import LLMDeployment, RolloutSpec, Routing
 from llmfleet.planning.memory import Memory, parse_memory
 from llmfleet.planning.naming import deployment_key, is_ours, memory_key
 from llmfleet.planning.revisions import (
@@ -90,6 +90,8 @@ class Facts:
     """The promoted revision that status records, if anything else knows of it too."""
     traffic: Mapping[str, int]
     """The command recorded in status, percent by revision; empty before the first."""
+    routing: Routing | None
+    """The rest of that command."""
     generation: int | None
     next_generation: int
     """A trafficGeneration that no router can have confirmed yet."""
@@ -97,16 +99,24 @@ class Facts:
     rejected: Mapping[str, str]
     """Rejected hash → reason, from memory and status."""
     requests: Mapping[str, RequestCounts] | None
+    requests_problem: str
+    """Why there are no counts."""
 
     @property
-    def canary(self) -> bool:
+    def stepwise(self) -> bool:
         """The rollout under way goes in steps and is judged."""
-        return self.policy.strategy == "Canary"
+        return self.policy.strategy in {"Canary", "BlueGreen"}
 
     @property
     def may_shrink(self) -> bool:
         """Replicas go down only when every Ready router serves the present split."""
         return self.routers.confirmed or not self.traffic
+
+    def reaches(self, revision: str | None) -> bool:
+        """Whether the recorded command sends requests of any kind to a revision."""
+        return revision is not None and bool(
+            self.traffic.get(revision) or revision in routed_to(self.routing)
+        )
 
     def arm(self, revision: str | None) -> Arm:
         """The arm of a revision, empty when nothing of it is there."""
@@ -154,12 +164,23 @@ def read_facts(snapshot: Snapshot) -> Facts:
         memory=memory,
         served=status.served_revision if status.served_revision in known else None,
         traffic={share.revision: share.weight for share in status.traffic if share.weight},
+        routing=status.routing,
         generation=status.traffic_generation,
         next_generation=1 + max([status.traffic_generation or 0, *reported]),
         routers=_routers(snapshot),
         rejected=_rejected(deployment, memory),
         requests=snapshot.requests,
+        requests_problem=snapshot.requests_problem,
     )
+
+
+def routed_to(routing: Routing | None) -> frozenset[str]:
+    """The revisions that get requests, or copies of them, beside the weights."""
+    if routing is None:
+        return frozenset()
+    named = [routing.preview]
+    named += [each.revision for each in (routing.header_route, routing.mirror) if each is not None]
+    return frozenset(each for each in named if each is not None)
 
 
 def with_spec_policy(facts: Facts) -> Facts:

@@ -10,16 +10,33 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from llmfleet.api import RejectedRevision, RolloutStatus
+from llmfleet.api import (
+    BlueGreen,
+    HeaderRoute,
+    Mirror,
+    RejectedRevision,
+    RolloutSpec,
+    RolloutStatus,
+)
 from llmfleet.planning.acts import Acts, decide_acts
-from llmfleet.planning.analysis import ERROR_RATE, Judgement, Verdict, judge_requests
+from llmfleet.planning.analysis import (
+    ERROR_RATE,
+    Judgement,
+    Verdict,
+    describe_failed,
+    judge_requests,
+    keep_numbers,
+)
 from llmfleet.planning.facts import Facts
 from llmfleet.planning.failures import GENTLE, Failure, find_failure, retry_time
 from llmfleet.planning.steps import (
     Course,
     Position,
+    Routes,
     analysis_expired,
     follow,
+    pods_at,
+    routes_at,
     step_due,
     weight_at,
 )
@@ -41,11 +58,15 @@ class Intent:
     """Spec's own hash when it is rejected."""
     goal: int = 100
     """Percent that the revision wanted may have at most now."""
+    pods: int
+    """Pods that it shall have now, as far as the surge allows."""
+    routes: Routes = (None, None)
+    """What shall reach it beside its weight."""
     final: bool = True
     """At 100 % the revision is promoted."""
     course: Course | None = None
     position: Position | None = None
-    """Where the canary is; None for other strategies."""
+    """Where the rollout is; None for one without steps."""
     due: datetime | None = None
     """When time alone ends the step or the wait for another try."""
     paused: str | None = None
@@ -62,7 +83,7 @@ class Intent:
     rejected_in_status: tuple[RejectedRevision, ...] = ()
     acts: Acts
     cause: str | None = None
-    """``Undo`` for a rollout to a kept revision."""
+    """``Undo`` or ``Rollback`` for a rollout to a kept revision, which has no steps."""
     judgement: Judgement | None = None
 
     @property
@@ -98,6 +119,7 @@ def decide_intent(facts: Facts, now: datetime) -> Intent:
         wanted=facts.spec_revision,
         stable=stable,
         current=current,
+        pods=facts.replicas,
         aborted=record.aborted if record.aborted != "Superseded" else None,
         aborts=record.attempt or 0,
         retry_at=record.retry_at,
@@ -115,6 +137,8 @@ def decide_intent(facts: Facts, now: datetime) -> Intent:
         wanted: str | None = undone
     else:
         if found.failure is not None and current is not None:
+            said = found.failure.message + describe_failed(facts.requests, current)
+            found = replace(found, failure=replace(found.failure, message=said))
             found = _go_back(found, current, now)
         rejected = dict(found.rejected)
         wanted = _wanted(facts, found, record, now)
@@ -157,7 +181,7 @@ def _current(facts: Facts, stable: str | None) -> str | None:
     record = facts.deployment.status.rollout
     if record is None or record.revision == stable:
         return None
-    returned = not facts.traffic.get(record.revision or "", 0) and facts.may_shrink
+    returned = not facts.reaches(record.revision) and facts.may_shrink
     return None if record.attempt and record.aborted and returned else record.revision
 
 
@@ -179,22 +203,43 @@ def _follow(facts: Facts, base: Intent, record: RolloutStatus, now: datetime) ->
         reason = "UserAbort" if "abort" in acts.run else "UserUndo"
         return replace(base, failure=Failure(reason=reason, message=text, rejected=True))
     share = facts.traffic.get(current, 0)
-    if not facts.canary or base.cause == "Undo":
+    if not facts.stepwise or base.cause is not None:
         if not acts.paused:
             return base
         return replace(base, goal=share, final=False, paused=PAUSED_BY_ANNOTATION)
-    judgement = _judge(facts, stable, current)
+    judgement = _judge(facts, stable, current, record, now)
     failure = find_failure(facts, current, judgement, now)
     if failure is not None:
         return replace(base, failure=failure, judgement=judgement)
     course = Course(
         steps=facts.policy.effective_steps,
+        replicas=facts.replicas,
+        surge=facts.surge,
         share=share,
+        routes=_commanded_routes(facts, current),
+        ready=facts.arm(current).ready,
         confirmed=facts.routers.confirmed,
         analysis=facts.policy.analysis,
         judgement=judgement,
+        needed_requests=_needed_requests(facts.policy),
     )
     return _at_step(replace(base, course=course, judgement=judgement), record, now)
+
+
+def _commanded_routes(facts: Facts, current: str) -> Routes:
+    routing = facts.routing
+    route = routing.header_route if routing is not None else None
+    mirror = routing.mirror if routing is not None else None
+    return (
+        HeaderRoute(headers=route.headers) if route and route.revision == current else None,
+        Mirror(percent=mirror.percent) if mirror and mirror.revision == current else None,
+    )
+
+
+def _needed_requests(policy: RolloutSpec) -> int:
+    if policy.strategy != "BlueGreen":
+        return 0
+    return (policy.blue_green or BlueGreen()).min_preview_requests
 
 
 def _at_step(base: Intent, record: RolloutStatus, now: datetime) -> Intent:
@@ -205,7 +250,15 @@ def _at_step(base: Intent, record: RolloutStatus, now: datetime) -> Intent:
     position = Position(step=min(record.step or 0, last), started_at=record.step_started_at)
     if acts.paused:
         goal = min(weight_at(course.steps, position.step), course.share)
-        return replace(base, position=position, goal=goal, final=False, paused=PAUSED_BY_ANNOTATION)
+        return replace(
+            base,
+            position=position,
+            goal=goal,
+            pods=pods_at(course.steps, position.step, course.replicas),
+            routes=routes_at(course.steps, position.step),
+            final=False,
+            paused=PAUSED_BY_ANNOTATION,
+        )
     if acts.run.get("promote") == base.current and position.step < last:
         step = last if acts.full else position.step + 1
         position = Position(step=step, started_at=None)
@@ -219,6 +272,8 @@ def _at_step(base: Intent, record: RolloutStatus, now: datetime) -> Intent:
         base,
         position=position,
         goal=weight_at(course.steps, position.step),
+        pods=pods_at(course.steps, position.step, course.replicas),
+        routes=routes_at(course.steps, position.step),
         final=position.step >= last,
         due=step_due(course, position),
         paused=_waits_for_person(course, position, expired=expired),
@@ -235,18 +290,23 @@ def _waits_for_person(course: Course, position: Position, *, expired: bool) -> s
     return promote if pause is not None and pause.duration is None else None
 
 
-def _judge(facts: Facts, stable: str, current: str) -> Judgement:
+def _judge(
+    facts: Facts, stable: str, current: str, record: RolloutStatus, now: datetime
+) -> Judgement:
     analysis = facts.policy.analysis
     metric = next((each for each in analysis.metrics if each.name == ERROR_RATE), None)
     if metric is None:
         return Judgement(verdict=Verdict.INCONCLUSIVE, message="spec does not judge ErrorRate")
-    return judge_requests(
+    fresh = judge_requests(
         facts.requests,
         stable=stable,
         canary=current,
         min_samples=analysis.min_samples,
         min_effect=metric.min_effect_share,
+        unknown=facts.requests_problem,
     )
+    recorded = next((each for each in record.metric_results if each.name == ERROR_RATE), None)
+    return keep_numbers(fresh, recorded, now)
 
 
 def _go_back(found: Intent, current: str, now: datetime) -> Intent:
@@ -286,18 +346,31 @@ def _start(facts: Facts, found: Intent) -> Intent:
         return replace(found, due=due)
     if found.wanted == found.current:
         return found
-    policy = facts.deployment.spec.rollout
-    goal = weight_at(policy.effective_steps, 0) if policy.strategy == "Canary" else 100
+    cause = found.cause or _cause(facts, found)
+    steps = facts.deployment.spec.rollout.effective_steps if cause is None else ()
     retrying = found.backing_off and found.failure is None
-    paused = found.acts.paused
+    paused = found.acts.paused and cause is None
     return replace(
         found,
-        goal=100 if found.cause == "Undo" else 0 if paused else goal,
+        cause=cause,
+        goal=0 if paused else weight_at(steps, 0),
+        pods=0 if paused else pods_at(steps, 0, facts.replicas),
         paused=PAUSED_BY_ANNOTATION if paused else None,
         position=None,
         aborted=None if retrying else found.aborted,
         retry_at=None if retrying else found.retry_at,
     )
+
+
+def _cause(facts: Facts, found: Intent) -> str | None:
+    """``Rollback`` for a revision that was served before, within rollbackWindow."""
+    promoted = [
+        (each.promoted_at, each.hash)
+        for each in facts.deployment.status.revisions
+        if each.promoted_at is not None and each.hash != found.stable
+    ]
+    window = sorted(promoted, reverse=True)[: facts.deployment.spec.rollout.rollback_window]
+    return "Rollback" if found.wanted in {name for _, name in window} else None
 
 
 def _in_status(

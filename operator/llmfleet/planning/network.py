@@ -19,7 +19,7 @@ from llmfleet.planning.naming import (
     selector_labels,
 )
 from llmfleet.planning.plan import Child
-from llmfleet.planning.router import AGENT_PORT
+from llmfleet.planning.router import AGENT_PORT, PREVIEW_PORT
 from llmfleet.planning.router import HTTP_PORT as ROUTER_PORT
 from llmfleet.planning.snapshot import JSON, NetworkSettings, ObjectKey
 
@@ -62,8 +62,12 @@ def build_network_policies(
             deployment,
             router,
             "router",
-            # No "from": whoever reaches the Service may ask; the agent's port is for two only.
-            [_ingress(ROUTER_PORT), _ingress(AGENT_PORT, operator, prometheus)],
+            # No "from": whoever reaches a Service may ask; the agent's port is for two only.
+            [
+                _ingress(ROUTER_PORT),
+                _ingress(PREVIEW_PORT),
+                _ingress(AGENT_PORT, operator, prometheus),
+            ],
         ),
     )
 

@@ -29,6 +29,8 @@ class Child:
     mode: ChildMode
     body: JSON
     """Complete manifest, digest annotation included."""
+    urgent: bool = False
+    """Created, it ends the pass: what comes after it waits while other objects have urgent ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,28 @@ class PlannedEvent:
     message: str
 
 
+class Result(StrEnum):
+    """How an attempt to roll a revision out ended."""
+
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    """It failed by its own fault, or a person ended it."""
+    ABORTED = "aborted"
+    """It is tried again, or spec asks for another revision."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The end of an attempt; planned once."""
+
+    revision: str
+    result: Result
+    reason: str
+    """Promoted, or the reason of the failure."""
+    seconds: float
+    """Since the attempt began."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What shall be true next, and when to look again."""
@@ -59,6 +83,7 @@ class Plan:
     children: tuple[Child, ...] = ()
     deletions: tuple[Deletion, ...] = ()
     events: tuple[PlannedEvent, ...] = ()
+    outcome: Outcome | None = None
     requeue_after: float | None = None
     """Seconds until time alone may change the decision; None = only an event can."""
     summary: str = ""

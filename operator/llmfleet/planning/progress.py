@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC
 
+from llmfleet.api import HeaderMatch, Step
 from llmfleet.planning.facts import Facts
 from llmfleet.planning.intent import Intent
-from llmfleet.planning.steps import weight_at
+from llmfleet.planning.steps import Course
 
 
 def describe_wait(facts: Facts, intent: Intent) -> tuple[str, str, str] | None:
@@ -17,6 +18,9 @@ def describe_wait(facts: Facts, intent: Intent) -> tuple[str, str, str] | None:
     if not going_on or not stands_still(intent):
         return None
     where = f"canary {intent.wanted} at {facts.traffic.get(intent.wanted or '', 0)} %"
+    preview = facts.deployment.preview_url
+    if facts.policy.strategy == "BlueGreen" and preview is not None:
+        where = f"{intent.wanted} is reached at {preview}, {intent.stable} is served"
     if intent.paused is not None:
         text = f"{where} waits for a person: {intent.paused}{next_sentence(intent)}"
         return "True", "Paused", text
@@ -30,6 +34,8 @@ def _at_step(intent: Intent, where: str) -> tuple[str, str, str] | None:
     until = "" if intent.due is None else f" until {intent.due.astimezone(UTC):%H:%M:%SZ}"
     step = f"step {position.step + 1} of {len(course.steps)}"
     if course.steps[position.step].pause is not None:
+        if course.lacks_requests:
+            until = f"{until}, and until it has had {_requests(course)}"
         return "True", "StepPause", f"{where}: {step} pauses{until}{next_sentence(intent)}"
     words = f"{step} is judged, {course.judgement.message}; at the longest{until}"
     return "True", "Analyzing", f"{where}: {words}{next_sentence(intent)}"
@@ -42,7 +48,10 @@ def stands_still(intent: Intent) -> bool:
     course, position = intent.course, intent.position
     if course is None or position is None or position.started_at is None:
         return False
-    return position.step < len(course.steps) and course.steps[position.step].set_weight is None
+    if position.step >= len(course.steps):
+        return False
+    step = course.steps[position.step]
+    return step.pause is not None or step.analysis is not None
 
 
 def next_sentence(intent: Intent) -> str:
@@ -56,13 +65,48 @@ def next_sentence(intent: Intent) -> str:
     following = position.step + 1
     if following >= len(course.steps):
         return "; then 100 % and promotion"
-    step = course.steps[following]
+    return f"; then {describe_step(course.steps[following])}"
+
+
+def describe_step(step: Step) -> str:
+    """A step in a few words.
+
+    >>> describe_step(Step(set_weight=25)), describe_step(Step(pause={}))
+    ('25 %', 'a pause until promoted')
+    >>> describe_step(Step(set_header_route={"headers": [{"name": "x-tester", "exact": "1"}]}))
+    'requests with x-tester: 1'
+    """
     if step.set_weight is not None:
-        return f"; then {weight_at(course.steps, following)} %"
-    if step.analysis is not None:
-        return "; then an analysis"
-    lasts = step.pause.duration if step.pause is not None else None
-    return f"; then a pause of {lasts}" if lasts else "; then a pause until promoted"
+        words = f"{step.set_weight} %"
+    elif step.pause is not None:
+        lasts = step.pause.duration
+        words = f"a pause of {lasts}" if lasts else "a pause until promoted"
+    elif step.analysis is not None:
+        words = "an analysis"
+    elif step.set_header_route is not None:
+        headers = step.set_header_route.headers
+        words = f"requests with {_headers(headers)}" if headers else "no requests by header"
+    elif step.set_mirror is not None:
+        words = f"copies of {step.set_mirror.percent} %"
+    else:
+        scale = step.set_canary_scale
+        replicas, percent = (scale.replicas, scale.percent) if scale else (None, None)
+        sizes = f"{replicas} pods" if replicas else f"{percent} % of the pods" if percent else ""
+        words = sizes or "as many pods as its weight needs"
+    return words
+
+
+def _headers(headers: tuple[HeaderMatch, ...]) -> str:
+    return " and ".join(
+        f"{each.name}: {each.exact}" if each.exact else f"{each.name}: {each.prefix}…"
+        for each in headers
+    )
+
+
+def _requests(course: Course) -> str:
+    had = course.judgement.requests
+    so_far = "unknown" if had is None else had
+    return f"{course.needed_requests} requests there ({so_far} so far)"
 
 
 def _between_attempts(facts: Facts, intent: Intent) -> tuple[str, str, str]:

@@ -2,7 +2,8 @@
 
 The new arm is made, its ready pods get their share, routers confirm it, the old arm shrinks to
 what is left for it. RollingUpdate goes on until the new arm has everything; a canary stops at the
-weight of its step (``intent.goal``). BlueGreen rolls out as RollingUpdate until it exists.
+weight of its step (``intent.goal``). BlueGreen makes a whole second arm and moves everything at
+once.
 
 There are never three arms: while a rollout is under way and spec asks for yet another revision,
 the traffic first returns to the served one. A stage is read anew from the snapshot every time:
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from llmfleet.api import HeaderRouting, Mirroring, Routing
 from llmfleet.planning.capacity import new_replicas, old_replicas, weight_for
 from llmfleet.planning.facts import Facts, with_spec_policy
 from llmfleet.planning.intent import Intent
@@ -34,6 +36,8 @@ class RolloutPlan:
     """Replicas of every revision that has a Deployment."""
     traffic: Mapping[str, int]
     """Percent by revision, summing to 100; empty while nothing can be served."""
+    routing: Routing | None = None
+    """What routers do besides."""
     warm: Mapping[str, datetime]
     """Revisions kept for going back quickly → since when they have no traffic."""
     removed: tuple[str, ...]
@@ -47,7 +51,7 @@ class RolloutPlan:
 
 
 def decide_rollout(facts: Facts, intent: Intent, *, held: str | None, now: datetime) -> RolloutPlan:
-    """Decide replicas and traffic.
+    """Decide replicas, traffic and routing.
 
     Args:
         facts: what is observed.
@@ -55,6 +59,11 @@ def decide_rollout(facts: Facts, intent: Intent, *, held: str | None, now: datet
         held: a reason why no new revision may be rolled out now, or None.
         now: the time of the decision.
     """
+    plan = _decide_split(facts, intent, held, now)
+    return replace(plan, routing=_decide_routing(facts, intent, plan))
+
+
+def _decide_split(facts: Facts, intent: Intent, held: str | None, now: datetime) -> RolloutPlan:
     stable, current, wanted = intent.stable, intent.current, intent.wanted
     everything = current is not None and facts.traffic.get(current) == 100
     going_on = intent.final and intent.aborted is None
@@ -79,12 +88,39 @@ def decide_rollout(facts: Facts, intent: Intent, *, held: str | None, now: datet
         with_spec_policy(facts) if starting else facts,
         old=stable, new=wanted, stable=stable, target=wanted,
         goal=intent.goal if stable is not None else 100,
+        pods=intent.pods if stable is not None else None,
     )  # fmt: skip
     return replace(plan, started=wanted if starting else None)
 
 
 def _returned(facts: Facts, current: str | None) -> bool:
-    return not facts.traffic.get(current or "", 0) and facts.may_shrink
+    return not facts.reaches(current) and facts.may_shrink
+
+
+def _decide_routing(facts: Facts, intent: Intent, plan: RolloutPlan) -> Routing | None:
+    """What reaches a canary beside its weight, and what the preview address leads to."""
+    if plan.held is not None and plan.target is not None:
+        return facts.routing
+    spec = facts.deployment.spec.rollout
+    policy = spec if plan.started is not None else facts.policy
+    going = plan.target if plan.stable is not None and not plan.returning else None
+    reached = going if going is not None and facts.arm(going).ready else None
+    served = plan.stable or plan.target
+    preview = reached if policy.strategy == "BlueGreen" and reached else served
+    route, mirror = intent.routes
+    routing = Routing(
+        header_route=HeaderRouting(revision=reached, headers=route.headers)
+        if route is not None and reached is not None
+        else None,
+        mirror=Mirroring(revision=reached, percent=mirror.percent)
+        if mirror is not None and reached is not None
+        else None,
+        preview=preview
+        if spec.strategy == "BlueGreen" and (preview == reached or preview in plan.traffic)
+        else None,
+        stickiness="Session" if policy.stickiness == "Session" and going is not None else None,
+    )
+    return routing if routing != Routing() else None
 
 
 def _hold(
@@ -135,6 +171,7 @@ def _move(
     stable: str | None,
     target: str | None,
     goal: int = 100,
+    pods: int | None = None,
     at_least: int = 0,
 ) -> RolloutPlan:
     """One stage of moving from ``old`` to ``new`` within the surge.
@@ -146,11 +183,13 @@ def _move(
         stable: the promoted revision.
         target: the revision being rolled out: ``new``, or ``old`` when traffic returns.
         goal: percent that ``new`` may have at most.
+        pods: pods that ``new`` shall have; None = all.
         at_least: percent that ``new`` gets whether or not its pods can carry it.
     """
     if new is None:
         raise ValueError("there must be a revision to move to")
     old_arm, new_arm = facts.arm(old), facts.arm(new)
+    new_pods = facts.replicas if pods is None else pods
     share = max(at_least, min(goal, _share(facts, old, new, forward=new == target, goal=goal)))
     traffic = {
         name: weight
@@ -164,7 +203,9 @@ def _move(
     old_wanted = 0
     if old is not None:
         carried = 100 - max(before, 100 - share)
-        old_wanted = old_replicas(facts.replicas, facts.surge, carried, new_arm.ready, goal=goal)
+        old_wanted = old_replicas(
+            facts.replicas, facts.surge, carried, new_arm.ready, new_pods=new_pods
+        )
         if new != target:  # on the way back nothing is added to the arm that is left
             old_wanted = min(old_wanted, old_arm.wanted or 0)
         if not facts.may_shrink:
@@ -176,7 +217,7 @@ def _move(
         others_present=present,
         old_wanted=old_wanted,
         now_wanted=new_arm.wanted or 0,
-        goal=goal,
+        new_pods=new_pods,
     )
     if facts.traffic.get(new, 0) and not facts.may_shrink:
         new_wanted = max(new_wanted, min(facts.replicas, new_arm.wanted or 0))
@@ -206,6 +247,8 @@ def _share(facts: Facts, old: str | None, new: str, *, forward: bool, goal: int)
         return 100 if new_ready else now
     if forward and new_ready == 0 and old_ready > 0:
         return 0
+    if forward and facts.policy.strategy == "BlueGreen" and not now:
+        return 100 if new_ready >= facts.replicas else 0  # all at once
     if forward and goal < 100 and not now and old_ready == 0:
         return 0  # a canary is not judged, or served, before there is a stable to compare it with
     if old_ready == 0 and new_ready > 0 and not forward:
@@ -228,5 +271,5 @@ def _removable(facts: Facts, keep: set[str]) -> tuple[str, ...]:
     return tuple(
         name
         for name, arm in sorted(facts.arms.items())
-        if name not in keep and name not in facts.traffic and (sure or not arm.ready)
+        if name not in keep and not facts.reaches(name) and (sure or not arm.ready)
     )

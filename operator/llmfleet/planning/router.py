@@ -26,6 +26,7 @@ from llmfleet.planning.plan import Child, ChildMode
 from llmfleet.planning.snapshot import JSON, ObjectKey, OperatorSettings
 
 HTTP_PORT: Final = 8080
+PREVIEW_PORT: Final = 8081
 AGENT_PORT: Final = 9090
 GRACE_MARGIN_SECONDS: Final = 30
 """Beyond drainTimeout: 5 s for clients to forget the pod, the rest for the processes to end."""
@@ -33,10 +34,12 @@ GRACE_MARGIN_SECONDS: Final = 30
 
 def build_router(deployment: LLMDeployment, settings: OperatorSettings) -> tuple[Child, ...]:
     """Everything that makes the router, in an order that can be applied."""
+    preview = () if deployment.preview_url is None else (_preview_service(deployment),)
     return (
         _service_account(deployment),
         *_rights(deployment),
         _service(deployment),
+        *preview,
         _deployment(deployment, settings),
         build_budget(deployment, router_name(deployment.metadata.name), "router"),
     )
@@ -97,20 +100,25 @@ def _rights(deployment: LLMDeployment) -> tuple[Child, Child]:
     )
 
 
+def preview_key(name: str) -> ObjectKey:
+    """The Service that a blue-green rollout's new set is reached at."""
+    return ObjectKey(api_version=CORE, kind="Service", name=f"{name}-preview")
+
+
 def _service(deployment: LLMDeployment) -> Child:
     name = deployment.metadata.name
-    port = {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}
-    return _child(
-        deployment,
-        ObjectKey(api_version=CORE, kind="Service", name=name),
-        {
-            "spec": {
-                "type": "ClusterIP",
-                "selector": selector_labels(name, "router"),
-                "ports": [port],
-            }
-        },
-    )
+    return _routed(deployment, ObjectKey(api_version=CORE, kind="Service", name=name), "http")
+
+
+def _preview_service(deployment: LLMDeployment) -> Child:
+    return _routed(deployment, preview_key(deployment.metadata.name), "preview")
+
+
+def _routed(deployment: LLMDeployment, key: ObjectKey, target: str) -> Child:
+    port = {"name": "http", "port": 80, "targetPort": target, "protocol": "TCP"}
+    selector = selector_labels(deployment.metadata.name, "router")
+    spec = {"type": "ClusterIP", "selector": selector, "ports": [port]}
+    return _child(deployment, key, {"spec": spec})
 
 
 def _deployment(deployment: LLMDeployment, settings: OperatorSettings) -> Child:
@@ -167,6 +175,7 @@ def _container(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
         "env": _env(deployment),
         "ports": [
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": "preview", "containerPort": PREVIEW_PORT, "protocol": "TCP"},
             {"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"},
         ],
         "livenessProbe": {

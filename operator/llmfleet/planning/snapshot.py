@@ -130,11 +130,12 @@ class RouterReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestCounts:
-    """Requests of one revision since its rollout's attempt began, counted at the routers."""
+    """Requests that routers sent to one revision since the attempt's first one was served."""
 
     total: int
+    """Attempts: a request that was tried twice counts twice."""
     failed: int
-    """Those that ended in an error of the server or timed out."""
+    """Those that ended in an error of the server, a reset, or without an answer."""
     as_of: datetime
     """When the last of them was counted."""
 
@@ -161,3 +162,5 @@ class Snapshot:
     """Revision hash → the ReplicaSet controller's sentence when quota refused a pod."""
     requests: Mapping[str, RequestCounts] | None = None
     """By revision; None = nobody could tell."""
+    requests_problem: str = "no request counts are known"
+    """Why nobody could."""

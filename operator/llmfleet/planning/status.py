@@ -5,7 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from llmfleet.api import STATUS_SCHEMA, RevisionStatus, RolloutSpec, RolloutStatus
+from llmfleet.api import (
+    STATUS_SCHEMA,
+    MetricResult,
+    RevisionStatus,
+    RolloutSpec,
+    RolloutStatus,
+)
+from llmfleet.api.values import ResourceModel
+from llmfleet.planning.analysis import ERROR_RATE, Judgement
 from llmfleet.planning.conditions import (
     Situation,
     Verdict,
@@ -61,7 +69,9 @@ def build_status(
     optional: JSON = {
         "canaryWeight": plan.traffic.get(plan.target, 0) if plan.target and plan.stable else None,
         "servedRevision": plan.stable,
+        "previewUrl": deployment.preview_url,
         "trafficGeneration": next_generation(facts, plan),
+        "routing": _dump(plan.routing),
         "traffic": [
             {"revision": name, "weight": weight} for name, weight in sorted(plan.traffic.items())
         ],
@@ -87,13 +97,13 @@ def build_status(
 
 
 def next_generation(facts: Facts, plan: RolloutPlan) -> int | None:
-    """The present trafficGeneration, or the next one when this plan changes the traffic."""
+    """The present trafficGeneration, or the next one when this plan changes the command."""
     return facts.next_generation if traffic_moves(facts, plan) else facts.generation
 
 
 def traffic_moves(facts: Facts, plan: RolloutPlan) -> bool:
-    """Whether the plan commands another split than the recorded one."""
-    return dict(plan.traffic) != dict(facts.traffic)
+    """Whether the plan commands routers anything else than what is recorded."""
+    return dict(plan.traffic) != dict(facts.traffic) or plan.routing != facts.routing
 
 
 def build_rollout(
@@ -137,8 +147,15 @@ def build_rollout(
     if plan.returning:
         body["aborted"] = intent.aborted or "Superseded"
     policy = facts.deployment.spec.rollout if plan.started else facts.policy
-    body["plan"] = old.plan or _frozen(policy, steps=intent.cause != "Undo")
+    body["plan"] = old.plan or _frozen(policy, steps=intent.cause is None)
     body |= _position(intent, old)
+    served = old.served_since
+    if served is None and facts.reaches(plan.target) and facts.routers.confirmed:
+        served = now
+    if served is not None:
+        body["servedSince"] = format_time(served)
+    if intent.judgement is not None and intent.course is not None:
+        body["metricResults"] = [_metric_result(intent.judgement)]
     if intent.cause is not None:
         body["cause"] = intent.cause
     return body | _tries(intent)
@@ -147,7 +164,7 @@ def build_rollout(
 def _aborted(before: RolloutStatus, intent: Intent) -> JSON:
     """The record of an attempt that is over, while the next one is waited for."""
     kept = before.model_dump(mode="json", by_alias=True, exclude_none=True)
-    gone = ("step", "stepStartedAt", "waitingSince", "metricResults", "retryAt")
+    gone = ("step", "stepStartedAt", "servedSince", "waitingSince", "metricResults", "retryAt")
     body = {key: value for key, value in kept.items() if key not in gone}
     for key in ("startedAt", "progressedAt"):
         if key in body:
@@ -171,17 +188,42 @@ def _position(intent: Intent, old: RolloutStatus) -> JSON:
     return body if started is None else {**body, "stepStartedAt": format_time(started)}
 
 
+def _metric_result(judgement: Judgement) -> JSON:
+    effect = (
+        judgement.canary - judgement.stable
+        if judgement.canary is not None and judgement.stable is not None
+        else None
+    )
+    result = MetricResult(
+        name=ERROR_RATE,
+        verdict=judgement.verdict,
+        stable=judgement.stable,
+        canary=judgement.canary,
+        n=judgement.requests,
+        effect=effect,
+        min_effect=judgement.min_effect,
+        message=judgement.message,
+    )
+    body: JSON = _dump(result) or {}
+    return body if judgement.as_of is None else {**body, "asOf": format_time(judgement.as_of)}
+
+
+def _dump(model: ResourceModel | None) -> JSON | None:
+    if model is None:
+        return None
+    body: JSON = model.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return body
+
+
 def _frozen(policy: RolloutSpec, *, steps: bool) -> JSON:
     """The settings as they are when the rollout begins, its steps spelled out."""
-    body: JSON = policy.model_dump(mode="json", by_alias=True, exclude_none=True)
+    body: JSON = _dump(policy) or {}
     if policy.strategy == "Canary" and steps:
-        body["steps"] = [
-            each.model_dump(mode="json", by_alias=True, exclude_none=True)
-            for each in policy.effective_steps
-        ]
+        body["steps"] = [_dump(each) for each in policy.effective_steps]
     if not steps:  # back to a revision that was served before
         body["strategy"] = "RollingUpdate"
         body.pop("steps", None)
+        body.pop("blueGreen", None)
     return body
 
 

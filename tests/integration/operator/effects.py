@@ -16,8 +16,11 @@ from llmfleet.cluster.caches import Caches
 from llmfleet.cluster.client import ApiServer as Api
 from llmfleet.cluster.errors import Conflict, Forbidden
 from llmfleet.cluster.events import EventRecorder
+from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
+from llmfleet.cluster.prometheus import RequestPoller
 from llmfleet.cluster.routers import AGENT_PORT, RouterPoller
+from llmfleet.cluster.transitions import Transitions
 from llmfleet.planning.decide import decide
 from llmfleet.planning.plan import Plan
 from llmfleet.planning.snapshot import OperatorSettings
@@ -72,8 +75,9 @@ async def running_effects(
     api = Api(configuration)
     caches = Caches(api, [fleet.namespace], wake)
     routers = RouterPoller(wake, port=router_port)
-    observer = Observer(api, caches, routers, FixedSettings())
-    applier = Applier(api, caches, observer, EventRecorder(api, "test"))
+    observer = Observer(api, caches, routers, RequestPoller(None, wake), FixedSettings())
+    transitions = Transitions(EventRecorder(api, "test"), Notifier(None))
+    applier = Applier(api, caches, observer, transitions)
     caches.start()
     await caches.wait_synced()
     try:

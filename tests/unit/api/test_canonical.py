@@ -136,12 +136,9 @@ SET_UNBUILT: dict[str, JSON] = {
     },
     "autoscaling.forecast.enabled": {"autoscaling": {"forecast": {"enabled": False}}},
     "autoscaling.fallback": {"autoscaling": {"fallback": {"replicas": 3}}},
-    "rollout.strategy": {"rollout": {"strategy": "BlueGreen"}},
     "rollout.analysis.metrics": {"rollout": {"analysis": {"metrics": [{"name": "TTFT"}]}}},
     "rollout.analysis.alpha": {"rollout": {"analysis": {"alpha": 0.05}}},
-    "rollout.analysis.minSamples": {"rollout": {"analysis": {"minSamples": 100}}},
     "rollout.analysis.firstTokenTimeout": {"rollout": {"analysis": {"firstTokenTimeout": "5s"}}},
-    "rollout.stickiness": {"rollout": {"stickiness": "Session"}},
     "drift.action": {"drift": {"action": "Alert"}},
     "drift.window": {"drift": {"window": "1h"}},
     "drift.control": {"drift": {"control": "None"}},
@@ -154,7 +151,7 @@ SET_UNBUILT: dict[str, JSON] = {
 
 def test_unbuilt_fields_then_the_list_has_not_grown() -> None:
     assert set(UNBUILT_FIELDS) <= set(SET_UNBUILT), "build the behaviour instead of listing it"
-    assert len(set(UNBUILT_FIELDS)) == len(UNBUILT_FIELDS) <= 18
+    assert len(set(UNBUILT_FIELDS)) == len(UNBUILT_FIELDS) <= 15
 
 
 @pytest.mark.parametrize("path", UNBUILT_FIELDS)
@@ -168,13 +165,20 @@ def test_unbuilt_fields_when_default_then_empty() -> None:
     assert unbuilt_fields(parse(resource())) == ()
 
 
-def test_unbuilt_fields_when_rolling_update_then_empty() -> None:
-    assert unbuilt_fields(resource(rollout={"strategy": "RollingUpdate"})) == ()
+@pytest.mark.parametrize("strategy", ["RollingUpdate", "BlueGreen"])
+def test_unbuilt_fields_when_another_strategy_then_empty(strategy: str) -> None:
+    assert unbuilt_fields(resource(rollout={"strategy": strategy})) == ()
 
 
 def test_unbuilt_fields_when_parsed_then_same_as_stored() -> None:
-    raw = resource(drift={"action": "Alert"}, rollout={"strategy": "BlueGreen"})
-    assert unbuilt_fields(parse(raw)) == unbuilt_fields(raw) == ("rollout.strategy", "drift.action")
+    raw = resource(drift={"action": "Alert"}, rollout={"analysis": {"alpha": 0.1}})
+    expected = ("rollout.analysis.alpha", "drift.action")
+    assert unbuilt_fields(parse(raw)) == unbuilt_fields(raw) == expected
+
+
+def test_unbuilt_fields_when_only_error_rate_is_judged_then_empty() -> None:
+    metrics = [{"name": "ErrorRate", "minEffect": "2%"}]
+    assert unbuilt_fields(resource(rollout={"analysis": {"metrics": metrics}})) == ()
 
 
 def test_unbuilt_fields_when_an_act_is_annotated_then_it_is_built() -> None:

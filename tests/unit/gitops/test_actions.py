@@ -49,6 +49,8 @@ OFFERED = {
     "aborted by the cluster, tried again later": {"retry", "pause"},
     "retries exhausted": {"retry", "pause"},
     "rolling update: half way": {"abort", "pause"},
+    "blue-green: preview until promoted": {"promote", "promote-full", "abort", "pause"},
+    "blue-green: promoted by hand": {"pause"},
 }
 
 
@@ -121,6 +123,13 @@ def test_abort_and_retry_when_pressed_in_turn_then_each_runs_every_time() -> Non
         for _ in range(30):
             turn(world)
         assert split(world).get(new(world)) == 25
+
+
+def test_blue_green_when_its_preview_is_promoted_then_all_traffic_moves() -> None:
+    world = reach("blue-green: preview until promoted")
+    run(world, "promote")
+    turn(world, 20)
+    assert split(world) == {new(world): 100}
 
 
 def test_pause_and_resume_when_pressed_in_turn_then_the_rollout_stops_and_goes_on() -> None:

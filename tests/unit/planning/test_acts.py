@@ -208,3 +208,36 @@ def test_pause_annotation_when_set_then_nothing_moves_until_it_is_removed() -> N
     assert world.status()["phase"] == "Paused"
     annotate(world, "pause", None)
     at_share(world, new, 50)
+
+
+@pytest.mark.parametrize(("window", "share"), [(0, 25), (1, 100)])
+def test_spec_when_it_goes_back_within_the_rollback_window_then_the_steps_are_skipped(
+    window: int, share: int
+) -> None:
+    steps = [{"setWeight": 25}, {"pause": {}}]
+    world, old, new = started(canary(steps, rollbackWindow=window))
+    at_share(world, new, 25)
+    annotate(world, "promote", f"{new}/full@1")
+    world.settle()
+    assert world.status()["servedRevision"] == new
+    world.edit(model=model("one"))
+    turn(world, 40)
+    assert split(world)[old] == share
+    assert rejected(world) == {}
+
+
+def test_spec_when_it_goes_back_further_than_the_window_then_it_goes_in_steps() -> None:
+    steps = [{"setWeight": 25}, {"pause": {}}]
+    world, first, second = started(canary(steps, rollbackWindow=1))
+    at_share(world, second, 25)
+    annotate(world, "promote", f"{second}/full@1")
+    world.settle()
+    world.edit(model=model("three"))
+    third = hash_of(world.raw)
+    at_share(world, third, 25)
+    annotate(world, "promote", f"{third}/full@2")
+    world.settle()
+    assert world.status()["servedRevision"] == third
+    world.edit(model=model("one"))
+    turn(world, 40)
+    assert split(world) == {third: 75, first: 25}

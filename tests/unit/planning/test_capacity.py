@@ -14,8 +14,15 @@ def test_rollout_when_every_pod_gets_ready_then_it_ends_within_surge_and_floor(
 ) -> None:
     old, new, share = replicas, 0, 0
     for _ in range(4 * replicas + 4):
-        wanted = old_replicas(replicas, surge, share, new)
-        grown = new_replicas(replicas, surge, others_present=old, old_wanted=wanted, now_wanted=new)
+        wanted = old_replicas(replicas, surge, share, new, new_pods=replicas)
+        grown = new_replicas(
+            replicas,
+            surge,
+            others_present=old,
+            old_wanted=wanted,
+            now_wanted=new,
+            new_pods=replicas,
+        )
         assert grown >= new
         old, new = wanted, grown
         assert old + new <= replicas + surge
@@ -26,4 +33,4 @@ def test_rollout_when_every_pod_gets_ready_then_it_ends_within_surge_and_floor(
         if share == 100:
             break
     assert (new, share) == (replicas, 100)
-    assert old_replicas(replicas, surge, 100, new) == min(replicas, surge)
+    assert old_replicas(replicas, surge, 100, new, new_pods=replicas) == min(replicas, surge)

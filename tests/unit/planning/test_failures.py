@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llmfleet.planning.plan import Result
 from llmfleet.planning.snapshot import RequestCounts, Snapshot
 from tests.unit.planning.canaries import (
     STEPS,
@@ -22,6 +23,7 @@ from tests.unit.planning.canaries import (
     started,
 )
 from tests.unit.planning.fleet import Fleet
+from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import CASES, ended, said
 from tests.unit.planning.test_rollout import turn
 
@@ -121,6 +123,46 @@ def test_canary_when_more_of_its_requests_fail_then_it_is_rejected_with_the_numb
     assert split(world) == {old: 100}
 
 
+def test_rejection_then_it_says_how_many_requests_the_canary_failed() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    fail(world, new, {**said("BadConfig", retriable=False), "restarts": 1})
+    world.reconcile(counted(world, {old: counts(900, 1), new: counts(40, 3)}))
+    assert rejected(world) == {new: "BadConfig"}
+    message = world.status()["rejectedRevisions"][0]["message"]
+    assert message.endswith("; it failed 3 of the 40 requests that it got")
+
+
+def test_numbers_when_they_change_then_they_are_written_once_a_minute() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    world.wait(60)  # past what was written while there were no numbers
+    world.reconcile(counted(world, {old: counts(90, 1), new: counts(20, 0)}))
+    written = world.writes
+    world.wait(50)
+    world.reconcile(counted(world, {old: counts(180, 1), new: counts(40, 0)}))
+    assert world.writes == written
+    world.wait(10)
+    world.reconcile(counted(world, {old: counts(200, 1), new: counts(60, 0)}))
+    (result,) = world.status()["rollout"]["metricResults"]
+    assert (result["verdict"], result["n"]) == ("Running", 60)
+    assert result["asOf"] == "2026-03-01T" + world.now.strftime("%H:%M:%SZ")
+    world.reconcile(counted(world, {old: counts(900, 1), new: counts(300, 1)}))
+    (result,) = world.status()["rollout"]["metricResults"]
+    assert (result["verdict"], result["n"]) == ("Successful", 300)
+
+
+def test_canary_when_its_first_share_is_served_then_counting_begins_and_stays() -> None:
+    world, _, new = started()
+    assert "servedSince" not in world.status()["rollout"]
+    at_share(world, new, 25)
+    since = world.status()["rollout"]["servedSince"]
+    at_share(world, new, 25)
+    world.wait(400)
+    at_share(world, new, 50)
+    assert world.status()["rollout"]["servedSince"] == since
+
+
 def test_canary_when_samples_are_too_few_then_it_is_not_judged() -> None:
     world, old, new = started()
     at_share(world, new, 25)
@@ -154,3 +196,33 @@ def test_analysis_when_it_succeeds_then_the_next_step_follows_at_once() -> None:
     at_share(world, new, 25)
     world.reconcile(counted(world, {old: counts(900, 9), new: counts(300, 3)}))
     assert world.status()["rollout"]["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "result", "reason"),
+    [
+        ("promote", Result.PROMOTED, "Promoted"),
+        ("abort", Result.REJECTED, "UserAbort"),
+        ("crash", Result.REJECTED, "BadConfig"),
+        ("another spec", Result.ABORTED, "Superseded"),
+    ],
+)
+def test_attempt_when_it_ends_then_its_outcome_is_told_once(
+    end: str, result: Result, reason: str
+) -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    told = len(world.plans)
+    match end:
+        case "promote":
+            annotate(world, "promote", f"{new}/full@1")
+        case "abort":
+            annotate(world, "abort", f"{new}@1")
+        case "crash":
+            fail(world, new, {**said("BadConfig", retriable=False), "restarts": 1})
+        case _:
+            world.edit(model=model("three"))
+    turn(world, 40)
+    found = [plan.outcome for plan in world.plans[told:] if plan.outcome is not None]
+    assert [(each.revision, each.result, each.reason) for each in found] == [(new, result, reason)]
+    assert found[0].seconds > 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from hypothesis import given, settings
@@ -21,21 +22,37 @@ from tests.unit.planning.test_diagnosis import said
 HISTORIES = int(os.environ.get("LLMFLEET_HISTORIES", "10"))
 CRASH = said("BadConfig", retriable=False)
 MODELS = ("one", "two", "broken")
-PLANS: tuple[list[dict[str, Any]], ...] = (
-    [{"setWeight": 10}],
-    [{"setWeight": 25}, {"pause": {"duration": "1m"}}, {"setWeight": 50}],
-    [{"pause": {"duration": "10s"}}, {"setWeight": 100}, {"pause": {}}],
-)
+TESTERS = [{"name": "x-tester", "exact": "1"}]
+POLICIES: tuple[dict[str, Any], ...] = (
+    canary([{"setWeight": 10}]),
+    canary([{"setWeight": 25}, {"pause": {"duration": "1m"}}, {"setWeight": 50}]),
+    canary([{"pause": {"duration": "10s"}}, {"setWeight": 100}, {"pause": {}}]),
+    canary([
+        {"setCanaryScale": {"percent": 50}}, {"setMirror": {"percent": 10}},
+        {"setHeaderRoute": {"headers": TESTERS}}, {"pause": {"duration": "30s"}},
+        {"setMirror": {"percent": 0}}, {"setWeight": 50},
+    ], stickiness="Session", rollbackWindow=1),
+    {"strategy": "BlueGreen", "scaleDownDelay": "10s", "blueGreen": {"previewDuration": "30s"}},
+    {"strategy": "BlueGreen", "scaleDownDelay": "60s", "blueGreen": {"promotion": "Manual"}},
+)  # fmt: skip
 ACTIONS = st.one_of(
     st.tuples(st.sampled_from(["turn", "look", "stale", "recreate", "lose reply"]), st.none()),
     st.tuples(st.just("turns"), st.integers(2, 6)),
     st.tuples(st.just("crash"), st.integers(1, 5)),
     st.tuples(st.just("edit"), st.sampled_from(MODELS)),
-    st.tuples(st.just("steps"), st.sampled_from(PLANS)),
+    st.tuples(st.just("policy"), st.sampled_from(POLICIES)),
     st.tuples(st.just("scale"), st.integers(1, 5)),
     st.tuples(st.sampled_from(["abort", "retry", "promote", "undo"]), st.sampled_from(MODELS)),
     st.tuples(st.just("wait"), st.integers(1, 400)),
 )
+
+
+@cache
+def served_fleet(surge: int, replicas: int) -> Fleet:
+    """Every history begins with a copy of it."""
+    world = Fleet(resource(replicas=replicas, rollout={**POLICIES[0], "maxSurge": surge}))
+    world.settle()
+    return world
 
 
 class History:
@@ -43,8 +60,7 @@ class History:
 
     def __init__(self, surge: int, replicas: int) -> None:
         self.surge, self.tokens = surge, 0
-        self.world = Fleet(resource(replicas=replicas, rollout=canary(PLANS[0], maxSurge=surge)))
-        self.world.settle()
+        self.world = copy.deepcopy(served_fleet(surge, replicas))
         self.hashes = {name: hash_of(resource(model=model(name))) for name in MODELS}
         self.world.broken = frozenset({self.hashes["broken"]})
         self.rejected: set[str] = set()
@@ -98,8 +114,8 @@ class History:
             case "edit":
                 spec["model"] = model(value)
                 world.edit(model=model(value))
-            case "steps":
-                spec["rollout"] = canary(value, maxSurge=self.surge)
+            case "policy":
+                spec["rollout"] = {**value, "maxSurge": self.surge}
                 world.edit(rollout=spec["rollout"])
             case "scale":
                 spec["replicas"] = value
@@ -144,7 +160,7 @@ class History:
     replicas=st.integers(2, 4),
     last=st.sampled_from(MODELS),
 )
-def test_canary_when_anything_happens_then_a_rejected_hash_is_never_served_again_without_retry(
+def test_rollout_when_anything_happens_then_a_rejected_hash_is_never_served_again_without_retry(
     actions: list[tuple[str, Any]], surge: int, replicas: int, last: str
 ) -> None:
     history = History(surge, replicas)

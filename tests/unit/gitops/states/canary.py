@@ -63,6 +63,14 @@ def _() -> Fleet:
     return until(reach("canary: spec changed, not seen yet"), "StepPause")
 
 
+@state("canary: mirrored requests until promoted")
+def _() -> Fleet:
+    world = reach("healthy")
+    steps: list[JSON] = [{"setMirror": {"percent": 10}}, {"pause": {}}, {"setWeight": 50}]
+    world.edit(rollout=canary(steps), model=model("two"))
+    return until(world, "Paused")
+
+
 @state("canary: analysis")
 def _() -> Fleet:
     world = reach("healthy")

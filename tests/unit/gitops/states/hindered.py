@@ -8,7 +8,7 @@ from typing import Any
 from llmfleet.planning.decide import decide
 from llmfleet.planning.snapshot import ObjectKey
 from llmfleet.planning.unreadable import decide_unreadable
-from tests.unit.gitops.states.registry import new, reach, rest, state
+from tests.unit.gitops.states.registry import new, reach, rest, state, until
 from tests.unit.planning.canaries import annotate, fail
 from tests.unit.planning.fleet import SETTINGS, Fleet, resource
 from tests.unit.planning.test_convergence import model
@@ -52,6 +52,43 @@ def _() -> Fleet:
     turn(world, 3)
     world.wait(2000)
     turn(world, 2)
+    return world
+
+
+def _blue_green(**settings: Any) -> Fleet:
+    world = reach("healthy")
+    world.edit(rollout={"strategy": "BlueGreen", "blueGreen": settings}, model=model("two"))
+    return world
+
+
+@state("blue-green: the new set starts")
+def _() -> Fleet:
+    return until(_blue_green(), "WaitingForReady")
+
+
+@state("blue-green: timed preview")
+def _() -> Fleet:
+    return until(_blue_green(), "StepPause")
+
+
+@state("blue-green: preview until promoted")
+def _() -> Fleet:
+    return until(_blue_green(promotion="Manual"), "Paused")
+
+
+@state("blue-green: promoted by hand")
+def _() -> Fleet:
+    world = reach("blue-green: preview until promoted")
+    annotate(world, "promote", f"{new(world)}@1")
+    rest(world)
+    return world
+
+
+@state("blue-green: rejected in its preview")
+def _() -> Fleet:
+    world = reach("blue-green: preview until promoted")
+    fail(world, new(world), said("BadConfig", retriable=False))
+    rest(world)
     return world
 
 

@@ -17,10 +17,11 @@ local rolling = rollout.revision ~= nil
   and status.servedRevision ~= nil
   and status.servedRevision ~= rollout.revision
 
--- Only a canary has steps. While the annotation pauses it, a promotion would be used up unseen.
+-- A blue-green rollout has two steps that are not spelled out: the whole new set, its preview.
+local steps = { Canary = #(plan.steps or {}), BlueGreen = 2 }
+-- While the annotation pauses it, a promotion would be used up unseen.
 local at_step = rolling
-  and plan.strategy == "Canary"
-  and (rollout.step or 0) < #(plan.steps or {})
+  and (rollout.step or 0) < (steps[plan.strategy] or 0)
   and pause ~= "true"
   and pause ~= rollout.revision
   and status.observedGeneration == obj.metadata.generation

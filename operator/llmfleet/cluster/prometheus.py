@@ -1,0 +1,212 @@
+"""Asks Prometheus for the requests of revisions under judgement, in the background.
+
+``observe`` takes the last answer and never waits. Without an answer for ``STALE_SECONDS`` the
+counts are unknown, with a sentence why: missing metrics are neither pass nor fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import structlog
+
+from llmfleet.cluster import metrics
+from llmfleet.cluster.counting import ERRORS, REQUESTS, Attempt, Series
+from llmfleet.cluster.store import Owner
+from llmfleet.planning.snapshot import JSON, RequestCounts
+
+POLL_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 10.0
+STALE_SECONDS: Final = 60.0
+OVERLAP_SECONDS: Final = 150.0
+"""Asked again each time: two scrapes at Prometheus' default interval of a minute, and some."""
+LONGEST_SECONDS: Final = 7 * 86_400.0
+NAMESPACE_LABEL: Final = "llmdeployment_namespace"
+NAME_LABEL: Final = "llmdeployment"
+NOT_CONFIGURED: Final = (
+    "requests are not judged, since the operator knows no Prometheus: set the chart's"
+    " prometheus.url"
+)
+
+log: Any = structlog.get_logger(__name__)
+
+
+class Prometheus(Protocol):
+    """Whoever answers an instant query; a plain function of a query, in its own thread."""
+
+    def custom_query(self, query: str) -> Sequence[JSON]:
+        """The result of an instant query of a range selector: series with ``values``."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tracked:
+    attempt: Attempt
+    answered: float | None = None
+    """Monotonic time of the last answer."""
+    problem: str = "Prometheus was not asked yet"
+
+
+class RequestPoller:
+    """Keeps the counts of every tracked LLMDeployment.
+
+    Args:
+        connect: makes the connection at the first question; None = there is no Prometheus.
+        wake: called with the owner when its counts changed.
+        poll_seconds: between questions.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Prometheus] | None,
+        wake: Callable[[Owner], None],
+        *,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self._connect = connect
+        self._wake = wake
+        self._poll_seconds = poll_seconds
+        self._tracked: dict[Owner, _Tracked] = {}
+        self._prometheus: Prometheus | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prometheus")
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to ask."""
+        if self._connect is not None:
+            self._task = asyncio.create_task(self._run(), name="prometheus")
+
+    async def close(self) -> None:
+        """Ask no more; a question under way ends by its own timeout."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def track(self, owner: Owner, status: JSON | None) -> None:
+        """Count from now on what this status says is under judgement, if anything."""
+        since = counted_since(status)
+        held = self._tracked.get(owner)
+        if since is None:
+            self._tracked.pop(owner, None)
+        elif held is None or held.attempt.since != since:
+            self._tracked[owner] = _Tracked(attempt=Attempt(since))
+            self._wanted.set()
+
+    def forget(self, owner: Owner) -> None:
+        """Drop an LLMDeployment that is gone."""
+        self._tracked.pop(owner, None)
+
+    def report(self, owner: Owner) -> tuple[Mapping[str, RequestCounts] | None, str]:
+        """The counts by revision, or None and why there are none."""
+        if self._connect is None:
+            return None, NOT_CONFIGURED
+        held = self._tracked.get(owner)
+        if held is None:
+            return None, "no request of the new revision is counted yet"
+        if held.answered is None or time.monotonic() > held.answered + STALE_SECONDS:
+            return None, held.problem
+        return held.attempt.counts(), ""
+
+    async def _run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            for owner in list(self._tracked):
+                await self._ask(owner)
+            if not self._tracked:
+                self._wanted.clear()
+                continue
+            await asyncio.sleep(self._poll_seconds)
+
+    async def _ask(self, owner: Owner) -> None:
+        held = self._tracked.get(owner)
+        if held is None:
+            return
+        before = self.report(owner)
+        query = build_query(owner, held.attempt, time.time())
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._send, query
+            )
+            held.attempt.add(parse_series(found))
+        except Exception as error:  # noqa: BLE001 - the library's own errors, those of requests, …
+            metrics.PROMETHEUS_QUERIES.labels("failed").inc()
+            held.problem = f"Prometheus does not answer: {str(error)[:300]}"
+            log.warning("Prometheus does not answer", error=str(error)[:1000])
+        else:
+            metrics.PROMETHEUS_QUERIES.labels("answered").inc()
+            held.answered = time.monotonic()
+        if self.report(owner) != before:
+            self._wake(owner)
+
+    def _send(self, query: str) -> Sequence[JSON]:
+        if self._prometheus is None:
+            if self._connect is None:
+                raise RuntimeError("there is no Prometheus")
+            self._prometheus = self._connect()
+        return self._prometheus.custom_query(query)
+
+
+def counted_since(status: JSON | None) -> datetime | None:
+    """When the attempt under way got its first requests; None while nothing is judged."""
+    rollout = (status or {}).get("rollout") or {}
+    since = rollout.get("servedSince")
+    if not since or rollout.get("aborted"):
+        return None
+    return datetime.fromisoformat(since)
+
+
+def build_query(owner: Owner, attempt: Attempt, now: float) -> str:
+    """Raw samples of both counters since the last ones seen, or since the attempt began.
+
+    Args:
+        owner: namespace and name, which are DNS labels and need no quoting.
+        attempt: what was counted so far.
+        now: Unix time in seconds.
+    """
+    oldest = attempt.latest if attempt.latest is not None else attempt.since.timestamp()
+    seconds = min(LONGEST_SECONDS, max(0.0, now - oldest) + OVERLAP_SECONDS)
+    labels = f'{NAMESPACE_LABEL}="{owner[0]}",{NAME_LABEL}="{owner[1]}"'
+    return f'{{__name__=~"{REQUESTS}|{ERRORS}",{labels}}}[{int(seconds)}s]'
+
+
+def parse_series(found: Iterable[JSON]) -> list[Series]:
+    """The matrix of an answer."""
+    return [
+        Series(
+            labels=each["metric"],
+            samples=tuple((float(at), float(value)) for at, value in each.get("values") or ()),
+        )
+        for each in found
+    ]
+
+
+def connect(url: str, token_file: Path | None) -> Prometheus:
+    """A connection by prometheus-api-client; each question has one try and a time limit.
+
+    Args:
+        url: of Prometheus, Thanos or whatever speaks its API.
+        token_file: of a bearer token, which is read at the connection; None without one.
+    """
+    # Imported here: who judges no requests is spared its memory.
+    from prometheus_api_client import PrometheusConnect  # noqa: PLC0415
+    from urllib3.util.retry import Retry  # noqa: PLC0415
+
+    headers = (
+        {"Authorization": f"Bearer {token_file.read_text().strip()}"}
+        if token_file is not None
+        else None
+    )
+    made: Prometheus = PrometheusConnect(
+        url=url.rstrip("/"), headers=headers, retry=Retry(total=0), timeout=ANSWER_SECONDS
+    )
+    return made

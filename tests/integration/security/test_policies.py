@@ -1,0 +1,138 @@
+"""The chart's admission policies in a real API server: who may act, and what is warned of."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hack.controlplane.apiserver import ApiServer, find_binary, wait_for
+from hack.security.rendered import chart
+
+JSON = dict[str, Any]
+PATH = "/apis/llmfleet.dev/v1alpha1/namespaces/{}/llmdeployments"
+REGISTRATION = "/apis/admissionregistration.k8s.io/v1"
+RIGHTS = "/apis/rbac.authorization.k8s.io/v1"
+KINDS = {
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
+}
+MERGE = "application/merge-patch+json"
+
+
+def deployment(name: str, rollout: JSON | None = None) -> JSON:
+    spec: JSON = {"model": {"source": "pvc://models/tiny", "servedName": "tiny"}}
+    return {
+        "apiVersion": "llmfleet.dev/v1alpha1",
+        "kind": "LLMDeployment",
+        "metadata": {"name": name},
+        "spec": spec if rollout is None else {**spec, "rollout": rollout},
+    }
+
+
+@pytest.fixture(scope="module")
+def namespace(api_server: ApiServer) -> Iterator[str]:
+    """A namespace with an LLMDeployment, once the policies are at work."""
+    made = [body for body in chart(str(find_binary("helm"))) if body["kind"] in KINDS]
+    assert len(made) == 4
+    for body in made:
+        api_server.create(f"{REGISTRATION}/{KINDS[body['kind']]}", body)
+    name = api_server.create_namespace("policies")
+    api_server.create(PATH.format(name), deployment("chat"))
+    nobody = account(api_server, name, "nobody", ["update", "patch", "get"])
+    wait_for(
+        lambda: act(api_server, name, nobody, promote=secrets.token_hex(4))[0] != 200,
+        "the policies are at work",
+    )
+    yield name
+    for body in made:
+        path = f"{REGISTRATION}/{KINDS[body['kind']]}/{body['metadata']['name']}"
+        api_server.request("DELETE", path)
+
+
+def account(server: ApiServer, namespace: str, name: str, verbs: list[str], *more: JSON) -> str:
+    """Token of a new ServiceAccount that may do this to LLMDeployments."""
+    token = server.service_account_token(namespace, name)
+    rule = {"apiGroups": ["llmfleet.dev"], "resources": ["llmdeployments"], "verbs": verbs}
+    role = {"metadata": {"name": name}, "rules": [rule, *more]}
+    server.create(f"{RIGHTS}/namespaces/{namespace}/roles", role)
+    binding = {
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+    }
+    server.create(f"{RIGHTS}/namespaces/{namespace}/rolebindings", binding)
+    return token
+
+
+def act(server: ApiServer, namespace: str, token: str, **acts: str | None) -> tuple[int, str]:
+    annotations = {f"llmfleet.dev/{name}": value for name, value in acts.items()}
+    with server.client(token) as client:
+        answer = client.patch(
+            f"{PATH.format(namespace)}/chat",
+            json={"metadata": {"annotations": annotations}},
+            headers={"Content-Type": MERGE},
+        )
+    return answer.status_code, answer.text
+
+
+@pytest.mark.parametrize("name", ["promote", "abort", "retry", "undo", "pause"])
+def test_act_when_the_right_is_missing_then_it_is_refused_with_the_right_named(
+    api_server: ApiServer, namespace: str, name: str
+) -> None:
+    token = api_server.service_account_token(namespace, "nobody")
+    status, text = act(api_server, namespace, token, **{name: "0123456789@1"})
+    assert status == 403, text
+    assert f"may not change llmfleet.dev/{name}" in text
+    assert "needs the right to update llmdeployments/rollout in namespace" in text
+
+
+def test_act_when_the_right_is_there_then_it_is_stored_and_can_be_removed(
+    api_server: ApiServer, namespace: str
+) -> None:
+    rollout = {
+        "apiGroups": ["llmfleet.dev"], "resources": ["llmdeployments/rollout"],
+        "verbs": ["update"],
+    }  # fmt: skip
+    token = account(api_server, namespace, "releaser", ["patch", "get"], rollout)
+    assert act(api_server, namespace, token, pause="true")[0] == 200
+    assert act(api_server, namespace, token, pause=None)[0] == 200
+
+
+def test_other_annotation_when_the_right_is_missing_then_nobody_asks_for_it(
+    api_server: ApiServer, namespace: str
+) -> None:
+    token = api_server.service_account_token(namespace, "nobody")
+    with api_server.client(token) as client:
+        answer = client.patch(
+            f"{PATH.format(namespace)}/chat",
+            json={"metadata": {"annotations": {"example.com/note": "1"}}, "spec": {"replicas": 3}},
+            headers={"Content-Type": MERGE},
+        )
+    assert answer.status_code == 200, answer.text
+
+
+STEPS: dict[str, tuple[JSON | None, list[str]]] = {
+    "the default": (None, []),
+    "careful": ({"steps": [{"setWeight": 5}, {"setWeight": 50}]}, []),
+    "a big first step": ({"steps": [{"setWeight": 10}, {"setWeight": 50}]}, ["first setWeight"]),
+    "a small last step": ({"steps": [{"setWeight": 5}, {"pause": {}}]}, ["last setWeight"]),
+    "no weight": ({"steps": [{"pause": {}}]}, ["no setWeight"]),
+    "all at once": ({"steps": [{"setWeight": 30}]}, ["first setWeight", "last setWeight"]),
+    "blue-green": ({"strategy": "BlueGreen"}, []),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_when_risky_then_they_are_stored_with_a_warning(
+    api_server: ApiServer, namespace: str, name: str
+) -> None:
+    rollout, expected = STEPS[name]
+    path = PATH.format(namespace) + "?dryRun=All"
+    answer = api_server.request("POST", path, deployment("warned", rollout))
+    assert answer.status_code == 201, answer.text
+    warnings = answer.headers.get_list("warning")
+    assert len(warnings) == len(expected), warnings
+    for part, warning in zip(expected, warnings, strict=True):
+        assert part in warning

@@ -1,0 +1,167 @@
+"""Counting from raw samples, and the poller's questions; Prometheus' answers are played."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from llmfleet.cluster.counting import ERRORS, REQUESTS, Attempt, Series
+from llmfleet.cluster.prometheus import RequestPoller, build_query, counted_since
+
+SINCE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+START = SINCE.timestamp()
+OWNER = ("team-a", "chat")
+JUDGED = {"rollout": {"servedSince": "2026-03-01T12:00:00Z"}}
+
+
+def series(values: Sequence[tuple[float, float]], name: str = REQUESTS, **labels: str) -> Series:
+    """Samples at so many seconds after the attempt began."""
+    return Series(
+        labels={"__name__": name, "revision": "new", "pod": "r1", **labels},
+        samples=tuple((START + at, value) for at, value in values),
+    )
+
+
+def total(*found: Series) -> int:
+    attempt = Attempt(SINCE)
+    attempt.add(found)
+    return attempt.counts()["new"].total
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([(-10, 40), (5, 40), (15, 47)], 7),
+        ([(5, 3), (15, 9)], 9),
+        ([(-10, 40), (5, 50), (15, 4), (25, 6)], 16),
+        ([(-20, 1), (-10, 40)], 0),
+    ],
+    ids=["since the start", "a new router", "a router began anew", "nothing yet"],
+)
+def test_total_when_counted_then_exact(values: list[tuple[float, float]], expected: int) -> None:
+    assert total(series(values)) == expected
+
+
+def test_total_when_there_are_two_routers_then_both_count() -> None:
+    assert total(series([(5, 3)]), series([(-5, 10), (5, 12)], pod="r2")) == 5
+
+
+def test_samples_when_asked_for_twice_then_counted_once() -> None:
+    attempt = Attempt(SINCE)
+    attempt.add([series([(-5, 10), (5, 12)])])
+    attempt.add([series([(5, 12), (15, 20)])])
+    assert attempt.counts()["new"].total == 10
+    assert attempt.latest == START + 15
+
+
+def test_counts_then_each_revision_has_its_own_failures() -> None:
+    attempt = Attempt(SINCE)
+    attempt.add([
+        series([(-5, 10), (5, 12)]), series([(5, 1)], ERRORS), series([(5, 90)], revision="old"),
+        series([(5, 7)], "other_total"),
+    ])  # fmt: skip
+    found = {name: (each.total, each.failed) for name, each in attempt.counts().items()}
+    assert found == {"new": (2, 1), "old": (90, 0)}
+
+
+def test_query_when_samples_are_known_then_only_newer_ones_are_asked_for() -> None:
+    attempt = Attempt(SINCE)
+    assert build_query(OWNER, attempt, START + 600).endswith("[750s]")
+    attempt.add([series([(590, 1)])])
+    query = build_query(OWNER, attempt, START + 600)
+    assert query.endswith("[160s]")
+    assert 'llmdeployment_namespace="team-a",llmdeployment="chat"' in query
+
+
+@pytest.mark.parametrize(
+    "status",
+    [None, {}, {"rollout": {}}, {"rollout": {**JUDGED["rollout"], "aborted": "UserAbort"}}],
+)
+def test_status_when_nothing_is_under_judgement_then_nothing_is_counted(status: Any) -> None:
+    assert counted_since(status) is None
+
+
+class Played:
+    """Answers like Prometheus, or fails."""
+
+    def __init__(self) -> None:
+        self.queries: list[str] = []
+        self.fails = False
+        self.values = [[START - 5, "10"], [START + 5, "12"]]
+
+    def custom_query(self, query: str) -> list[dict[str, Any]]:
+        self.queries.append(query)
+        if self.fails:
+            raise ConnectionError("connection refused")
+        labels = {"__name__": REQUESTS, "revision": "new"}
+        return [{"metric": labels, "values": self.values}]
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.played = Played()
+        self.woken: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.poller = RequestPoller(lambda: self.played, self.woken.put_nowait, poll_seconds=0.01)
+        self.poller.start()
+
+    async def next(self) -> None:
+        await asyncio.wait_for(self.woken.get(), 5)
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = Rig()
+    yield made
+    await made.poller.close()
+
+
+async def test_counts_when_they_change_then_the_owner_is_woken(rig: Rig) -> None:
+    rig.poller.track(OWNER, JUDGED)
+    await rig.next()
+    counts, _ = rig.poller.report(OWNER)
+    assert counts is not None
+    assert counts["new"].total == 2
+    rig.played.values = [[START + 5, "12"], [START + 15, "20"]]
+    await rig.next()
+    counts, _ = rig.poller.report(OWNER)
+    assert counts is not None
+    assert counts["new"].total == 10
+
+
+async def test_prometheus_when_it_does_not_answer_then_the_counts_are_unknown_and_say_why(
+    rig: Rig,
+) -> None:
+    rig.played.fails = True
+    rig.poller.track(OWNER, JUDGED)
+    await rig.next()
+    assert rig.poller.report(OWNER) == (
+        None, "Prometheus does not answer: connection refused",
+    )  # fmt: skip
+    rig.played.fails = False
+    await rig.next()
+    assert rig.poller.report(OWNER)[0] is not None
+
+
+async def test_attempt_when_another_one_begins_then_its_counts_begin_anew(rig: Rig) -> None:
+    rig.poller.track(OWNER, JUDGED)
+    await rig.next()
+    rig.poller.track(OWNER, {"rollout": {"servedSince": "2026-03-01T13:00:00Z"}})
+    counts, problem = rig.poller.report(OWNER)
+    assert counts is None
+    assert "not asked yet" in problem
+    rig.poller.track(OWNER, {})
+    assert rig.poller.report(OWNER)[0] is None
+
+
+async def test_prometheus_when_none_is_configured_then_the_sentence_names_the_setting() -> None:
+    poller = RequestPoller(None, lambda _: None)
+    poller.start()
+    poller.track(OWNER, JUDGED)
+    counts, problem = poller.report(OWNER)
+    await poller.close()
+    assert counts is None
+    assert "prometheus.url" in problem
