@@ -73,6 +73,7 @@ from llmfleet.api.status import (
     TrafficShare,
 )
 from llmfleet.api.values import parse_duration_seconds
+from llmfleet.api.words import describe_routing, describe_step
 
 __all__ = [
     "ALLOWED_EXTRA_ARGS",
@@ -130,6 +131,8 @@ __all__ = [
     "SpeculativeDecoding",
     "Step",
     "TrafficShare",
+    "describe_routing",
+    "describe_step",
     "hash_payload",
     "parse",
     "parse_duration_seconds",

@@ -14,8 +14,15 @@ from rich.tree import Tree
 
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.api.rollout import RolloutSpec, Step
-from llmfleet.api.status import Condition, LLMDeploymentStatus, RevisionStatus, RolloutStatus
+from llmfleet.api.status import (
+    Condition,
+    LLMDeploymentStatus,
+    MetricResult,
+    RevisionStatus,
+    RolloutStatus,
+)
 from llmfleet.api.values import parse_duration_seconds
+from llmfleet.api.words import describe_routing, describe_step
 
 JSON = dict[str, Any]
 
@@ -72,6 +79,9 @@ def status_view(deployment: LLMDeployment, now: datetime) -> RenderableType:
     parts: list[RenderableType] = [_title(deployment), _revisions(status, now)]
     if status.rollout is not None and status.rollout.revision is not None:
         parts.append(_steps(status, status.rollout, now))
+        parts += [_verdict(each) for each in status.rollout.metric_results]
+    if status.routing is not None:
+        parts.append(Text(f"also: {describe_routing(status.routing)}"))
     parts += [_problem(each) for each in status.conditions if is_problem(each)]
     parts.append(Text(f"next: {whats_next(deployment, now)}"))
     return Group(*parts)
@@ -228,8 +238,9 @@ def _plan(status: LLMDeploymentStatus) -> RolloutSpec | None:
 
 
 def _step(status: LLMDeploymentStatus) -> Step | None:
+    """The step under way."""
     plan, rollout = _plan(status), status.rollout
-    if plan is None or rollout is None or rollout.step is None or plan.strategy != "Canary":
+    if plan is None or rollout is None or rollout.step is None:
         return None
     steps = plan.effective_steps
     return steps[rollout.step] if rollout.step < len(steps) else None
@@ -240,26 +251,24 @@ def _steps(status: LLMDeploymentStatus, rollout: RolloutStatus, now: datetime) -
     line = Text(f"rollout of {rollout.revision}, attempt {(rollout.attempt or 0) + 1}: ")
     if rollout.aborted:
         return line.append(f"aborted, {rollout.aborted}", "red")
-    if plan is None or plan.strategy != "Canary" or plan.steps is None:
+    if plan is None or not plan.effective_steps:
         return line.append("as pods get ready, without steps")
-    for number, step in enumerate(plan.steps):
+    for number, step in enumerate(plan.effective_steps):
         at = rollout.step or 0
         mark, style = ("▶", "cyan") if number == at else ("·", "dim")
         if number < at:
             mark, style = "✓", "green"
-        line.append(f" {mark} {step_name(step)}", style)
+        line.append(f" {mark} {describe_step(step)}", style)
     if rollout.step_started_at is not None:
         line.append(f"  (since {age(rollout.step_started_at, now)})", "dim")
     return line
 
 
-def step_name(step: Step) -> str:
-    """A step in a word or two."""
-    if step.set_weight is not None:
-        return f"{step.set_weight} %"
-    if step.pause is not None:
-        return f"pause {step.pause.duration}" if step.pause.duration else "pause for a person"
-    return "analysis" if step.analysis is not None else "step"
+def _verdict(result: MetricResult) -> Text:
+    style = {"Successful": "green", "Failed": "red"}.get(result.verdict, "dim")
+    return Text.assemble(
+        f"{result.name}: ", (result.verdict, style), f", {result.message or 'no numbers'}"
+    )
 
 
 def _problem(condition: Condition) -> Text:

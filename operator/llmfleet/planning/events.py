@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from llmfleet.api import Routing
+from llmfleet.api import describe_routing
 from llmfleet.planning.conditions import Situation
 from llmfleet.planning.plan import Outcome, PlannedEvent, Result
 from llmfleet.planning.snapshot import JSON
@@ -77,21 +77,6 @@ def find_outcome(situation: Situation, now: datetime) -> Outcome | None:
     else:
         return None
     return Outcome(revision=target, result=result, reason=reason, seconds=seconds)
-
-
-def describe_routing(routing: Routing | None) -> str:
-    """What routers do besides splitting by weight, in a sentence."""
-    parts = []
-    if routing is not None and routing.header_route is not None:
-        names = ", ".join(each.name for each in routing.header_route.headers)
-        parts.append(f"requests chosen by {names} go to {routing.header_route.revision}")
-    if routing is not None and routing.mirror is not None:
-        parts.append(f"copies of {routing.mirror.percent} % go to {routing.mirror.revision}")
-    if routing is not None and routing.preview is not None:
-        parts.append(f"the preview address leads to {routing.preview}")
-    if routing is not None and routing.stickiness is not None:
-        parts.append("a session stays with its revision")
-    return "; ".join(parts) or "requests are split by weight alone"
 
 
 def _normal(reason: str, message: str) -> PlannedEvent:

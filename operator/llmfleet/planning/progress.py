@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC
 
-from llmfleet.api import HeaderMatch, Step
+from llmfleet.api import describe_step
 from llmfleet.planning.facts import Facts
 from llmfleet.planning.intent import Intent
 from llmfleet.planning.steps import Course
@@ -66,41 +66,6 @@ def next_sentence(intent: Intent) -> str:
     if following >= len(course.steps):
         return "; then 100 % and promotion"
     return f"; then {describe_step(course.steps[following])}"
-
-
-def describe_step(step: Step) -> str:
-    """A step in a few words.
-
-    >>> describe_step(Step(set_weight=25)), describe_step(Step(pause={}))
-    ('25 %', 'a pause until promoted')
-    >>> describe_step(Step(set_header_route={"headers": [{"name": "x-tester", "exact": "1"}]}))
-    'requests with x-tester: 1'
-    """
-    if step.set_weight is not None:
-        words = f"{step.set_weight} %"
-    elif step.pause is not None:
-        lasts = step.pause.duration
-        words = f"a pause of {lasts}" if lasts else "a pause until promoted"
-    elif step.analysis is not None:
-        words = "an analysis"
-    elif step.set_header_route is not None:
-        headers = step.set_header_route.headers
-        words = f"requests with {_headers(headers)}" if headers else "no requests by header"
-    elif step.set_mirror is not None:
-        words = f"copies of {step.set_mirror.percent} %"
-    else:
-        scale = step.set_canary_scale
-        replicas, percent = (scale.replicas, scale.percent) if scale else (None, None)
-        sizes = f"{replicas} pods" if replicas else f"{percent} % of the pods" if percent else ""
-        words = sizes or "as many pods as its weight needs"
-    return words
-
-
-def _headers(headers: tuple[HeaderMatch, ...]) -> str:
-    return " and ".join(
-        f"{each.name}: {each.exact}" if each.exact else f"{each.name}: {each.prefix}…"
-        for each in headers
-    )
 
 
 def _requests(course: Course) -> str:

@@ -32,10 +32,21 @@ def test_status_when_a_canary_is_under_way_then_its_share_steps_and_the_next_are
     assert f"{new}  █████" in text
     assert " 25 %" in text
     assert " 75 %" in text
-    assert "✓ 25 % ▶ pause 5m · 50 % · pause for a person" in text
+    assert "✓ 25 % ▶ a pause of 5m · 50 % · a pause until promoted" in text
     assert "next: the next step in" in text
     assert f"{old}" in text
     assert view.exit_code(parse(world.raw)) == 10
+
+
+def test_status_when_blue_green_then_steps_verdict_and_preview_are_shown() -> None:
+    world, _, new = started({"strategy": "BlueGreen", "blueGreen": {"promotion": "Manual"}})
+    for _ in range(8):
+        turn(world)
+    text = shown(world)
+    assert "✓ 100 % of the pods ▶ a pause until promoted" in text
+    assert "ErrorRate: Inconclusive, no request counts are known" in text
+    assert f"also: the preview address leads to {new}" in text
+    assert "next: a person: `kubectl llmfleet promote chat`" in text
 
 
 def test_status_when_all_is_well_then_exit_code_zero_and_nothing_to_do() -> None:
