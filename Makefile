@@ -16,9 +16,12 @@ DEV_LOCK := $(wildcard requirements/dev.txt)
 PYTHON_DIRS := operator runtime hack tests
 
 ##@ Use it
-.PHONY: demo demo-down
+.PHONY: demo demo-rollout demo-down
 demo: $(STAMP) ## From nothing to answered requests: cluster, images, helm install, a model, a conversation
 	@$(PY) -m hack.demo up
+
+demo-rollout: $(STAMP) ## In the demo: a good release promoted, a bad one taken back, narrated
+	@$(PY) -m hack.demo rollout
 
 demo-down: $(STAMP) ## Remove the demo's cluster and everything in it
 	@$(PY) -m hack.demo down
@@ -52,6 +55,10 @@ quiet: $(STAMP) ## Five minutes without change: count the writes to the API serv
 	@LLMFLEET_QUIET_SECONDS=$${LLMFLEET_QUIET_SECONDS:-300} hack/test quiet
 
 ##@ Attack it
+.PHONY: test-rollouts
+test-rollouts: $(STAMP) ## Bad releases, testers, mirroring and sessions in real pods under load
+	@hack/test rollouts
+
 .PHONY: test-faults test-faults-seeded test-walker test-zero-lost test-hostile test-xds check-security
 test-faults: $(STAMP) ## One API fault at every call of every workload, thousands of plans (ARGS="--plans 200 --only update")
 	@hack/test binaries

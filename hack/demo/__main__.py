@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hack.demo import conversation
+from hack.demo import conversation, rollout
 from hack.kube import chart, local, models
 from hack.kube.kubectl import (
     JSON,
@@ -169,6 +169,7 @@ def next_steps(name: str, served_name: str) -> None:
   curl -s localhost:8000/v1/chat/completions -H 'content-type: application/json' \\
     -d '{{"model": "{served_name}", "messages": [{{"role": "user", "content": "hello"}}], "max_tokens": 32}}'
 
+  make demo-rollout                                        [dim]# a good release, then a bad one, narrated[/]
   make demo-down                                           [dim]# removes all of it[/]
 """)  # noqa: E501  # lines of a shell
 
@@ -201,12 +202,17 @@ def up() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m hack.demo", description=__doc__)
-    parser.add_argument("command", choices=("up", "down"))
-    if parser.parse_args().command == "down":
+    parser.add_argument("command", choices=("up", "rollout", "down"))
+    command = parser.parse_args().command
+    if command == "down":
         local.cluster("down")
         return 0
     try:
-        up()
+        if command == "rollout":
+            local.enter()
+            rollout.run(console, "chat", NAMESPACE)
+        else:
+            up()
     except (KubectlError, NotInTimeError) as error:
         console.print(f"\n[red]The demo stopped:[/] {escape(str(error))}")
         console.print(

@@ -251,14 +251,14 @@ class Spine:
             return _Ended.ENDED
         except UnreadableError as error:
             plan = decide_unreadable(error.raw, error.problem, datetime.now(UTC))
-            self._tell(task, error.raw, plan)
+            self._tell(owner, task, error.raw, plan)
             await self._applier.record_only(error.raw, plan)
             metrics.RECONCILES.labels("unreadable").inc()
             task.backoff.reset()
             return None
         task.uid = snapshot.raw["metadata"]["uid"]
         plan = self._decide(snapshot, datetime.now(UTC))
-        self._tell(task, snapshot.raw, plan)
+        self._tell(owner, task, snapshot.raw, plan)
         applied = await self._applier.apply(snapshot, plan)
         self._observer.expect_routers(owner, snapshot, plan.status)
         metrics.RECONCILES.labels("changed" if applied.changed else "unchanged").inc()
@@ -287,11 +287,11 @@ class Spine:
         task.not_before = time.monotonic() + FIRST_BACKOFF_SECONDS
         return max(task.backoff.next_seconds(random.random()), at_least or 0.0)  # noqa: S311 - jitter
 
-    def _tell(self, task: _Task, raw: JSON, plan: Plan) -> None:
+    def _tell(self, owner: Owner, task: _Task, raw: JSON, plan: Plan) -> None:
         """One line per changed decision, and the gauges."""
         status = plan.status or {}
         self._count(task, str(status.get("phase") or "Unknown"))
-        self._gauges.show((raw["metadata"]["namespace"], raw["metadata"]["name"]), status)
+        self._gauges.show(owner, status)
         deleting = bool(raw["metadata"].get("deletionTimestamp"))
         newer_schema = plan.status is None and not deleting
         metrics.NEWER_STATUS_SCHEMA.inc(newer_schema - task.newer_schema)

@@ -7,11 +7,15 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hack.cluster.local import LocalCluster
+from hack.cluster.settings import read_settings
 from hack.kube import chart, local, models
 from hack.kube.kubectl import KubectlError, kubectl
 
 from tests.e2e.fleet import Fleet
 from tests.e2e.prober import Prober
+from tests.e2e.stub import StubFleet
+from tests.zerolost.rig import stub_image
 
 NAMESPACE = "e2e"
 RESULTS = local.ROOT / "results"
@@ -92,6 +96,26 @@ def other(namespace: str) -> Iterator[Callable[[str], Fleet]]:
     yield make
     for one in made:
         one.delete()
+
+
+@pytest.fixture(scope="session")
+def stub_engine(namespace: str) -> str:
+    """Reference of the stub engine's image, built and loaded."""
+    return stub_image(LocalCluster(read_settings()))
+
+
+@pytest.fixture
+def releases(
+    namespace: str, stub_engine: str, request: pytest.FixtureRequest
+) -> Iterator[StubFleet]:
+    """An LLMDeployment with stub engines, not applied yet, with a name of its own.
+
+    What is rejected stays rejected under a name, whatever becomes of the object.
+    """
+    number = sum(map(ord, request.node.nodeid)) % 10_000
+    made = StubFleet(f"rel-{number}", namespace, stub_engine)
+    yield made
+    made.delete()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -39,6 +39,8 @@ class Counts:
         self.slowest_seconds = 0.0
         self.reasons: collections.Counter[str] = collections.Counter()
         self.revisions: collections.Counter[str] = collections.Counter()
+        self.failed_by: collections.Counter[str] = collections.Counter()
+        """Refused or failed requests by the revision that answered so."""
 
     def lost(self, kind: str, why: str) -> None:
         setattr(self, kind, getattr(self, kind) + 1)
@@ -66,6 +68,7 @@ async def ask(client: aiohttp.ClientSession, counts: Counts, number: int) -> Non
             if reply.status != 200:
                 text = await reply.text(errors="replace")
                 counts.lost("failed", f"{reply.status} {text}")
+                counts.failed_by[reply.headers.get("x-llmfleet-revision", "?")] += 1
                 return
             counts.revisions[reply.headers.get("x-llmfleet-revision", "?")] += 1
             try:

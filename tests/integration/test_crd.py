@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
-from hack.controlplane.apiserver import CRD_PATH, ApiServer
+from hack.controlplane.apiserver import CRD_PATH, REPOSITORY, ApiServer
 
 from llmfleet.api import LLMDeployment, hash_payload, parse, unbuilt_fields
 
@@ -48,6 +49,14 @@ def scaled(**settings: Any) -> JSON:
 
 def pod(**settings: Any) -> JSON:
     return {"podTemplate": settings}
+
+
+def steps(*each: JSON) -> JSON:
+    return {"rollout": {"steps": list(each)}}
+
+
+def header_step(**header: str) -> JSON:
+    return {"setHeaderRoute": {"headers": [header]}}
 
 
 IN_FLIGHT = {"type": "InFlightRequests", "target": {"averageValue": 24}}
@@ -125,6 +134,30 @@ ACCEPTED: dict[str, JSON] = {
                 "onInconclusive": "Hold",
             },
             "stickiness": "None",
+        }
+    },
+    "every kind of step": steps(
+        {"setCanaryScale": {"replicas": 1}},
+        {"setCanaryScale": {"percent": 50}},
+        {"setCanaryScale": {"matchTrafficWeight": True}},
+        header_step(name="x-a.b-c", prefix="yes"),
+        {"setHeaderRoute": {}},
+        {"setMirror": {"percent": 10}},
+        {"setMirror": {"percent": 0}},
+        {"setWeight": 5},
+        {"pause": {}},
+        {"analysis": {}},
+        {"setWeight": 5},
+    ),
+    "blue-green": {
+        "rollout": {
+            "strategy": "BlueGreen",
+            "rollbackWindow": 2,
+            "blueGreen": {
+                "promotion": "Manual",
+                "previewDuration": "0s",
+                "minPreviewRequests": 10,
+            },
         }
     },
     "surge as count": {"rollout": {"maxSurge": 1}},
@@ -293,13 +326,51 @@ REFUSED: dict[str, tuple[JSON, str]] = {
     ),
     "step of two kinds": (
         {"rollout": {"steps": [{"setWeight": 5, "pause": {}}]}},
-        "a rollout step needs exactly one of setWeight, pause and analysis",
+        "a rollout step needs exactly one of setWeight, pause, analysis, setHeaderRoute",
     ),
     "empty step": ({"rollout": {"steps": [{}]}}, "needs exactly one of setWeight"),
     "weight over 100": ({"rollout": {"steps": [{"setWeight": 101}]}}, "setWeight"),
     "too many steps": (
         {"rollout": {"steps": [{"setWeight": 5}] * 51}},
         "spec.rollout.steps: Too many: 51: must have at most 50 items",
+    ),
+    "two sizes of a canary": (
+        steps({"setCanaryScale": {"replicas": 2, "percent": 50}}),
+        "setCanaryScale needs exactly one of replicas, percent and matchTrafficWeight",
+    ),
+    "no size of a canary": (steps({"setCanaryScale": {}}), "setCanaryScale needs exactly one"),
+    "copies over 100": (steps({"setMirror": {"percent": 101}}), "setMirror.percent"),
+    "copies of nothing said": (steps({"setMirror": {}}), "setMirror.percent: Required value"),
+    "header in capitals": (
+        steps(header_step(name="X-Tester", exact="1")),
+        "must be the name of a header in lower case",
+    ),
+    "header of ours": (
+        steps(header_step(name="x-llmfleet-token", exact="1")),
+        "not begin with x-llmfleet-",
+    ),
+    "header without value": (steps(header_step(name="x-a")), "exactly one of exact and prefix"),
+    "header with two values": (
+        steps(header_step(name="x-a", exact="1", prefix="1")),
+        "exactly one of exact and prefix",
+    ),
+    "weights go down": (
+        steps({"setWeight": 50}, {"setWeight": 5}),
+        "must not go down: a canary goes back by",
+    ),
+    "pause of no time": (steps({"pause": {"duration": "0s"}}), "must be a duration from 1s"),
+    "pause in words": (steps({"pause": {"duration": "a while"}}), "must be a duration from 1s"),
+    "blue-green on a canary": (
+        {"rollout": {"blueGreen": {"promotion": "Manual"}}},
+        "rollout.blueGreen is only used by strategy BlueGreen",
+    ),
+    "blue-green with steps": (
+        {"rollout": {"strategy": "BlueGreen", "steps": [{"setWeight": 5}]}},
+        "rollout.steps are only used by strategy Canary",
+    ),
+    "unknown promotion": (
+        {"rollout": {"strategy": "BlueGreen", "blueGreen": {"promotion": "Later"}}},
+        "blueGreen.promotion: Unsupported value",
     ),
     "surge over 100 %": ({"rollout": {"maxSurge": "250%"}}, "must be a count from 0 to 1000"),
     "surge in words": ({"rollout": {"maxSurge": "some"}}, "or a percentage from 0% to 100%"),
@@ -410,6 +481,18 @@ def test_apply_when_name_is_unfit_then_refused(
     assert sentence in answer.json()["message"]
 
 
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "examples").glob("*.yaml")), ids=str)
+def test_example_when_applied_then_accepted_without_a_word(
+    api_server: ApiServer, namespace: str, path: Path
+) -> None:
+    for body in yaml.safe_load_all(path.read_text()):
+        if body["kind"] == "LLMDeployment":
+            body["metadata"].pop("namespace", None)
+            answer = apply_dry(api_server, namespace, body)
+            assert answer.status_code == 201, answer.text
+            assert unbuilt_fields(answer.json()) == ()
+
+
 def test_apply_when_served_name_changes_then_refused(api_server: ApiServer, namespace: str) -> None:
     stored = api_server.create(COLLECTION.format(namespace), deployment())
     stored["spec"]["model"]["servedName"] = "other"
@@ -466,6 +549,15 @@ def test_status_when_written_then_read_back_unchanged(
         "ready": "1/2",
         "canaryWeight": 25,
         "traffic": [{"revision": "5d41c0ffee", "weight": 100}],
+        "routing": {
+            "headerRoute": {
+                "revision": "9a0b",
+                "headers": [{"name": "x-tester", "exact": "1"}],
+            },
+            "mirror": {"revision": "9a0b", "percent": 10},
+            "preview": "9a0b",
+            "stickiness": "Session",
+        },
         "trafficGeneration": 2**40,
         "rollout": {"id": 1, "revision": "5d41c0ffee", "plan": {"any": {"thing": [1]}}},
         "rejectedRevisions": [

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from llmfleet.api.canonical import BUILT_VALUES, UNBUILT_FIELDS
+from llmfleet.api.canonical import BUILT_METRICS, UNBUILT_FIELDS
 from tests.faults.player import Room
 
 JSON = dict[str, Any]
@@ -84,8 +84,8 @@ def _is_set(value: Any, schema: JSON, path: Path) -> bool:
         if not isinstance(value, dict) or step not in value:
             return False
         value, schema = value[step], schema["properties"][step]
-    if value in BUILT_VALUES.get(full, ()):
-        return False
+    if full == "rollout.analysis.metrics":
+        return any(one.get("name") not in BUILT_METRICS for one in value or [])
     return _without_defaults(value, schema) not in (schema.get("default"), {}, [])
 
 

@@ -44,6 +44,12 @@ _AUTOSCALING = {
 _VOLUME = {"name": "data"}
 _TOLERATION = {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoExecute"}
 
+
+def _header_step(header: JSON) -> JSON:
+    step = {"setHeaderRoute": {"headers": [header]}}
+    return {"rollout": {"strategy": "Canary", "steps": [step]}}
+
+
 SURROUNDINGS: dict[str, JSON] = {
     "model.revision": {"model": {"source": "hf://org/model"}},
     "engine.chatTemplate": {"engine": {"chatTemplate": {"configMapRef": {"name": "template"}}}},
@@ -83,6 +89,10 @@ SURROUNDINGS: dict[str, JSON] = {
         },
     },
     "rollout.steps": {"rollout": {"strategy": "Canary"}},
+    "rollout.steps[].setHeaderRoute.headers[].name": _header_step({"exact": "1"}),
+    "rollout.steps[].setHeaderRoute.headers[].exact": _header_step({"name": "x-tester"}),
+    "rollout.steps[].setHeaderRoute.headers[].prefix": _header_step({"name": "x-tester"}),
+    "rollout.blueGreen": {"rollout": {"strategy": "BlueGreen"}},
     "podTemplate.tolerations": {"podTemplate": {"tolerations": [dict(_TOLERATION)]}},
     "podTemplate.volumes[].name": {
         "podTemplate": {"volumes": [{**_VOLUME, "emptyDir": {"medium": ""}}]}
@@ -132,6 +142,7 @@ EXAMPLES: dict[str, Any] = {
     "rollout.analysis.metrics[].minEffect": "20%",
     "rollout.analysis.metrics[].name": "TTFT",
     "rollout.maxSurge": "50%",
+    "rollout.steps[].setHeaderRoute.headers[].name": "x-canary",
     "router.bodyLimit": "4Mi",
     "router.replicas": 2,
     "timeout": "120s",

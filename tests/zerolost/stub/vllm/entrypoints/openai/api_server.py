@@ -3,6 +3,10 @@
 A token takes 20 ms and costs almost nothing, so one core carries hundreds of requests a second.
 What a request passes through before the engine is the runtime's own code; as in vLLM the server is
 uvicorn, closes idle connections after 5 s, and ends within ``--shutdown-timeout`` after SIGTERM.
+
+``STUB_FAULT`` in the environment makes it a bad release: ``errors:SHARE`` (so many requests are
+answered 500), ``exit:SECONDS`` (ends after a while), ``never-ready``, ``memory`` (takes what it
+gets until it is killed).
 """
 
 from __future__ import annotations
@@ -10,6 +14,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import random
+import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,6 +36,9 @@ KEEP_ALIVE_SECONDS = 5
 
 RUNNING = Gauge("vllm:num_requests_running", "Requests being answered.", ["engine"]).labels("0")
 Gauge("vllm:num_requests_waiting", "Requests waiting.", ["engine"]).labels("0").set(0)
+
+
+FAULT, _, FAULT_VALUE = os.environ.get("STUB_FAULT", "").partition(":")
 
 
 class Generate(BaseModel):
@@ -67,6 +78,8 @@ async def _stream(request: Generate, *, chat: bool) -> AsyncIterator[bytes]:
 
 
 async def _answer(request: Generate, *, chat: bool) -> Response:
+    if FAULT == "errors" and random.random() < float(FAULT_VALUE):
+        return JSONResponse({"error": {"message": "a bad release", "code": "stub"}}, 500)
     if request.stream:
         return StreamingResponse(_stream(request, chat=chat), media_type="text/event-stream")
     with RUNNING.track_inprogress():
@@ -117,7 +130,7 @@ def application(model: str) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        return Response()
+        return Response(status_code=503 if FAULT == "never-ready" else 200)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -130,8 +143,24 @@ def application(model: str) -> FastAPI:
     return app
 
 
+def misbehave() -> None:
+    """Starts what the fault does by itself."""
+    if FAULT == "exit":
+        threading.Timer(float(FAULT_VALUE), os._exit, [1]).start()
+    if FAULT == "memory":
+        threading.Thread(target=_eat, daemon=True).start()
+
+
+def _eat() -> None:
+    eaten = []
+    while True:
+        eaten.append(bytearray(b"x" * (16 << 20)))
+        time.sleep(0.05)
+
+
 def main() -> None:
     """Serves until SIGTERM; options of vLLM that mean nothing here are accepted."""
+    misbehave()
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
