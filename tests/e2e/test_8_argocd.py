@@ -16,14 +16,12 @@ from typing import Any
 import pytest
 from hack.argocd.running import ArgoCD, running_argocd
 from hack.cluster.__main__ import choose_flavour
-from hack.cluster.local import LocalCluster
 from hack.cluster.settings import read_settings
-from hack.kube import chart
 from hack.kube.kubectl import get, list_objects, wait_for
 
 from tests.e2e.fleet import Fleet, manifest
 from tests.e2e.gitops import Application, Repository, Watch
-from tests.zerolost.rig import stub_image
+from tests.e2e.stub import pod_template
 
 JSON = dict[str, Any]
 NAME = "gitops"
@@ -91,19 +89,18 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(
-    namespace: str, images: chart.Images, tmp_path_factory: pytest.TempPathFactory
+    namespace: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Story]:
     """An Application that is Synced and Healthy at its first commit."""
-    del images  # entered by then: kubectl and the caches are those of the cluster
     if choose_flavour() != "local":
         pytest.skip("the stub engine's image is made for the local cluster only")
-    settings = read_settings()
+    image: str = request.getfixturevalue("stub_engine")
     folder: Path = tmp_path_factory.mktemp("argocd")
     fleet = Fleet(NAME, namespace)
     repository = Repository(folder)
     application = Application(NAME, repository, namespace)
-    with running_argocd(folder, settings.kubeconfig) as argocd:
-        wanted = _first_spec(fleet, stub_image(LocalCluster(settings)))
+    with running_argocd(folder, read_settings().kubeconfig) as argocd:
+        wanted = _first_spec(fleet, image)
         commit = repository.commit({FILE: wanted, "about.yaml": ABOUT}, "the first model")
         application.create()
         watch = Watch(application)
@@ -129,14 +126,7 @@ def _first_spec(fleet: Fleet, image: str) -> JSON:
             "maxSurge": 1,
             "scaleDownDelay": "1s",
         },
-        "podTemplate": {
-            "resources": {
-                "requests": {"cpu": "50m", "memory": "128Mi"},
-                "limits": {"memory": "512Mi"},
-            },
-            # The cache's size is a share of the memory limit, which has no room for one here.
-            "env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"}],
-        },
+        "podTemplate": pod_template("1"),
     }
     return document
 
