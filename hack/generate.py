@@ -4,6 +4,7 @@
 * ``charts/llmfleet/files/llmfleet.dev_llmdeployments.yaml``: the same with Helm's keep policy,
   since a CRD that is deleted takes every LLMDeployment with it.
 * ``docs/resource.md``: the tables of fields, from the models' docstrings.
+* ``argocd/argocd-cm.yaml``: health and actions of argocd/resource_customizations as settings.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import difflib
 import subprocess
 import sys
 from pathlib import Path
+
+from hack.argocd.customizations import SETTINGS, settings_patch
 
 ROOT = Path(__file__).parent.parent
 CRD = ROOT / "crds" / "llmfleet.dev_llmdeployments.yaml"
@@ -51,16 +54,15 @@ def main() -> int:
         command = [sys.executable, "-m", module, *(["--check"] if check else [])]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             return 1
-    wanted = chart_copy(CRD.read_text())
-    if not check:
-        CHART_CRD.parent.mkdir(parents=True, exist_ok=True)
-        CHART_CRD.write_text(wanted)
-        print(f"wrote {CHART_CRD.relative_to(ROOT)}")
-        return 0
-    difference = outdated(CHART_CRD, wanted)
-    if difference:
-        print(f"{difference}\n{CHART_CRD.relative_to(ROOT)} is out of date: run `make generate`")
-        return 1
+    for path, wanted in ((CHART_CRD, chart_copy(CRD.read_text())), (SETTINGS, settings_patch())):
+        difference = outdated(path, wanted)
+        if check and difference:
+            print(f"{difference}\n{path.relative_to(ROOT)} is out of date: run `make generate`")
+            return 1
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted)
+            print(f"wrote {path.relative_to(ROOT)}")
     return 0
 
 

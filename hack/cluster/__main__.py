@@ -4,7 +4,7 @@ up      start it, or repair it; builds what is missing first
 down    stop it and remove all it made; programs, images and caches stay
 status  what runs; exit code 1 when the cluster is not healthy
 env     shell exports for kubectl and helm: eval "$(python -m hack.cluster env)"
-build   only build the programs
+build   only build the programs, those that only tests need too
 images  build our images, load them, start Prometheus
 load    load another image, from a Docker or OCI archive file
 lock    resolve requirements/ anew
@@ -91,7 +91,7 @@ def change(command: str, image: str | None, settings: Settings, flavour: str) ->
             run(["kind", "load", "image-archive", "--name", kind.NAME, str(image)])
         case _:
             products = golang.PRODUCTS if flavour == "local" else golang.KIND_PRODUCTS
-            outdated = golang.outdated(settings, products)
+            outdated = golang.outdated(settings, (*products, *golang.TEST_PRODUCTS))
             golang.build(settings, outdated, Steps(total=len(outdated)))
 
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hack.cluster.errors import ClusterError
@@ -45,12 +45,14 @@ class Product:
         packages: Program name → Go package.
         linker_flags: Passed as -ldflags, beside -s -w.
         sources: Whether the folder holds Go files of ours, which then belong to the stamp.
+        folders: Folder beside the programs → module and folder in it that it is a copy of.
     """
 
     name: str
     packages: dict[str, str]
     linker_flags: str = ""
     sources: bool = False
+    folders: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 PRODUCTS = (
@@ -67,6 +69,16 @@ PRODUCTS = (
 # A kind cluster brings its own control plane.
 KWOK = Product(name="kwok", packages={"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
 """For the control plane without kubelets (hack/controlplane); the local cluster has real ones."""
+
+TEST_PRODUCTS = (
+    Product(name="kstatus", packages={"kstatus": "."}, sources=True),
+    Product(
+        name="argocd",
+        packages={"argocd": "github.com/argoproj/argo-cd/v3/cmd"},
+        folders={"argocd-crds": ("github.com/argoproj/argo-cd/v3", "manifests/crds")},
+    ),
+)
+"""What the GitOps tests ask; no cluster needs them."""
 
 KIND_PRODUCTS = tuple(product for product in PRODUCTS if product.name in {"helm", "kubernetes"})
 
@@ -91,7 +103,8 @@ def stamp_of(settings: Settings, product: Product) -> str:
 def up_to_date(settings: Settings, product: Product) -> bool:
     """Whether every program of a product lies in the cache, built from the present module."""
     stamp = settings.binaries / f".{product.name}.stamp"
-    present = all((settings.binaries / name).exists() for name in product.packages)
+    names = (*product.packages, *product.folders)
+    present = all((settings.binaries / name).exists() for name in names)
     return present and stamp.exists() and stamp.read_text().strip() == stamp_of(settings, product)
 
 
@@ -160,4 +173,19 @@ def _build(settings: Settings, product: Product, go: str) -> None:
             part.unlink(missing_ok=True)
             raise ClusterError(f"building {name} failed: {last_words(done.stderr)}")
         part.replace(target)
+    for name, (module, inner) in product.folders.items():
+        _copy_folder(settings, product, go, name=name, module=module, inner=inner)
     write_stamp(settings, product)
+
+
+def _copy_folder(
+    settings: Settings, product: Product, go: str, *, name: str, module: str, inner: str
+) -> None:
+    """Copies a folder of a module, since Go's own cache may be emptied at any time."""
+    line = [go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module]
+    source = Path(run(line, folder=module_folder(settings, product)).strip()) / inner
+    target = settings.binaries / name
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        shutil.copyfile(path, target / path.name)

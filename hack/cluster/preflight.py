@@ -25,6 +25,8 @@ PACKAGES = {
     "busybox": "busybox-static",
     "buildah": "buildah",
     "mmdebstrap": "mmdebstrap",
+    "git": "git",  # hack/argocd: what Argo CD reads its manifests with
+    "redis-server": "redis-server",  # … and keeps them in
 }
 _GIB = 1024**3
 _BUILD_GIB = 14  # Go's module and build caches

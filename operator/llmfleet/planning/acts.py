@@ -17,6 +17,8 @@ from llmfleet.planning.facts import Facts
 
 ACTS: Final = ("abort", "undo", "retry", "promote")
 """In the order in which they are carried out when several are annotated at once."""
+MAX_PAST_ACTS: Final = 200
+PAUSED: Final = "comes while llmfleet.dev/pause is set: remove that first"
 _VALUE: Final = re.compile(r"^([0-9a-f]+)(/full)?@(.+)$")
 _LONGEST_VALUE: Final = 256
 
@@ -27,6 +29,8 @@ class Acts:
 
     handled: Mapping[str, str]
     """Act → its last value, those of now included."""
+    past: tuple[str, ...]
+    """Every value handled so far, as ``ACT VALUE``, the latest last."""
     run: Mapping[str, str]
     """Act → hash, to be carried out now."""
     full: bool = False
@@ -56,16 +60,23 @@ def decide_acts(facts: Facts, current: str | None, stable: str | None) -> Acts:
     paused = pause is not None and pause in {"true", current}
     if status.schema_ is None:
         # A restored backup: its annotations were carried out in another life.
-        return Acts(handled=handled | found, run={}, paused=paused)
+        return Acts(
+            handled=handled | found,
+            past=_past(facts, handled | found),
+            run={},
+            paused=paused,
+        )
     run: dict[str, str] = {}
     refusals, full = [], False
     for act, value in found.items():
-        if handled.get(act) == value:
+        if handled.get(act) == value or f"{act} {value}" in facts.memory.past_acts:
             continue
         match = _VALUE.match(value)
         problem = (
             "is not of the form HASH@TOKEN: take the hash from status and any new token"
             if match is None
+            else PAUSED
+            if act == "promote" and paused
             else _problem(facts, act, match[1], current, stable)
         )
         if match is None or problem is not None:
@@ -78,11 +89,19 @@ def decide_acts(facts: Facts, current: str | None, stable: str | None) -> Acts:
     now = {act: value for act, value in found.items() if act in run or _named(value, refusals)}
     return Acts(
         handled=handled | now,
+        past=_past(facts, handled | now),
         run=run,
         full=full,
         refused="; ".join(refusals) or _still_refused(facts, found),
         paused=paused,
     )
+
+
+def _past(facts: Facts, handled: Mapping[str, str]) -> tuple[str, ...]:
+    """A value that comes back after another one must not run again either."""
+    known = facts.memory.past_acts
+    fresh = [each for act, value in handled.items() if (each := f"{act} {value}") not in known]
+    return (*known, *fresh)[-MAX_PAST_ACTS:]
 
 
 def _named(value: str, refusals: list[str]) -> bool:

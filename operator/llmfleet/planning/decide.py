@@ -186,6 +186,7 @@ def _memory(
         last_good=good,
         in_judgement=plan.target,
         handled_acts=intent.acts.handled,
+        past_acts=intent.acts.past,
         rollout_id=max(rollout_id or 0, facts.memory.rollout_id),
     )
 

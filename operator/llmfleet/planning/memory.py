@@ -28,6 +28,8 @@ class Memory:
     in_judgement: str | None = None
     """Hash of the revision being rolled out."""
     handled_acts: Mapping[str, str] = field(default_factory=dict)
+    past_acts: tuple[str, ...] = ()
+    """Every value of an act handled so far, as ``ACT VALUE``, the latest last."""
     rollout_id: int = 0
     """Number of the latest rollout."""
 
@@ -45,6 +47,7 @@ def build_memory(deployment: LLMDeployment, memory: Memory) -> Child:
         ),
         "inJudgement": canonical_json(memory.in_judgement),
         "handledActs": canonical_json(dict(memory.handled_acts)),
+        "pastActs": canonical_json(list(memory.past_acts)),
         "rolloutId": canonical_json(memory.rollout_id),
     }
     name = deployment.metadata.name
@@ -71,6 +74,7 @@ def parse_memory(found: ObservedObject | None) -> Memory:
         else None,
         in_judgement=judged or None,
         handled_acts={str(act): str(value) for act, value in (acts or {}).items()},
+        past_acts=tuple(map(str, _load(data, "pastActs", list) or ())),
         rollout_id=_load(data, "rolloutId", int) or 0,
     )
 

@@ -136,7 +136,8 @@ class Fleet:
         """Ended pods go, missing ones come, and those that can become ready do."""
         self.pods = {name: pod for name, pod in self.pods.items() if not pod.deleting}
         for name, pod in self.pods.items():
-            if pod.component == "engine" and pod.revision not in self.broken:
+            startable = pod.component == "engine" and pod.revision not in self.broken
+            if startable and not pod.ready:
                 self.pods[name] = replace(pod, ready=True, phase="Running", running_since=self.now)
         for found in list(self.objects.values()):
             if found.key.kind == "Deployment":

@@ -57,6 +57,28 @@ def test_promote_when_it_was_handled_then_the_same_value_never_runs_again() -> N
     assert world.status()["servedRevision"] == new
 
 
+def test_promote_when_its_value_comes_back_after_another_one_then_it_does_not_run_again() -> None:
+    world, _, new = started(
+        canary([{"setWeight": 25}, {"pause": {}}, {"pause": {}}, {"pause": {}}])
+    )
+    at_share(world, new, 25)
+    for token, step in (("a", 2), ("b", 3), ("a", 3)):
+        annotate(world, "promote", f"{new}@{token}")
+        turn(world, 10)
+        assert world.status()["rollout"]["step"] == step
+
+
+def test_promote_when_paused_by_annotation_then_it_is_refused_with_what_to_do() -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    annotate(world, "pause", "true")
+    annotate(world, "promote", f"{new}@1")
+    turn(world)
+    assert world.status()["rollout"]["step"] == 1
+    refused = world.condition("ActRefused")
+    assert "comes while llmfleet.dev/pause is set: remove that first" in refused["message"]
+
+
 @pytest.mark.parametrize("act", ["promote", "abort", "retry", "undo"])
 @pytest.mark.parametrize("value", ["0123456789@1", "no form", "../@"])
 def test_act_when_it_names_nothing_known_then_a_condition_says_so_and_nothing_changes(

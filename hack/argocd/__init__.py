@@ -1,0 +1,1 @@
+"""Argo CD for llmfleet: its settings from our scripts, and a real one as ordinary processes."""
