@@ -40,7 +40,9 @@ class StubFleet(Fleet):
     def release(self, version: str, *, fault: str = "", memory: str = "512Mi") -> str:
         """Asks for another release; its revision, once the operator has seen it."""
         self.patch({"podTemplate": pod_template(version, fault=fault, memory=memory)})
-        status = wait_for("the new spec to be seen", self.status, describe=self.describe)
+        status = wait_for(
+            "the new spec to be seen", self.status, timeout_seconds=30, describe=self.describe
+        )
         return str(status["specRevision"])
 
     def weights(self) -> Mapping[str, int]:
