@@ -55,11 +55,10 @@ quiet: $(STAMP) ## Five minutes without change: count the writes to the API serv
 	@LLMFLEET_QUIET_SECONDS=$${LLMFLEET_QUIET_SECONDS:-300} hack/test quiet
 
 ##@ Attack it
-.PHONY: test-rollouts
+.PHONY: test-rollouts test-faults test-faults-seeded test-walker test-zero-lost test-hostile test-xds test-split check-security
 test-rollouts: $(STAMP) ## Bad releases, testers, mirroring and sessions in real pods under load
 	@hack/test rollouts
 
-.PHONY: test-faults test-faults-seeded test-walker test-zero-lost test-hostile test-xds check-security
 test-faults: $(STAMP) ## One API fault at every call of every workload, thousands of plans (ARGS="--plans 200 --only update")
 	@hack/test binaries
 	@$(PY) -m tests.faults $(ARGS)
@@ -81,18 +80,25 @@ test-hostile: $(STAMP) ## 100,000 hostile requests at a real router: documented 
 test-xds: $(STAMP) ## Envoy judges the configuration of 10,000 random valid resources
 	@$(PY) -m tests.xds $(ARGS)
 
+test-split: $(STAMP) ## Requests under every weight from 1 to 99 %: the split is exact within chance
+	@$(PY) -m tests.split $(ARGS)
+
 check-security: $(STAMP) ## checkov over the chart and everything the planner renders (own venv, offline after)
 	@hack/test binaries
 	@$(PY) -m hack.security
 
 ##@ Measure it
-.PHONY: bench-operator bench-router bench-leader bench-promote
+.PHONY: bench-operator bench-router bench-weights-load bench-promote bench-leader
 bench-operator: $(STAMP) ## 1,000 LLMDeployments on a real API server without kubelets (ARGS="--count 5000")
 	@hack/test binaries
 	@$(PY) -m hack.bench.operator $(ARGS)
 
 bench-router: $(STAMP) ## The router beside six others, under ten minutes (ARGS="--quick", ARGS="--only llmfleet envoy 1kb")
 	@$(PY) -m hack.bench.router $(ARGS)
+
+bench-weights-load: $(STAMP) ## 1,000 weight changes under load without a lost request, and aborts timed
+	@hack/test binaries
+	@$(PY) -m hack.bench.weights $(ARGS)
 
 bench-promote: $(STAMP) ## From a promote act to the first request that the new revision answers
 	@hack/test binaries

@@ -29,11 +29,14 @@ class XdsFiles:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._version = 0
+        self._preview: str | None = None
+        """The revision in the preview's file, and what proves that Envoy has read it."""
+        self._preview_proof: Proof = {}
 
     def write_initial(self) -> None:
         """Files for Envoy's start: no clusters, API paths answer 503."""
         self._clusters(Applied())
-        self._routes(None)
+        self._routes(None, Applied())
 
     def write(self, step: Step, applied: Applied) -> Proof:
         """Writes what ``step`` changes of ``applied``, and says what proves it."""
@@ -48,7 +51,7 @@ class XdsFiles:
             case SetEndpoints(revision=revision):
                 return self._endpoints(revision, result)
             case SetRoutes(routes=changed):
-                return self._routes(changed)
+                return self._routes(changed, applied)
             case RemoveClusters():
                 return self._clusters(result)
 
@@ -72,17 +75,24 @@ class XdsFiles:
             names.append(resources.mirror_name(revision))
         return {f"cluster.{name}.version_text": version for name in names}
 
-    def _routes(self, changed: Routes | None) -> Proof:
-        tables = {
-            PREVIEW: routes.build_preview_table(changed, self._settings),
-            PUBLIC: routes.build_public_table(changed, self._settings),
-        }
-        proof: Proof = {}
-        for listener, table in tables.items():
-            file, name = ROUTE_FILES[listener]
-            version = self._put(file, routes.ROUTE_TYPE, [table])
-            proof[f"http.{listener}.rds.{name}.version_text"] = version
-        return proof
+    def _routes(self, changed: Routes | None, applied: Applied) -> Proof:
+        # The public port's first: it is what somebody waits for.
+        public = self._table(PUBLIC, routes.build_public_table(changed, self._settings))
+        return public | self._preview_routes(changed, applied)
+
+    def _preview_routes(self, changed: Routes | None, applied: Applied) -> Proof:
+        """Writes the preview's table, unless Envoy has confirmed the very file that is there."""
+        shows = applied.routes.routing.preview if applied.routes else None
+        wanted = changed.routing.preview if changed else None
+        if applied.routes is None or not shows == wanted == self._preview:
+            table = routes.build_preview_table(changed, self._settings)
+            self._preview, self._preview_proof = wanted, self._table(PREVIEW, table)
+        return self._preview_proof
+
+    def _table(self, listener: str, table: resources.JSON) -> Proof:
+        file, name = ROUTE_FILES[listener]
+        version = self._put(file, routes.ROUTE_TYPE, [table])
+        return {f"http.{listener}.rds.{name}.version_text": version}
 
     def _put(self, name: str, kind: str, content: list[resources.JSON]) -> str:
         self._version += 1

@@ -78,9 +78,33 @@ def test_clusters_when_a_mirror_is_removed_then_only_it(settings: Settings) -> N
     assert names(settings.xds_dir) == ["rev-a", "rev-b"]
 
 
+PUBLIC = "http.public.rds.llmfleet.version_text"
+PREVIEW = "http.preview.rds.llmfleet-preview.version_text"
+
+
 def test_file_when_written_again_then_its_version_is_another(settings: Settings) -> None:
     files = XdsFiles(settings)
     first, second = (files.write(SetRoutes(routes=ROUTES), MIRRORED) for _ in range(2))
-    assert not set(first.values()) & set(second.values())
-    other = dataclasses.replace(ROUTES, generation=2)
-    assert set(files.write(SetRoutes(routes=other), MIRRORED)) == set(first)
+    assert first[PUBLIC] != second[PUBLIC]
+    assert first[PREVIEW] != second[PREVIEW], "the first one was never confirmed"
+
+
+def test_preview_when_confirmed_and_the_same_then_its_file_stays_and_still_counts(
+    settings: Settings,
+) -> None:
+    files = XdsFiles(settings)
+    file = settings.xds_dir / "rds-preview.json"
+    first = files.write(SetRoutes(routes=ROUTES), MIRRORED)
+    inode = file.stat().st_ino
+    confirmed = dataclasses.replace(MIRRORED, routes=ROUTES)
+    next_one = dataclasses.replace(ROUTES, generation=2)
+    second = files.write(SetRoutes(routes=next_one), confirmed)
+    assert (second[PREVIEW], file.stat().st_ino) == (first[PREVIEW], inode)
+    assert second[PUBLIC] != first[PUBLIC]
+    with_preview = dataclasses.replace(next_one, routing=Routing(preview="b"))
+    third = files.write(SetRoutes(routes=with_preview), confirmed)
+    assert third[PREVIEW] != first[PREVIEW]
+    # It was not confirmed, so the file that is there is not what Envoy is known to have.
+    back = files.write(SetRoutes(routes=next_one), confirmed)
+    assert back[PREVIEW] not in (first[PREVIEW], third[PREVIEW])
+    assert "rev-b" not in file.read_text()

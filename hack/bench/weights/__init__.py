@@ -1,0 +1,1 @@
+"""`make bench-weights-load`: weight changes and aborts of a canary, under constant load."""
