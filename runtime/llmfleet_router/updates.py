@@ -94,7 +94,10 @@ def next_step(applied: Applied, desired: Desired, idle: Clusters) -> Step | None
     if command is None:
         return None
     want = {revision: desired.endpoints.get(revision, ()) for revision in command.revisions}
-    missing = {r: endpoints for r, endpoints in want.items() if r not in applied.endpoints}
+    # A revision whose pods are ready gets its cluster before it is commanded any request: that
+    # takes Envoy longer than the routes, and its counters begin at zero before its first request.
+    expected = {**desired.endpoints, **want}
+    missing = {r: endpoints for r, endpoints in expected.items() if r not in applied.endpoints}
     mirrors = command.routing.mirrors - applied.mirrors
     if missing or mirrors:
         return AddClusters(endpoints=missing, mirrors=mirrors)
@@ -113,8 +116,8 @@ def next_step(applied: Applied, desired: Desired, idle: Clusters) -> Step | None
 
 
 def unrouted(applied: Applied, desired: Desired) -> Clusters:
-    """Clusters that neither the command nor the present routes name."""
-    named = set(desired.command.revisions if desired.command else ())
+    """Clusters that neither the command nor the present routes name, and without endpoints."""
+    named = {*desired.endpoints, *(desired.command.revisions if desired.command else ())}
     mirrors = desired.command.routing.mirrors if desired.command else frozenset()
     if applied.routes:
         named |= applied.routes.revisions

@@ -86,8 +86,13 @@ def test_blue_green_when_promoted_then_one_switch_and_an_instant_way_back_lose_n
         assert previewed(releases) == after
 
         releases.act("undo", f"{before}@e2e")
-        status = releases.wait_for_phase("Degraded")
-        assert status["servedRevision"] == before
+        wait_for(
+            "the former set to serve again",
+            lambda: releases.status().get("servedRevision") == before,
+            timeout_seconds=30,
+            describe=releases.describe,
+        )
+        assert releases.status()["phase"] == "Degraded", "spec asks for what was undone"
     assert releases.rejected()[after]["reason"] == "UserUndo"
 
 

@@ -65,12 +65,13 @@ def test_mirror_then_the_canary_gets_copies_and_clients_only_stable_answers(
     before = releases.start(canary({"setMirror": {"percent": 50}}, {"pause": {}}), replicas=1)
     load = Prober(releases.namespace, releases.name, releases.model, images.operator)
     with constant_load(load, figure, what="half of the requests mirrored", rate=15):
-        after = releases.release("mirrored", fault="errors:0.5")
+        after = releases.release("mirrored")
         releases.wait_for_phase("Paused")
         load.wait_for_successes(60)
         state = wait_for(
             "mirrored requests",
             lambda: state if (state := router_state(releases))[after]["mirrored"] > 10 else None,
+            timeout_seconds=30,
             describe=lambda: str(router_state(releases)),
         )
         assert set(load.counts()["revisions"]) == {before}

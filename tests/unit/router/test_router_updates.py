@@ -83,7 +83,7 @@ def test_steps_when_wishes_change_at_any_moment_then_no_hole_and_they_converge(
     final = wishes[-1]
     assert final.command is not None
     assert next_step(applied, final, unrouted(applied, final)) is None
-    assert set(applied.endpoints) == set(final.command.revisions)
+    assert set(applied.endpoints) == {*final.command.revisions, *final.endpoints}
     assert applied.mirrors == final.command.routing.mirrors
     able = {r for r in final.command.revisions if final.endpoints.get(r)}
     assert applied.routes == build_routes(final.command, able)
