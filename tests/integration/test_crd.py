@@ -354,6 +354,10 @@ REFUSED: dict[str, tuple[JSON, str]] = {
         steps(header_step(name="x-a", exact="1", prefix="1")),
         "exactly one of exact and prefix",
     ),
+    "header with a control character": (
+        steps(header_step(name="x-a", exact="a\nb")),
+        "must be printable ASCII",
+    ),
     "weights go down": (
         steps({"setWeight": 50}, {"setWeight": 5}),
         "must not go down: a canary goes back by",

@@ -12,6 +12,7 @@ from llmfleet.api.values import (
     Cel,
     DurationBetween,
     HeaderName,
+    HeaderValue,
     MaxSurge,
     Percent,
     ResourceModel,
@@ -47,9 +48,9 @@ class HeaderMatch(ResourceModel):
 
     name: HeaderName
     """Name of the header, in lower case."""
-    exact: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    exact: HeaderValue | None = None
     """The value it must have."""
-    prefix: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    prefix: HeaderValue | None = None
     """What its value must begin with."""
 
 

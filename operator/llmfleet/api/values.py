@@ -291,6 +291,12 @@ HeaderName = Annotated[
     ),
 ]
 
+HeaderValue = Annotated[
+    str,
+    Field(min_length=1, max_length=256),
+    Cel("self.matches('^[ -~]+$')", "must be printable ASCII, since no header can say more"),
+]
+
 
 class SecretReference(ResourceModel):
     """Names a Secret of the same namespace."""
