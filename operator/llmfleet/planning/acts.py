@@ -140,7 +140,11 @@ def _problem(
 
 
 def _undo_problem(facts: Facts, revision: str, stable: str | None) -> str | None:
-    kept = sorted(set(facts.revisions) - {facts.spec_revision} - set(facts.rejected))
+    good = facts.memory.last_good
+    served = {each.hash for each in facts.deployment.status.revisions if each.promoted_at}
+    served |= {good.hash} if good is not None else set()
+    usable = (set(facts.revisions) & served) - {facts.spec_revision} - set(facts.rejected)
+    kept = sorted(usable)
     if stable is None or stable in facts.rejected:
         return "comes while no good revision is served: try again when one is"
     if revision == facts.spec_revision:
@@ -149,4 +153,6 @@ def _undo_problem(facts: Facts, revision: str, stable: str | None) -> str | None
         return "names a rejected revision: retry it, or name another"
     if revision not in facts.revisions:
         return f"names a revision that is not kept: kept are {', '.join(kept) or 'none'}"
+    if revision not in served:
+        return f"names a revision that was never served: name one of {', '.join(kept) or 'none'}"
     return None

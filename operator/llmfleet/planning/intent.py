@@ -325,7 +325,8 @@ def _go_back(found: Intent, current: str, now: datetime) -> Intent:
 
 
 def _wanted(facts: Facts, found: Intent, record: RolloutStatus, now: datetime) -> str | None:
-    if found.stable is not None and found.stable in found.rejected and record.cause == "Undo":
+    undoing = record.cause == "Undo" and facts.spec_revision in found.rejected
+    if undoing and found.stable is not None and found.stable in found.rejected:
         return record.revision
     if facts.spec_revision in found.rejected:
         if found.cause == "Undo" and found.current is not None:

@@ -57,6 +57,30 @@ def test_promote_when_it_was_handled_then_the_same_value_never_runs_again() -> N
     assert world.status()["servedRevision"] == new
 
 
+def test_undo_when_the_revision_was_never_served_then_it_is_refused() -> None:
+    world, _, second = started(canary([{"setWeight": 25}, {"pause": {}}]))
+    at_share(world, second, 25)
+    world.edit(model=model("one"))
+    world.settle()
+    annotate(world, "undo", f"{second}@1")
+    world.settle()
+    assert "was never served" in world.condition("ActRefused")["message"]
+    assert second not in split(world)
+
+
+def test_undo_when_spec_asks_for_another_revision_meanwhile_then_that_one_is_rolled_out() -> None:
+    world, old, new = started(canary([{"setWeight": 25}]))
+    world.settle()
+    assert world.status()["servedRevision"] == new
+    world.broken |= {old}
+    annotate(world, "undo", f"{old}@1")
+    turn(world, 5)
+    assert split(world) == {new: 100}
+    world.edit(model=model("three"))
+    world.settle()
+    assert split(world) == {hash_of(world.raw): 100}
+
+
 def test_promote_when_its_value_comes_back_after_another_one_then_it_does_not_run_again() -> None:
     world, _, new = started(
         canary([{"setWeight": 25}, {"pause": {}}, {"pause": {}}, {"pause": {}}])
