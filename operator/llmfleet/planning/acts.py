@@ -143,8 +143,7 @@ def _undo_problem(facts: Facts, revision: str, stable: str | None) -> str | None
     good = facts.memory.last_good
     served = {each.hash for each in facts.deployment.status.revisions if each.promoted_at}
     served |= {good.hash} if good is not None else set()
-    usable = (set(facts.revisions) & served) - {facts.spec_revision} - set(facts.rejected)
-    kept = sorted(usable)
+    kept = sorted((set(facts.revisions) & served) - {facts.spec_revision} - set(facts.rejected))
     if stable is None or stable in facts.rejected:
         return "comes while no good revision is served: try again when one is"
     if revision == facts.spec_revision:

@@ -249,16 +249,9 @@ def _at_step(base: Intent, record: RolloutStatus, now: datetime) -> Intent:
     last = len(course.steps)
     position = Position(step=min(record.step or 0, last), started_at=record.step_started_at)
     if acts.paused:
-        goal = min(weight_at(course.steps, position.step), course.share)
-        return replace(
-            base,
-            position=position,
-            goal=goal,
-            pods=pods_at(course.steps, position.step, course.replicas),
-            routes=routes_at(course.steps, position.step),
-            final=False,
-            paused=PAUSED_BY_ANNOTATION,
-        )
+        placed = _placed(base, course, position)
+        goal = min(placed.goal, course.share)
+        return replace(placed, goal=goal, final=False, paused=PAUSED_BY_ANNOTATION)
     if acts.run.get("promote") == base.current and position.step < last:
         step = last if acts.full else position.step + 1
         position = Position(step=step, started_at=None)
@@ -269,14 +262,21 @@ def _at_step(base: Intent, record: RolloutStatus, now: datetime) -> Intent:
         failure = Failure(reason="AnalysisInconclusive", message=text, rejected=True)
         return replace(base, failure=failure)
     return replace(
+        _placed(base, course, position),
+        final=position.step >= last,
+        due=step_due(course, position),
+        paused=_waits_for_person(course, position, expired=expired),
+    )
+
+
+def _placed(base: Intent, course: Course, position: Position) -> Intent:
+    """What a step allows the new revision."""
+    return replace(
         base,
         position=position,
         goal=weight_at(course.steps, position.step),
         pods=pods_at(course.steps, position.step, course.replicas),
         routes=routes_at(course.steps, position.step),
-        final=position.step >= last,
-        due=step_due(course, position),
-        paused=_waits_for_person(course, position, expired=expired),
     )
 
 

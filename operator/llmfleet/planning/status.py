@@ -77,9 +77,7 @@ def build_status(
         ],
         "rollout": rollout,
         "handledActs": handled_acts,
-        "tokenSecret": before.token_secret.model_dump(mode="json", by_alias=True)
-        if before.token_secret
-        else None,
+        "tokenSecret": _dump(before.token_secret),
         "rejectedRevisions": [
             {
                 "hash": each.hash,
@@ -163,7 +161,7 @@ def build_rollout(
 
 def _aborted(before: RolloutStatus, intent: Intent) -> JSON:
     """The record of an attempt that is over, while the next one is waited for."""
-    kept = before.model_dump(mode="json", by_alias=True, exclude_none=True)
+    kept = _dump(before) or {}
     gone = ("step", "stepStartedAt", "servedSince", "waitingSince", "metricResults", "retryAt")
     body = {key: value for key, value in kept.items() if key not in gone}
     for key in ("startedAt", "progressedAt"):
