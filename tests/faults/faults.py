@@ -27,7 +27,7 @@ class Kind(StrEnum):
     SLOW = "slow"
     """The answer comes seconds late."""
     HOLD = "hold"
-    """From a write on nothing passes; what was held is carried out when released."""
+    """From a write on nothing passes (Leases and Events do not count); it passes when released."""
     CUT = "cut"
     """The watch ends before an event."""
     GONE = "gone"
@@ -81,6 +81,11 @@ class Call:
     def writes(self) -> bool:
         """Whether it changes anything."""
         return self.verb not in {"get", "list", "watch"}
+
+    @property
+    def decides(self) -> bool:
+        """Whether it changes what is asked of the cluster; Leases and Events only tell."""
+        return self.writes and self.plural not in {"leases", "events"}
 
     def __str__(self) -> str:
         sub = f"/{self.subresource}" if self.subresource else ""

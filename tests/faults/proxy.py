@@ -114,8 +114,9 @@ class FaultProxy:
         """When each call was answered (monotonic seconds), and with which status."""
         self.holding = asyncio.Event()
         """A call is being held."""
-        self.released = asyncio.Event()
-        """What is held may pass."""
+        self._held: list[asyncio.Event] = []
+        """One for each call that is held; set when it was answered."""
+        self._released = asyncio.Event()
         self.usage = Usage()
         self.last_call = time.monotonic()
         self.url = ""
@@ -153,6 +154,12 @@ class FaultProxy:
         self.watched.clear()
         self._events.clear()
 
+    async def release(self) -> None:
+        """Let pass what is held, and wait until all of it is answered."""
+        self._released.set()
+        for answered in self._held:
+            await answered.wait()
+
     def quiet_seconds(self) -> float:
         """How long ago the last call was, watches aside."""
         return time.monotonic() - self.last_call
@@ -173,8 +180,7 @@ class FaultProxy:
             task.add_done_callback(self._watchers.discard)
             return await self._watch(request, call)
         if self.armed and self._fault is not None and self._fault.kind is Kind.HOLD:
-            await self._hold(call)
-            return await self._pass(request, call, body)
+            return await self._pass_held(self._fault, request, call, body)
         self.last_call = time.monotonic()
         number = len(self.calls)
         if self.armed:
@@ -187,13 +193,21 @@ class FaultProxy:
         self.struck = True
         return await self._strike(fault.kind, request, call, body)
 
-    async def _hold(self, call: Call) -> None:
-        assert self._fault is not None
-        strikes = call.writes and call.plural in {self._fault.plural or call.plural} - {"leases"}
-        if self.holding.is_set() or strikes:
-            self.holding.set()
+    async def _pass_held(
+        self, fault: Fault, request: web.Request, call: Call, body: bytes
+    ) -> web.Response:
+        if call.decides and fault.plural in {"", call.plural}:
             self.struck = True
-            await self.released.wait()
+            self.holding.set()
+        if not self.holding.is_set():
+            return await self._pass(request, call, body)
+        answered = asyncio.Event()
+        self._held.append(answered)
+        await self._released.wait()
+        try:
+            return await self._pass(request, call, body)
+        finally:
+            answered.set()
 
     async def _strike(  # noqa: PLR0911 - one way for each kind
         self, kind: Kind, request: web.Request, call: Call, body: bytes

@@ -84,12 +84,8 @@ def _generation(body: JSON) -> int:
     return int(body["metadata"]["generation"])
 
 
-def _decides(call: Call) -> bool:
-    return call.writes and call.plural not in {"leases", "events"}
-
-
 def _counts(call: Call, status: int) -> bool:
-    return _decides(call) and status < 300
+    return call.decides and status < 300
 
 
 @asynccontextmanager
@@ -134,12 +130,12 @@ async def test_leader_when_its_api_path_stalls_then_what_it_had_sent_is_refused_
         await two.old.ended()  # it gives the Lease up before anybody else may take it
         await two.new_acts()
         answered = len(two.old.proxy.answers)
-        two.old.proxy.released.set()
+        await two.old.proxy.release()
         await two.healthy_and_intact()
         late = [
             f"{status} {call}"
             for _, call, status in two.old.proxy.answers[answered:]
-            if _decides(call)
+            if call.decides
         ]
         assert late
         assert [each for each in late if each < "4"] == []
@@ -158,7 +154,7 @@ async def test_leader_when_a_late_write_hits_what_the_new_one_left_alone_then_it
         await two.old.ended()
         await two.healthy_and_intact()
         assert two.engine()["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
-        two.old.proxy.released.set()
+        await two.old.proxy.release()
         await two.until(lambda: two.engine()["metadata"]["generation"] > _generation(made) + 1)
         await two.healthy_and_intact()
         assert two.engine()["spec"]["replicas"] == 2
