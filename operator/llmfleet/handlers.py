@@ -52,7 +52,8 @@ def build_registry(spine: Spine) -> kopf.OperatorRegistry:
             told = type in {"ADDED", "MODIFIED"}
             version = version_number(body.metadata.get("resourceVersion")) if told else None
             new = not (body.get("status") or {}).get("phase")
-            spine.wake((namespace, name), after, version=version, urgent=new)
+            there = {} if type == "DELETED" else dict(body)
+            spine.wake((namespace, name), after, version=version, urgent=new, told=there)
 
     return registry
 
@@ -69,6 +70,21 @@ def configure_settings(settings: kopf.OperatorSettings) -> None:
     settings.posting.enabled = False
     settings.posting.loggers = False
     settings.peering.standalone = True
+    settings.persistence.diffbase_storage = _NothingKept()
+
+
+class _NothingKept(kopf.DiffBaseStorage):  # type: ignore[misc]  # kopf is not checked
+    """kopf copies every object to compare it with the last one; here nothing compares them."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
+        del body, extra_fields
+        return kopf.BodyEssence({})
+
+    def fetch(self, *, body: kopf.Body) -> None:
+        del body
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        del body, patch, essence
 
 
 def is_in_motion(body: Any) -> bool:

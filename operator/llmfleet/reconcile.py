@@ -25,7 +25,7 @@ from llmfleet.cluster.errors import ApiError, Conflict, NotFound, NotLeading
 from llmfleet.cluster.observing import Observer, UnreadableError
 from llmfleet.cluster.store import Owner
 from llmfleet.cluster.transitions import RolloutGauges
-from llmfleet.cluster.turns import Turns
+from llmfleet.cluster.turns import Haste, Turns
 from llmfleet.planning.plan import Plan
 from llmfleet.planning.snapshot import JSON, Snapshot
 from llmfleet.planning.unreadable import decide_unreadable
@@ -35,8 +35,9 @@ Decide = Callable[[Snapshot, datetime], Plan]
 CONCURRENT_RECONCILES: Final = 64
 """The passes of a new object wait for some 16 writes, one after the other; making a Role alone
 takes the API server 0.4 s under load, since it looks up what its maker may grant."""
-ORDINARY_BESIDE_URGENT: Final = 4
+BESIDE_URGENT: Final = {Haste.ORDINARY: 4, Haste.LATER: 1}
 """Passes of other objects at the same time while new ones wait for their engines."""
+URGENT_CALM_SECONDS: Final = 1.0
 RECONCILE_TIMEOUT_SECONDS: Final = 120.0
 OVERDUE_SECONDS: Final = 300.0
 """A reconcile that is this late, or runs this long, means that reconciling has stopped."""
@@ -74,7 +75,8 @@ class _Task:
         self.summary: str | None = None
         self.phase = ""
         self.uid = ""
-        self.urgent = False
+        self.haste = Haste.LATER
+        self.told: JSON | None = None
         self.newer_schema = False
         self.runner: asyncio.Task[None] | None = None
 
@@ -118,7 +120,7 @@ class Spine:
         self._applier = applier
         self._decide = decide
         self._tasks: dict[Owner, _Task] = {}
-        self._turns = Turns(CONCURRENT_RECONCILES, ORDINARY_BESIDE_URGENT)
+        self._turns = Turns(CONCURRENT_RECONCILES, BESIDE_URGENT, URGENT_CALM_SECONDS)
         self._stopping = False
         self._gauges = RolloutGauges()
 
@@ -130,6 +132,7 @@ class Spine:
         version: int | None = None,
         calmly: bool = False,
         urgent: bool = False,
+        told: JSON | None = None,
     ) -> None:
         """Have an LLMDeployment looked at, now or after a delay; a sooner wake-up wins.
 
@@ -137,6 +140,8 @@ class Spine:
             owner: which one.
             after_seconds: the delay.
             urgent: it is new: its next pass goes before those of others.
+            told: the resource as an event tells it, which the next pass need not read then; empty
+                when it is gone.
             calmly: at the earliest ``CALM_SECONDS`` after its last pass.
             version: resourceVersion that a watch tells of. One that the last pass read or wrote is
                 no news: its write was conditional, so nobody else's is between.
@@ -149,7 +154,10 @@ class Spine:
         if task is None:
             task = self._tasks[owner] = _Task()
             task.runner = asyncio.create_task(self._run(owner, task), name=f"reconcile {owner}")
-        task.urgent |= urgent
+        haste = Haste.URGENT if urgent else Haste.LATER if calmly else Haste.ORDINARY
+        task.haste = min(task.haste, haste)
+        if told is not None:
+            task.told = told or None
         at = time.monotonic() + after_seconds
         task.wake_at(max(at, task.calm_until) if calmly else at)
 
@@ -198,13 +206,16 @@ class Spine:
         structlog.contextvars.bind_contextvars(namespace=owner[0], name=owner[1])
         while not self._stopping:
             await task.wait()
-            async with self._turns.take(urgent=task.urgent):
+            async with self._turns.take(task.haste):
+                haste, task.haste = task.haste, Haste.LATER
                 task.running_since = started = time.monotonic()
                 try:
                     pause = await self._reconcile(owner, task)
                 finally:
                     task.running_since = None
                     metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
+            if task.conflicts or task.backoff.failures:
+                task.haste = min(task.haste, haste)  # it is to do the same again
             if pause is _Ended.ENDED:
                 if task.due is None:
                     break
@@ -242,8 +253,9 @@ class Spine:
             return pause
 
     async def _pass(self, owner: Owner, task: _Task) -> float | _Ended | None:
+        told, task.told = task.told, None
         try:
-            snapshot = await self._observer.observe(owner)
+            snapshot = await self._observer.observe(owner, told)
         except NotFound:
             metrics.RECONCILES.labels("gone").inc()
             self._observer.forget(owner)
@@ -263,19 +275,25 @@ class Spine:
         self._observer.expect_routers(owner, snapshot, plan.status)
         metrics.RECONCILES.labels("changed" if applied.changed else "unchanged").inc()
         task.conflicts = 0
-        task.urgent = False
-        if applied.look_again or applied.unfinished:
+        if applied.unfinished:
+            return 0.0
+        if applied.look_again:
+            task.haste = Haste.ORDINARY
             return 0.0
         task.backoff.reset()
         task.seen_version = applied.version
         task.not_before = 0.0
         task.calm_until = time.monotonic() + CALM_SECONDS
-        return self._requeue(owner, plan, applied)
+        return self._requeue(owner, task, plan, applied)
 
-    def _requeue(self, owner: Owner, plan: Plan, applied: Applied) -> float | None:
-        asked = [] if plan.requeue_after is None else [plan.requeue_after]
+    def _requeue(self, owner: Owner, task: _Task, plan: Plan, applied: Applied) -> float | None:
+        asked = []
         if applied.changed:
             asked.append(CALM_SECONDS)  # nobody tells of our own writes
+        elif plan.requeue_after is not None:
+            task.haste = min(task.haste, Haste.ORDINARY)
+        if plan.requeue_after is not None:
+            asked.append(plan.requeue_after)
         if self._observer.has_strangers(owner):
             asked.append(STRANGER_RECHECK_SECONDS)
         if not asked:
@@ -298,7 +316,10 @@ class Spine:
         task.newer_schema = newer_schema
         if plan.summary == task.summary:
             return
+        known = task.summary is None and plan.summary == (raw.get("status") or {}).get("message")
         task.summary = plan.summary
+        if known:
+            return  # a leader before this one decided it
         log.info(
             plan.summary or "nothing to do",
             generation=raw["metadata"].get("generation"),

@@ -7,6 +7,7 @@ process that the campaign starts. Production code knows nothing of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -161,11 +162,9 @@ def conflict_swallowed() -> None:
     """A change refused as outdated counts as done."""
     real = applying.Applier._change
 
-    async def change(self: Any, *arguments: Any) -> bool:
-        try:
-            return await real(self, *arguments)
-        except Conflict:
-            return False
+    async def change(self: Any, *arguments: Any) -> None:
+        with contextlib.suppress(Conflict):
+            await real(self, *arguments)
 
     _set(applying.Applier, "_change", change)
 
@@ -260,11 +259,9 @@ def unknown_outcome_taken_for_success() -> None:
     """A create without an answer counts as done, and is not looked at again."""
     real = applying.Applier._create
 
-    async def create(self: Any, snapshot: Any, child: Any) -> bool:
-        try:
-            return await real(self, snapshot, child)
-        except Unavailable:
-            return True
+    async def create(self: Any, snapshot: Any, child: Any) -> None:
+        with contextlib.suppress(Unavailable):
+            await real(self, snapshot, child)
 
     _set(applying.Applier, "_create", create)
 
@@ -274,11 +271,9 @@ def existing_child_not_looked_at() -> None:
     """A create refused as existing leaves the cache as it is."""
     real = applying.Applier._create
 
-    async def create(self: Any, snapshot: Any, child: Any) -> bool:
-        try:
-            return await real(self, snapshot, child)
-        except AlreadyExists:
-            return False
+    async def create(self: Any, snapshot: Any, child: Any) -> None:
+        with contextlib.suppress(AlreadyExists):
+            await real(self, snapshot, child)
 
     _set(applying.Applier, "_create", create)
     _set(observing.Observer, "find_by_name", _finds_nothing)
@@ -307,12 +302,23 @@ def resource_read_from_a_cache() -> None:
     real = observing.Observer.observe
     last: dict[Any, Any] = {}
 
-    async def observe(self: Any, owner: Any) -> Any:
+    async def observe(self: Any, owner: Any, told: Any = None) -> Any:
         count, snapshot = last.get(owner, (0, None))
         if snapshot is None or count % 3 == 0:
-            snapshot = await real(self, owner)
+            snapshot = await real(self, owner, told)
         last[owner] = (count + 1, snapshot)
         return snapshot
+
+    _set(observing.Observer, "observe", observe)
+
+
+@bug(Kind.STALE_LIST)
+def told_resource_trusted() -> None:
+    """Children follow from what an event told, however old it is."""
+    real = observing.Observer.observe
+
+    async def observe(self: Any, owner: Any, told: Any = None) -> Any:
+        return replace(await real(self, owner, told), told=False, routers_believed=False)
 
     _set(observing.Observer, "observe", observe)
 

@@ -33,10 +33,12 @@ class World:
         self.requeue_after: float | None = None
         self.changes: list[bool] = []
         self.forgotten: list[tuple[str, str]] = []
+        self.told: list[Any] = []
 
-    async def observe(self, owner: tuple[str, str]) -> Any:
+    async def observe(self, owner: tuple[str, str], told: Any = None) -> Any:
         self.at_once[owner] = self.at_once.get(owner, 0) + 1
         self.most_at_once = max(self.most_at_once, *self.at_once.values())
+        self.told.append(told)
         self.passes.put_nowait(owner)
         try:
             await self.gate.wait()
@@ -275,3 +277,42 @@ async def test_stop_when_a_pass_is_under_way_then_it_is_waited_for_and_none_star
 async def _until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - nothing announces the end of a task
         await asyncio.sleep(0.01)
+
+
+async def test_event_when_it_tells_the_resource_then_the_next_pass_alone_takes_its_word(
+    world: World, spine: Spine
+) -> None:
+    world.gate.clear()
+    spine.wake(OWNER)
+    await world.next()
+    spine.wake(OWNER, version=8, told={"old": 1})
+    spine.wake(OWNER, version=9, told={"new": 1})
+    spine.wake(OWNER, calmly=True)
+    world.gate.set()
+    await world.next()
+    spine.wake(OWNER)
+    await world.next()
+    assert world.told == [None, {"new": 1}, None]
+
+
+async def test_event_when_it_tells_that_the_resource_is_gone_then_nothing_told_before_counts(
+    world: World, spine: Spine
+) -> None:
+    world.gate.clear()
+    spine.wake(OWNER)
+    await world.next()
+    spine.wake(OWNER, version=8, told={"there": 1})
+    spine.wake(OWNER, told={})
+    world.gate.set()
+    await world.next()
+    assert world.told == [None, None]
+
+
+async def test_event_when_what_it_told_is_refused_as_outdated_then_the_resource_is_read(
+    world: World, spine: Spine
+) -> None:
+    world.fail_with(Conflict("changed", status=409), 1)
+    spine.wake(OWNER, told={"old": 1})
+    await world.next()
+    await world.next()
+    assert world.told == [{"old": 1}, None]

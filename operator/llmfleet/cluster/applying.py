@@ -3,6 +3,12 @@
 Status first (a decision is recorded before it is acted on), then children, then deletions, then
 Events. Only the routers' token comes before, since the status names it. Nothing is sent for what
 already is as intended.
+
+A new LLMDeployment's engine comes before all else: it takes minutes to start, and a pass that finds
+it unrecorded decides the same from the same spec, or removes it.
+
+A resource that an event told of, and that may be out of date, is good enough to see that nothing is
+to be done, and for a status, whose write is refused if it is. For everything else it is read.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ from llmfleet.cluster.crd import prune
 from llmfleet.cluster.equality import Difference, content_fingerprint, difference
 from llmfleet.cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from llmfleet.cluster.fields import RESOURCE_VERSION, handover_patch, needs_handover
-from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, SECRET, Kind, kind_of
+from llmfleet.cluster.kinds import DEPLOYMENT, LLM_DEPLOYMENT, OWNER_LABEL, SECRET, Kind, kind_of
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.store import Owner, version_number
 from llmfleet.cluster.transitions import Transitions
@@ -49,7 +55,7 @@ class Applied:
         version: the LLMDeployment's resourceVersion that the plan was made from or its status was
             written at: whoever tells of it or of an older one tells nothing new.
         look_again: what the API server refuses has changed, so the status is not true any more.
-        unfinished: an urgent child was made; what comes after it is left to a pass of its own.
+        unfinished: a new LLMDeployment's engine was made; all else is left to a pass of its own.
     """
 
     changed: bool
@@ -73,8 +79,8 @@ class Applier:
         not written. None writes everything."""
         self._settled: dict[str, tuple[str, str]] = {}
         self._settled_status: dict[str, tuple[str, str]] = {}
-        self._unfinished: set[str] = set()
-        """uids of new LLMDeployments that were told nothing of their names yet."""
+        self._tokens: dict[str, JSON] = {}
+        """What the status will say of the routers' token, by uid of a new LLMDeployment."""
 
     async def apply(self, snapshot: Snapshot, plan: Plan) -> Applied:
         """Perform a plan decided from ``snapshot``.
@@ -88,36 +94,54 @@ class Applier:
         owner: Owner = (meta["namespace"], meta["name"])
         if await self._names_taken(owner, snapshot, plan):
             raise Conflict("a name the plan needs is in use", status=409)
+        version = version_number(meta["resourceVersion"])
+        if _is_new(snapshot) and await self._begin(owner, snapshot, plan):
+            return Applied(changed=True, version=version, unfinished=True)
+        if snapshot.routers_believed and self._to_record(snapshot.raw, plan.status) is not None:
+            return Applied(changed=False, version=version, look_again=True)
         refusals: dict[ObjectKey, ApiError] = {}
-        token = await self._token(plan, refusals)
+        token = self._tokens.get(meta["uid"]) or await self._token(plan, refusals)
         recorded = await self.record(snapshot.raw, plan.status and {**plan.status, **token})
+        self._tokens.pop(meta["uid"], None)
         changed = recorded is not snapshot.raw
         if changed:
             self._transitions.count(plan)
         version = version_number(recorded["metadata"]["resourceVersion"])
-        for child in plan.children:
-            if child.key.kind == SECRET.kind:
-                continue
+        changes = list(self._changes(snapshot, plan))
+        if snapshot.told and not changed and (changes or plan.deletions):
+            return Applied(changed=False, version=version, look_again=True)
+        for child, found in changes:
             with _noted(child.key, refusals):
-                written = await self._child(snapshot, child)
-                changed |= written
-                if written and child.urgent and child.key not in snapshot.objects and not refusals:
-                    await self._post(snapshot.raw, plan)
-                    self._note_unfinished(snapshot)
-                    return Applied(changed=True, version=version, unfinished=True)
+                await self._write(snapshot, child, found)
+                changed = True
         if not refusals:
             for deletion in plan.deletions:
                 changed |= await self._delete(owner, deletion)
         await self._post(snapshot.raw, plan)
-        news = self._observer.refused(owner, {key: str(error) for key, error in refusals.items()})
+        news = self._observer.refused(owner, _sentences(refusals))
         if refusals and not news:
             raise next(iter(refusals.values()))
-        self._unfinished.discard(meta["uid"])
         return Applied(changed=changed, version=version, look_again=news)
 
-    def _note_unfinished(self, snapshot: Snapshot) -> None:
-        if not (snapshot.raw.get("status") or {}).get("phase"):
-            self._unfinished.add(snapshot.raw["metadata"]["uid"])
+    async def _begin(self, owner: Owner, snapshot: Snapshot, plan: Plan) -> bool:
+        """Make a new LLMDeployment's engine and what it needs; False when there is none to make.
+
+        One that has a Deployment is not new: its status was lost, and what serves comes first.
+        What is refused is left to the passes that follow, which tell of it.
+        """
+        known = any(key.kind == DEPLOYMENT.kind for key in snapshot.objects)
+        if known or snapshot.refusals:
+            return False
+        if not any(child.urgent for child in plan.children):
+            return False
+        refusals: dict[ObjectKey, ApiError] = {}
+        self._tokens[snapshot.raw["metadata"]["uid"]] = await self._token(plan, refusals)
+        for child, found in self._changes(snapshot, plan):
+            if found is None and child.urgent:
+                with _noted(child.key, refusals):
+                    await self._write(snapshot, child, found)
+        self._observer.refused(owner, _sentences(refusals))
+        return True
 
     async def _token(self, plan: Plan, refusals: dict[ObjectKey, ApiError]) -> JSON:
         """Make the Secret if the plan has one; what the status says of it, by field.
@@ -153,15 +177,10 @@ class Applier:
         Raises:
             Conflict: the LLMDeployment changed since ``raw`` was read.
         """
+        status = self._to_record(raw, status)
         if status is None:
             return raw
-        if self.status_schema is not None:
-            status = prune(status, self.status_schema)
-        stored: JSON = raw.get("status") or {}
         meta = raw["metadata"]
-        intended, live = _hash(status), _hash(stored)
-        if status == stored or self._settled_status.get(meta["uid"]) == (intended, live):
-            return raw
         answer = await self._api.apply(
             LLM_DEPLOYMENT,
             {
@@ -175,8 +194,20 @@ class Applier:
         )
         if (answer.get("status") or {}) != status:
             answer = await self._replace_status(answer, status)
-        self._settled_status[meta["uid"]] = (intended, _hash(answer.get("status") or {}))
+        self._settled_status[meta["uid"]] = (_hash(status), _hash(answer.get("status") or {}))
         return answer
+
+    def _to_record(self, raw: JSON, status: JSON | None) -> JSON | None:
+        """The status as it can be stored, None when it already is."""
+        if status is None:
+            return None
+        if self.status_schema is not None:
+            status = prune(status, self.status_schema)
+        stored: JSON = raw.get("status") or {}
+        if status == stored:
+            return None
+        settled = self._settled_status.get(raw["metadata"]["uid"])
+        return None if settled == (_hash(status), _hash(stored)) else status
 
     async def _replace_status(self, raw: JSON, status: JSON) -> JSON:
         """Remove status fields of other writers, which an apply leaves alone."""
@@ -190,7 +221,7 @@ class Applier:
     def forget(self, uid: str) -> None:
         """Drop what is remembered about an LLMDeployment that is gone."""
         self._settled_status.pop(uid, None)
-        self._unfinished.discard(uid)
+        self._tokens.pop(uid, None)
 
     async def _names_taken(self, owner: Owner, snapshot: Snapshot, plan: Plan) -> bool:
         """Whether something that no watch tells of has a name that the plan needs.
@@ -199,8 +230,7 @@ class Applier:
         new LLMDeployment has been told nothing: it is spared these reads, since a name that is
         taken refuses the creation.
         """
-        uid = snapshot.raw["metadata"]["uid"]
-        if uid in self._unfinished or not (snapshot.raw.get("status") or {}).get("phase"):
+        if _is_new(snapshot):
             return False
         missing = [
             child.key
@@ -209,18 +239,28 @@ class Applier:
         ]
         return bool(missing) and await self._observer.find_by_name(owner, missing)
 
-    async def _child(self, snapshot: Snapshot, child: Child) -> bool:
-        live = snapshot.objects.get(child.key)
-        if live is None:
-            return await self._create(snapshot, child)
-        if live.deleting or child.mode is ChildMode.CREATE_ONCE or not _is_ours(snapshot, live):
-            return False
-        found = difference(live.body, child.body)
-        if found is None or self._settled.get(live.uid) == _settlement(live.body, child.body):
-            return False
-        return await self._change(snapshot, child, live, found)
+    def _changes(self, snapshot: Snapshot, plan: Plan) -> Iterator[tuple[Child, Difference | None]]:
+        """The children to write, each with what is not as intended; None: it is not there."""
+        for child in plan.children:
+            live = snapshot.objects.get(child.key)
+            if child.key.kind == SECRET.kind:
+                continue
+            if live is None:
+                yield child, None
+                continue
+            if live.deleting or child.mode is ChildMode.CREATE_ONCE or not _is_ours(snapshot, live):
+                continue
+            found = difference(live.body, child.body)
+            if found and self._settled.get(live.uid) != _settlement(live.body, child.body):
+                yield child, found
 
-    async def _create(self, snapshot: Snapshot, child: Child) -> bool:
+    async def _write(self, snapshot: Snapshot, child: Child, found: Difference | None) -> None:
+        if found is None:
+            await self._create(snapshot, child)
+        else:
+            await self._change(snapshot, child, snapshot.objects[child.key], found)
+
+    async def _create(self, snapshot: Snapshot, child: Child) -> None:
         meta = snapshot.raw["metadata"]
         try:
             answer = await self._api.create(kind_of(child.key), child.body)
@@ -230,11 +270,10 @@ class Applier:
             raise
         self._took(answer, child.body)
         log.debug("child created", child=_label(child.key))
-        return True
 
     async def _change(
         self, snapshot: Snapshot, child: Child, live: ObservedObject, found: Difference
-    ) -> bool:
+    ) -> None:
         kind = kind_of(child.key)
         meta = snapshot.raw["metadata"]
         version = live.resource_version
@@ -251,7 +290,6 @@ class Applier:
             sentence = f"{_label(child.key)} was changed by hand and put back: {found.sentence()}"
             event = PlannedEvent(type="Warning", reason="ChildEdited", message=sentence)
             await self._transitions.tell(snapshot.raw, event, snapshot.raw.get("status"))
-        return True
 
     async def _take_over(self, kind: Kind, namespace: str, live: ObservedObject) -> str:
         """Own all of a child's content; its new resourceVersion.
@@ -300,6 +338,10 @@ class Applier:
         return True
 
 
+def _is_new(snapshot: Snapshot) -> bool:
+    return not (snapshot.raw.get("status") or {}).get("phase")
+
+
 def _is_ours(snapshot: Snapshot, live: ObservedObject) -> bool:
     """Owned by exactly this object; the ownerless memory is known by its label."""
     meta = snapshot.raw["metadata"]
@@ -318,6 +360,10 @@ def _noted(key: ObjectKey, refusals: dict[ObjectKey, ApiError]) -> Iterator[None
         if error.status == UNAUTHORIZED:
             raise
         refusals[key] = error
+
+
+def _sentences(refusals: dict[ObjectKey, ApiError]) -> dict[ObjectKey, str]:
+    return {key: str(error) for key, error in refusals.items()}
 
 
 def _with_token(body: JSON) -> JSON:

@@ -80,7 +80,12 @@ class ApiServer:
         tls = RESTClientObject(configuration).ssl_context
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=tls),
-            headers={"User-Agent": "llmfleet-operator", "Accept": _JSON},
+            headers={
+                "User-Agent": "llmfleet-operator",
+                "Accept": _JSON,
+                # The API server would compress large lists, which takes longer than sending them.
+                "Accept-Encoding": "identity",
+            },
             read_bufsize=WATCH_BUFFER_BYTES,
         )
         self.may_write = may_write

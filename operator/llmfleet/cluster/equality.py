@@ -151,6 +151,8 @@ def _digest(body: JSON) -> str | None:
 
 
 def _leaves(live: Any, intended: Any, path: str) -> Iterator[str]:
+    if live == intended and live is not None:
+        return  # mostly, and found out at once
     if isinstance(intended, dict) and isinstance(live, dict):
         for name, value in intended.items():
             yield from _leaves(live.get(name), value, f"{path}.{name}")

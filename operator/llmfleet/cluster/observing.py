@@ -73,8 +73,12 @@ class Observer:
         self._strangers: dict[Owner, dict[ObjectKey, ObservedObject]] = defaultdict(dict)
         self._refusals: dict[Owner, dict[ObjectKey, str]] = {}
 
-    async def observe(self, owner: Owner) -> Snapshot:
+    async def observe(self, owner: Owner, told: JSON | None = None) -> Snapshot:
         """Gather all facts about one LLMDeployment.
+
+        Args:
+            owner: which one.
+            told: the resource as an event told it; then it is not read, and nobody is waited for.
 
         The memory is asked for by name if the cache does not have it: what it says was rejected
         must be known before the first decision, not when its creation is refused.
@@ -83,7 +87,7 @@ class Observer:
             NotFound: the LLMDeployment is gone.
             UnreadableError: it was stored under a CRD that allowed what the models do not.
         """
-        raw = await self._api.get(LLM_DEPLOYMENT.path(*owner))
+        raw = told or await self._api.get(LLM_DEPLOYMENT.path(*owner))
         try:
             deployment = parse(raw)
         except ValidationError as error:
@@ -95,9 +99,12 @@ class Observer:
         ):
             objects = self._caches.children(owner)
         pods = self._caches.pods(owner)
-        self._track(owner, pods, raw.get("status"))
-        ready = (pod.name for pod in pods if pod.component == "router" and pod.ready)
-        await self._routers.wait_asked(owner, ready, FIRST_ANSWER_SECONDS)
+        status = raw.get("status") or {}
+        confirmed = told is not None and _says_confirmed(status)
+        self._track(owner, pods, status, confirmed=confirmed)
+        if not confirmed:
+            ready = (pod.name for pod in pods if pod.component == "router" and pod.ready)
+            await self._routers.wait_asked(owner, ready, FIRST_ANSWER_SECONDS)
         requests, problem = self._requests.report(owner)
         return Snapshot(
             settings=self._settings.current(),
@@ -110,6 +117,8 @@ class Observer:
             quota_messages=self._caches.quota_messages(owner),
             requests=requests,
             requests_problem=problem,
+            told=told is not None,
+            routers_believed=self._routers.believed(owner),
         )
 
     def forget(self, owner: Owner) -> None:
@@ -124,8 +133,16 @@ class Observer:
         if status is not None:
             self._track(owner, snapshot.pods, status)
 
-    def _track(self, owner: Owner, pods: Sequence[ObservedPod], status: JSON | None) -> None:
-        self._routers.track(owner, pods, (status or {}).get("trafficGeneration"))
+    def _track(
+        self,
+        owner: Owner,
+        pods: Sequence[ObservedPod],
+        status: JSON | None,
+        *,
+        confirmed: bool = False,
+    ) -> None:
+        generation = (status or {}).get("trafficGeneration")
+        self._routers.track(owner, pods, generation, confirmed=confirmed)
         self._requests.track(owner, status)
 
     async def close(self) -> None:
@@ -189,3 +206,13 @@ class Observer:
             return
         self._strangers.pop(owner)
         await self.find_by_name(owner, keys)
+
+
+def _says_confirmed(status: JSON) -> bool:
+    """Whether the status says that every ready router serves the traffic command.
+
+    Enough to see that there is nothing to do. A new leader of a thousand resources would ask two
+    thousand routers before anything else.
+    """
+    conditions = {one["type"]: one["status"] for one in status.get("conditions") or []}
+    return conditions.get("RoutersConfirmed") == "True"

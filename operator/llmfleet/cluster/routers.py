@@ -28,6 +28,8 @@ from llmfleet.planning.snapshot import JSON, ObservedPod, RouterReach, RouterRep
 AGENT_PORT: Final = 9090
 SLOW_POLL_SECONDS: Final = 60.0
 """With 1,000 resources of two routers each this is 33 questions a second."""
+FIRST_POLL_SECONDS: Final = SLOW_POLL_SECONDS
+"""Within this, an operator that starts asks routers that the status calls confirmed."""
 HANGING_GET_SECONDS: Final = 20.0
 RETRY_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 5.0
@@ -44,6 +46,7 @@ class RouterPoller:
         wake: called with the owner when one of its routers' reports changed.
         port: of the agents; only tests choose another.
         silent_after_seconds: see ``SILENT_AFTER_SECONDS``.
+        first_poll_seconds: see ``FIRST_POLL_SECONDS``.
     """
 
     def __init__(
@@ -52,17 +55,34 @@ class RouterPoller:
         *,
         port: int = AGENT_PORT,
         silent_after_seconds: float = SILENT_AFTER_SECONDS,
+        first_poll_seconds: float = FIRST_POLL_SECONDS,
     ) -> None:
         self._wake = wake
         self._port = port
         self._silent_after = silent_after_seconds
+        self._first_poll = first_poll_seconds
         self._pollers: dict[Owner, dict[str, _Poller]] = defaultdict(dict)
         self._http: aiohttp.ClientSession | None = None
 
-    def track(self, owner: Owner, pods: Iterable[ObservedPod], generation: int | None) -> None:
+    def track(
+        self,
+        owner: Owner,
+        pods: Iterable[ObservedPod],
+        generation: int | None,
+        *,
+        confirmed: bool = False,
+    ) -> None:
         """Poll exactly these pods' routers from now on, waiting for ``generation``.
 
         Pods without an address and engine pods are left out.
+
+        Args:
+            owner: whose.
+            pods: all of its pods.
+            generation: the commanded one.
+            confirmed: the status says that every ready router serves it. Those not known here are
+                believed to, and asked within ``first_poll_seconds`` or when somebody waits for
+                them; else they are asked at once.
         """
         wanted = {
             pod.name: pod for pod in pods if pod.component == "router" and pod.pod_ip is not None
@@ -79,6 +99,8 @@ class RouterPoller:
                 url = f"http://{_host(str(pod.pod_ip))}:{self._port}/llmfleet/state"
                 held = pollers[name] = _Poller(self._session(), pod, url, self._silent_after)
                 held.start(lambda: self._wake(owner))
+                if confirmed and pod.ready:
+                    held.believe(generation, random.uniform(0.0, self._first_poll))  # noqa: S311 - spread
             held.expect(generation, pod.running_since)
         if not pollers:
             del self._pollers[owner]
@@ -89,10 +111,14 @@ class RouterPoller:
         Else a restart of ours would tell in the status that nobody confirms, and take it back.
         """
         pollers = self._pollers.get(owner, {})
-        new = [pollers[name].asked.wait() for name in names if name in pollers]
+        new = [pollers[name].ask() for name in names if name in pollers]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*new)
+
+    def believed(self, owner: Owner) -> bool:
+        """Whether a report is the status' own and no router's yet."""
+        return any(one.believed for one in self._pollers.get(owner, {}).values())
 
     def reports(self, owner: Owner) -> dict[str, RouterReport]:
         """Last reports by pod name; a pod without an entry was never reached yet."""
@@ -130,14 +156,35 @@ class _Poller:
         self._silent_after = silent_after
         self._running_since = pod.running_since
         self._expected: int | None = None
+        self._first_after = 0.0
         self._expectation = asyncio.Event()
         self._unanswered: tuple[float, datetime] | None = None
         self._task: asyncio.Task[None] | None = None
         self.report: RouterReport | None = None
-        self.asked = asyncio.Event()
+        self._asked = asyncio.Event()
+
+    @property
+    def believed(self) -> bool:
+        return self.report is not None and not self._asked.is_set()
 
     def start(self, changed: Callable[[], None]) -> None:
         self._task = asyncio.create_task(self._run(changed))
+
+    def believe(self, generation: int | None, seconds: float) -> None:
+        """Take it to serve this, and ask it after so many seconds."""
+        self._expected, self._first_after = generation, seconds
+        self.report = RouterReport(
+            pod=self._pod,
+            reach=RouterReach.ANSWERED,
+            silent_since=None,
+            traffic_generation=generation,
+        )
+
+    async def ask(self) -> None:
+        """Until it was asked once."""
+        if not self._asked.is_set():
+            self._expectation.set()
+            await self._asked.wait()
 
     def stop(self) -> None:
         if self._task is not None:
@@ -154,13 +201,15 @@ class _Poller:
             self._expectation.set()
 
     async def _run(self, changed: Callable[[], None]) -> None:
+        if self._first_after:
+            await self._expectation_or(self._first_after)
         while True:
             self._expectation.clear()
             before = self.report
             answered = await self._ask_until_expectation_changes()
             if answered is None:
                 continue
-            self.asked.set()
+            self._asked.set()
             metrics.ROUTER_POLLS.labels("answered" if answered else "failed").inc()
             if self.report != before:
                 changed()
@@ -180,7 +229,11 @@ class _Poller:
     async def _pause(self, answered: bool) -> None:
         confirmed = self.report is not None and self.report.traffic_generation == self._expected
         spread = random.uniform(0.9, 1.1)  # noqa: S311 - routers of many resources, one by one
-        seconds = SLOW_POLL_SECONDS * spread if answered and confirmed else RETRY_SECONDS
+        await self._expectation_or(
+            SLOW_POLL_SECONDS * spread if answered and confirmed else RETRY_SECONDS
+        )
+
+    async def _expectation_or(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._expectation.wait()
@@ -230,7 +283,7 @@ def read_report(pod: str, answer: JSON) -> RouterReport:
     """A router's answer as a report (docs/contract.md, Router).
 
     Raises:
-        KeyError, TypeError, ValueError: the answer is not of that shape.
+        KeyError, ValueError: the answer is not of that shape.
     """
     generation = answer["trafficGeneration"]
     return RouterReport(
@@ -238,9 +291,6 @@ def read_report(pod: str, answer: JSON) -> RouterReport:
         reach=RouterReach.ANSWERED,
         silent_since=None,
         traffic_generation=None if generation is None else int(generation),
-        effective={
-            str(one["revision"]): int(one["effective"]) for one in answer.get("revisions") or []
-        },
     )
 
 

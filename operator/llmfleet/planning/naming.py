@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any, Final
 
+import orjson
+
 from llmfleet.api import API_VERSION, KIND, LLMDeployment
 from llmfleet.planning.plan import Child, ChildMode
 from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject
@@ -114,7 +116,8 @@ def make_child(
         "metadata": metadata,
         **content,
     }
-    digest = hashlib.sha256(canonical_json(body).encode()).hexdigest()
+    # Thousands of them are made when an operator starts: not with canonical_json.
+    digest = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
     body["metadata"] = {**metadata, "annotations": {DIGEST_ANNOTATION: digest}}
     return Child(key=key, mode=mode, body=body)
 

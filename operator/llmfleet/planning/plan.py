@@ -30,7 +30,7 @@ class Child:
     body: JSON
     """Complete manifest, digest annotation included."""
     urgent: bool = False
-    """Created, it ends the pass: what comes after it waits while other objects have urgent ones."""
+    """A new LLMDeployment's is made before its status, and before anything of others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,13 +68,15 @@ def render_revision(
 def build_controller_revision(deployment: LLMDeployment, revision: Revision) -> Child:
     """The immutable copy: created, never applied again."""
     name = deployment.metadata.name
-    return make_child(
+    content = {"schema": DATA_SCHEMA, **revision_body(revision)}
+    child = make_child(
         deployment,
         controller_revision_key(name, revision.hash),
         object_labels(name, "engine", revision.hash),
-        {"data": {"schema": DATA_SCHEMA, **revision_body(revision)}, "revision": revision.number},
+        {"data": content, "revision": revision.number},
         mode=ChildMode.CREATE_ONCE,
     )
+    return replace(child, urgent=True)
 
 
 def revision_body(revision: Revision) -> JSON:

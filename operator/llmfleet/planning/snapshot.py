@@ -124,8 +124,6 @@ class RouterReport:
     reach: RouterReach
     silent_since: datetime | None
     traffic_generation: int | None
-    effective: Mapping[str, int] = field(default_factory=dict)
-    """Weight in percent per revision, as really served."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,3 +162,7 @@ class Snapshot:
     """By revision; None = nobody could tell."""
     requests_problem: str = "no request counts are known"
     """Why nobody could."""
+    told: bool = False
+    """The resource is as an event told, not read: it may be older than what is stored."""
+    routers_believed: bool = False
+    """Routers that were not asked yet are taken to serve what the status says they confirmed."""

@@ -68,15 +68,95 @@ async def test_apply_when_the_watch_lags_behind_then_own_writes_are_seen_and_non
     assert sent() == before
 
 
-async def test_apply_when_the_resource_changed_since_the_snapshot_then_conflict_and_no_children(
+async def test_apply_when_the_resource_changed_since_the_snapshot_then_conflict_and_no_write(
     effects: Effects, fleet: Fleet
 ) -> None:
     fleet.apply(llm_deployment())
+    await effects.settle()
+    fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/two"}}})
     snapshot = await effects.observer.observe(effects.owner)
-    fleet.patch(fleet.resource_path("chat"), {"spec": {"replicas": 3}})
+    fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/three"}}})
+    before = fleet.children("Deployment")
     with pytest.raises(Conflict):
         await effects.applier.apply(snapshot, decide(snapshot, datetime.now(UTC)))
-    assert fleet.children("Deployment") == []
+    assert fleet.children("Deployment") == before
+
+
+async def test_apply_when_the_resource_is_new_then_its_engine_comes_before_its_status(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    assert await effects.step()
+    assert fleet.resource()["status"] == {"observedGeneration": -1}  # the CRD's default
+    (engine,) = fleet.children("Deployment")
+    assert engine["metadata"]["labels"]["llmfleet.dev/component"] == "engine"
+    assert len(fleet.children("ControllerRevision")) == 1
+    assert fleet.children("Service") == []
+    await effects.settle()
+    assert fleet.resource()["status"]["tokenSecret"]["uid"]
+
+
+async def test_apply_when_spec_changes_before_the_first_status_then_the_first_engine_goes(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    await effects.step()
+    (first,) = fleet.children("Deployment")
+    fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/two"}}})
+    await effects.settle()
+    engines = [
+        each["metadata"]["name"]
+        for each in fleet.children("Deployment")
+        if each["metadata"]["labels"]["llmfleet.dev/component"] == "engine"
+    ]
+    assert engines == [f"chat-rev-{fleet.resource()['status']['specRevision']}"]
+    assert engines != [first["metadata"]["name"]]
+
+
+async def test_told_when_it_is_as_stored_and_nothing_is_to_do_then_nothing_is_read_or_written(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    told = fleet.resource()
+    await effects.api.close()  # whatever is asked now fails
+    snapshot = await effects.observer.observe(effects.owner, told)
+    applied = await effects.applier.apply(snapshot, decide(snapshot, datetime.now(UTC)))
+    assert not applied.changed
+    assert not applied.look_again
+
+
+async def test_told_when_a_child_is_to_be_written_then_the_resource_is_read_first(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    told = fleet.resource()
+    await effects.caches.stop()
+    path = fleet.path("Deployment", "chat-router")
+    scaled = fleet.patch(path, {"spec": {"replicas": 7}})
+    effects.caches.written(scaled)
+    snapshot = await effects.observer.observe(effects.owner, told)
+    applied = await effects.applier.apply(snapshot, decide(snapshot, datetime.now(UTC)))
+    assert applied.look_again
+    assert (fleet.get(path) or {})["spec"]["replicas"] == 7
+    await effects.settle()
+    assert (fleet.get(path) or {})["spec"]["replicas"] != 7
+
+
+async def test_told_when_it_is_out_of_date_then_what_follows_from_it_is_refused(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/two"}}})
+    told = fleet.resource()
+    fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/three"}}})
+    before = fleet.children("Deployment")
+    snapshot = await effects.observer.observe(effects.owner, told)
+    with pytest.raises(Conflict):
+        await effects.applier.apply(snapshot, decide(snapshot, datetime.now(UTC)))
+    assert fleet.children("Deployment") == before
 
 
 async def test_apply_when_a_child_changed_since_the_snapshot_then_conflict_and_next_try_works(
@@ -206,8 +286,9 @@ async def test_child_when_quota_refuses_it_then_a_condition_says_so_until_it_is_
     assert fleet.server.request("PUT", f"{quotas}/none/status", made).status_code == 200
     fleet.apply(llm_deployment())
 
-    assert await effects.step()
-    with pytest.raises(Forbidden):  # the second pass records it, and then backs off
+    assert await effects.step()  # the engine is refused
+    assert await effects.step()  # the router too
+    with pytest.raises(Forbidden):  # all is recorded; from now on it backs off
         await effects.step()
     told = fleet.condition("Progressing") or {}
     assert (told["status"], told["reason"]) == ("False", "ChildRefused")

@@ -37,9 +37,16 @@ def router_pod(address: str | None = "127.0.0.1") -> ObservedPod:
 class Poll:
     """A poller, and a queue of the reports it woke its object with."""
 
-    def __init__(self, port: int, silent_after_seconds: float = 30) -> None:
+    def __init__(
+        self, port: int, silent_after_seconds: float = 30, first_poll_seconds: float = 3600
+    ) -> None:
         self.woken: asyncio.Queue[RouterReport] = asyncio.Queue()
-        self.poller = RouterPoller(self._wake, port=port, silent_after_seconds=silent_after_seconds)
+        self.poller = RouterPoller(
+            self._wake,
+            port=port,
+            silent_after_seconds=silent_after_seconds,
+            first_poll_seconds=first_poll_seconds,
+        )
 
     def _wake(self, owner: tuple[str, str]) -> None:
         self.woken.put_nowait(self.poller.reports(owner)["r0"])
@@ -114,4 +121,36 @@ async def test_router_when_its_container_starts_anew_then_it_is_asked_at_once(
     assert poll.poller.reports(OWNER) == {}
     assert (await poll.next()).traffic_generation == 1
     assert (await poll.next()).traffic_generation == 1
+    await poll.poller.close()
+
+
+async def test_router_when_the_status_calls_it_confirmed_then_it_is_believed_until_asked(
+    router: FakeRouter,
+) -> None:
+    poll = Poll(router.server_address[1])
+    router.serve(2)
+    poll.poller.track(OWNER, [router_pod()], 3, confirmed=True)
+    assert poll.poller.believed(OWNER)
+    assert poll.poller.reports(OWNER)["r0"].traffic_generation == 3
+    poll.poller.track(OWNER, [router_pod()], 3)
+    assert poll.poller.believed(OWNER)
+    assert router.asked == []
+    asking = asyncio.create_task(poll.poller.wait_asked(OWNER, ["r0"], 10))
+    router.serve(4)
+    await asking
+    assert not poll.poller.believed(OWNER)
+    assert (await poll.next()).traffic_generation in {2, 4}
+    await poll.poller.close()
+
+
+async def test_router_when_it_serves_what_was_believed_then_nobody_is_woken(
+    router: FakeRouter,
+) -> None:
+    poll = Poll(router.server_address[1], first_poll_seconds=0.01)
+    router.serve(3)
+    poll.poller.track(OWNER, [router_pod()], 3, confirmed=True)
+    await asyncio.to_thread(eventually, lambda: len(router.asked) > 0, "it is asked")
+    await poll.poller.wait_asked(OWNER, ["r0"], 10)
+    assert not poll.poller.believed(OWNER)
+    assert poll.woken.empty()
     await poll.poller.close()

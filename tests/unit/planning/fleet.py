@@ -10,7 +10,7 @@ from typing import Any
 
 from llmfleet.api import parse
 from llmfleet.planning.decide import decide
-from llmfleet.planning.plan import ChildMode, Plan
+from llmfleet.planning.plan import Child, ChildMode, Plan
 from llmfleet.planning.revisions import revision_hash, spec_payload
 from llmfleet.planning.snapshot import (
     JSON,
@@ -185,7 +185,9 @@ class Fleet:
         return self.raw.get("status") or {}
 
     def condition(self, kind: str) -> JSON:
-        return next((each for each in self.status()["conditions"] if each["type"] == kind), {})
+        return next(
+            (each for each in self.status().get("conditions", []) if each["type"] == kind), {}
+        )
 
     def replicas(self) -> dict[str, int]:
         """Wanted replicas by revision."""
@@ -218,6 +220,11 @@ class Fleet:
             )
 
     def _apply(self, seen: Snapshot, plan: Plan) -> Iterator[None]:
+        urgent = [x for x in plan.children if x.urgent and x.key not in seen.objects]
+        deployed = any(key.kind == "Deployment" for key in seen.objects)
+        if urgent and not deployed and not (seen.raw.get("status") or {}).get("phase"):
+            yield from self._begin(urgent)
+            return
         if plan.status is not None and plan.status != self.raw.get("status"):
             if seen.raw["metadata"]["resourceVersion"] != self.raw["metadata"]["resourceVersion"]:
                 return
@@ -240,16 +247,7 @@ class Fleet:
                     continue
                 if live.resource_version != known.resource_version:
                     return
-            owners = child.body["metadata"].get("ownerReferences")
-            self.objects[child.key] = ObservedObject(
-                key=child.key,
-                uid=live.uid if live else f"uid-{self._next()}",
-                resource_version=str(self._next()),
-                owner_uid=owners[0]["uid"] if owners else None,
-                deleting=False,
-                body=child.body,
-            )
-            self.writes += 1
+            self._store(child)
             yield
         for deletion in plan.deletions:
             live = self.objects.get(deletion.key)
@@ -260,6 +258,27 @@ class Fleet:
             self.writes += 1
             yield
         self.events += [event.reason for event in plan.events]
+
+    def _begin(self, urgent: list[Child]) -> Iterator[None]:
+        """A new resource's engine, and no more in this pass."""
+        for child in urgent:
+            if child.key in self.objects:
+                return
+            self._store(child)
+            yield
+
+    def _store(self, child: Child) -> None:
+        owners = child.body["metadata"].get("ownerReferences")
+        live = self.objects.get(child.key)
+        self.objects[child.key] = ObservedObject(
+            key=child.key,
+            uid=live.uid if live else f"uid-{self._next()}",
+            resource_version=str(self._next()),
+            owner_uid=owners[0]["uid"] if owners else None,
+            deleting=False,
+            body=child.body,
+        )
+        self.writes += 1
 
     def _check(self, seen: Snapshot, plan: Plan) -> None:
         if plan.status is None:

@@ -57,7 +57,7 @@ def until(world: Fleet, reason: str) -> Fleet:
     """Turn until Progressing has this reason, and stop where the decision was recorded."""
     for _ in range(60):
         world.reconcile()
-        if world.condition("Progressing")["reason"] == reason:
+        if world.condition("Progressing").get("reason") == reason:
             return world
         world.kubelet()
         world.routers()

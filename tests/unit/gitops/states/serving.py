@@ -20,7 +20,10 @@ def _() -> Fleet:
 
 @state("first decision")
 def _() -> Fleet:
-    return until(reach("just created"), "CreatingRevision")
+    world = reach("just created")
+    world.reconcile()  # makes the engine, and records nothing yet
+    world.reconcile()
+    return world
 
 
 @state("model loading")
