@@ -17,7 +17,7 @@ from llmfleet.cluster.store import version_number
 from llmfleet.reconcile import Spine
 
 WRITES_IN_FLIGHT_SECONDS: Final = 10.0
-SPREAD_SECONDS_PER_OBJECT: Final = 0.005
+SPREAD_SECONDS_PER_OBJECT: Final = 0.002
 LONGEST_SPREAD_SECONDS: Final = 5.0
 
 

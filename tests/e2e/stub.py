@@ -65,6 +65,15 @@ class StubFleet(Fleet):
             describe=self.describe,
         )
 
+    def pods_made(self, revision: str) -> set[str]:
+        """Names of all engine pods there ever were of a revision, as ReplicaSets told of them."""
+        made = "-o=jsonpath={range .items[*]}{.message}{'\\n'}{end}"
+        told = kubectl(
+            "get", "events", "-n", self.namespace, "--field-selector=reason=SuccessfulCreate", made
+        )  # fmt: skip
+        pods = {line.rpartition(" ")[2] for line in told.splitlines()}
+        return {pod for pod in pods if pod.startswith(f"{self.name}-rev-{revision}-")}
+
     def rejected(self) -> dict[str, JSON]:
         """Rejected revisions by hash."""
         return {one["hash"]: one for one in self.status().get("rejectedRevisions", [])}

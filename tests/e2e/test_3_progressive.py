@@ -43,6 +43,8 @@ def test_canary_when_it_answers_well_under_load_then_it_is_promoted_on_its_numbe
         status = releases.wait_until_healthy(timeout_seconds=180)
     assert status["servedRevision"] == after != before
     assert "rejectedRevisions" not in status
+    assert len(releases.pods_made(after)) == 2, "a pod loads its model once a release"
+    assert len(releases.pods_made(before)) == 2, "and the old one's none at all"
 
 
 def test_canary_when_it_fails_requests_then_it_is_rejected_and_only_its_own_share_suffers(

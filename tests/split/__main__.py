@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import random
 import subprocess
 import tempfile
 import time
@@ -44,6 +45,7 @@ class Split:
 class Counted:
     """What became of one split."""
 
+    rollout: int
     split: Split
     answers: dict[str, int]
     sigmas: float
@@ -68,7 +70,12 @@ WITHOUT_SOME = (
 def main() -> int:
     """Measure and report; 1 when a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m tests.split", description=__doc__)
-    parser.add_argument("--requests", type=int, default=5000, help="for each weight (default 5000)")
+    parser.add_argument(
+        "--requests", type=int, default=2000, help="for each weight of each rollout (default 2000)"
+    )
+    parser.add_argument(
+        "--rollouts", type=int, default=3, help="each with a router of its own (default 3)"
+    )
     chosen = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     began = time.monotonic()
@@ -77,26 +84,33 @@ def main() -> int:
     except tools.AbsentError as error:
         return finish("test-split", [skipped("the split", "exact", str(error))], {})
     with tempfile.TemporaryDirectory(prefix="llmfleet-split-") as folder:
-        counted = asyncio.run(_count(Path(folder), engine, chosen.requests))
+        work = _count(Path(folder), engine, chosen.requests, chosen.rollouts)
+        counted = asyncio.run(work)
     seconds = round(time.monotonic() - began)
     details = {
         "requests_a_split": chosen.requests,
+        "rollouts": chosen.rollouts,
         "seconds": seconds,
         "splits": [asdict(one) for one in counted],
     }
     return finish("test-split", targets(counted), details)
 
 
-async def _count(folder: Path, binary: str, requests: int) -> list[Counted]:
+async def _count(folder: Path, binary: str, requests: int, rollouts: int) -> list[Counted]:
+    """Every rollout meets the same splits in an order of its own, the first in theirs."""
     ports = free_ports(4)
     pods = [Endpoint(address="127.0.0.1", port=port) for port in ports]
+    counted = []
     with _engines(binary, ports):
-        async with running_router(folder) as router:
-            counted = []
-            for number, split in enumerate((*EVERY_WEIGHT, *WITHOUT_SOME), start=1):
-                counted.append(await _one(router, number, split, pods, requests))
-                if number % 20 == 0:
-                    tools.say(f"  {number} splits")
+        for rollout in range(rollouts):
+            splits = [*EVERY_WEIGHT, *WITHOUT_SOME]
+            if rollout:
+                random.Random(rollout).shuffle(splits)
+            (folder / str(rollout)).mkdir()
+            async with running_router(folder / str(rollout)) as router:
+                for number, split in enumerate(splits, start=1):
+                    counted.append(await _one(router, rollout, number, split, pods, requests))
+            tools.say(f"  {len(counted)} splits, {rollout + 1} of {rollouts} rollouts")
     return counted
 
 
@@ -113,7 +127,12 @@ def _engines(binary: str, ports: list[int]) -> Iterator[None]:
 
 
 async def _one(
-    router: RunningRouter, generation: int, split: Split, pods: list[Endpoint], requests: int
+    router: RunningRouter,
+    rollout: int,
+    generation: int,
+    split: Split,
+    pods: list[Endpoint],
+    requests: int,
 ) -> Counted:
     arms = ARMS[: len(split.weights)]
     # Each arm has a pod of its own, and the second arm perhaps one more.
@@ -134,6 +153,7 @@ async def _one(
     state = await router.confirmed(generation)
     effective = {row["revision"]: row["effective"] for row in state["revisions"]}
     return Counted(
+        rollout=rollout,
         split=split,
         answers=dict(answers),
         sigmas=sigmas(answers[split.arm], requests, split.percent / 100),
@@ -152,7 +172,7 @@ def targets(counted: list[Counted]) -> list[Target]:
     failed = sum(n for one in counted for who, n in one.answers.items() if who not in ARMS)
     outside = sum(one.answers.get(arm, 0) for one in counted for arm in _without(one.split))
     return [
-        _farthest("farthest of 99 weights from its binomial mean", every),
+        _farthest(f"farthest of {len(every)} splits, 1 to 99 %, from the binomial mean", every),
         at_least("all weights together, chi-square's p",
                  chi_square_tail(one.sigmas for one in every), LEAST_P, "", 6),
         _farthest("farthest of the splits after endpoints went", rest),

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from llmfleet.planning.snapshot import JSON
 from tests.unit.planning.canaries import (
     STEPS,
     at_share,
@@ -139,3 +140,27 @@ def test_replica_when_there_is_one_and_no_surge_then_a_canary_is_blocked() -> No
     assert world.condition("Progressing")["reason"] == "Blocked"
     assert "maxSurge to 1" in world.status()["message"]
     assert world.replicas() == {old: 1}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        canary([{"setWeight": 5}, {"setWeight": 25}, {"setWeight": 60}], maxSurge=1),
+        canary([{"setWeight": 25}, {"setWeight": 50}], maxSurge=0),
+        {"strategy": "BlueGreen", "scaleDownDelay": "10s"},
+        {"strategy": "RollingUpdate", "maxSurge": 2, "scaleDownDelay": "10s"},
+    ],
+)
+def test_release_when_promoted_then_each_of_its_pods_loaded_the_model_once_and_stable_none(
+    policy: JSON,
+) -> None:
+    world, old, new = started(policy)
+    made = set(world.pods)
+    while world.status()["servedRevision"] != new:
+        turn(world)
+        world.wait(1)
+        made |= set(world.pods)
+    world.settle()
+    made |= set(world.pods)
+    assert sum(name.startswith(f"chat-rev-{new}") for name in made) == 4
+    assert sum(name.startswith(f"chat-rev-{old}") for name in made) == 4
