@@ -52,7 +52,9 @@ def build_registry(spine: Spine) -> kopf.OperatorRegistry:
             told = type in {"ADDED", "MODIFIED"}
             version = version_number(body.metadata.get("resourceVersion")) if told else None
             new = not (body.get("status") or {}).get("phase")
-            there = {} if type == "DELETED" else dict(body)
+            # A new one is read: its engines are made at once, and it may be gone again.
+            usable = not new and type != "DELETED"
+            there = dict(body) if usable else {}
             spine.wake((namespace, name), after, version=version, urgent=new, told=there)
 
     return registry

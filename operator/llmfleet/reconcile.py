@@ -141,7 +141,7 @@ class Spine:
             after_seconds: the delay.
             urgent: it is new: its next pass goes before those of others.
             told: the resource as an event tells it, which the next pass need not read then; empty
-                when it is gone.
+                when it must.
             calmly: at the earliest ``CALM_SECONDS`` after its last pass.
             version: resourceVersion that a watch tells of. One that the last pass read or wrote is
                 no news: its write was conditional, so nobody else's is between.

@@ -201,11 +201,12 @@ def expired_watch_not_listed_again() -> None:
 def list_keeps_what_is_gone() -> None:
     """A new list only adds."""
 
-    def replace_all(self: Any, objects: Any, version: Any, namespace: Any = None) -> None:
-        for body in objects:
-            self.put(body)
+    real = store.ObjectStore.begin_list
 
-    _set(store.ObjectStore, "replace_all", replace_all)
+    def begin_list(self: Any, version: Any, namespace: Any = None) -> Any:
+        return replace(real(self, version, namespace), end=lambda: None)
+
+    _set(store.ObjectStore, "begin_list", begin_list)
 
 
 @bug()

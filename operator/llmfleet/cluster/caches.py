@@ -18,7 +18,7 @@ from llmfleet.cluster.client import ApiServer
 from llmfleet.cluster.equality import own_annotations
 from llmfleet.cluster.kinds import CHILD_KINDS, OWNER_LABEL, POD, REPLICA_SET, Kind, kind_of
 from llmfleet.cluster.pods import observe_pod, quota_message
-from llmfleet.cluster.store import Kept, ObjectStore, Owner
+from llmfleet.cluster.store import Kept, Listing, ObjectStore, Owner
 from llmfleet.cluster.watching import Reflector
 from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject, ObservedPod
 
@@ -144,8 +144,8 @@ class _Namespaced:
         self._store = store
         self._namespace = namespace
 
-    def replace_all(self, objects: Any, list_version: str | None, /) -> None:
-        self._store.replace_all(objects, list_version, self._namespace)
+    def begin_list(self, list_version: str | None, /) -> Listing:
+        return self._store.begin_list(list_version, self._namespace)
 
     def put(self, body: JSON, /) -> None:
         self._store.put(body)

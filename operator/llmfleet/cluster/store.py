@@ -9,7 +9,7 @@ every etcd-backed server has always kept.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -25,6 +25,16 @@ T = TypeVar("T")
 def version_number(resource_version: str | None) -> int:
     """A resourceVersion as a number; -1 when there is none or it is not a number."""
     return int(resource_version) if resource_version and resource_version.isdigit() else -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A list on its way in: parsed whole, it would be many times as large as what is kept of it."""
+
+    take: Callable[[JSON], None]
+    """Takes one object; owners of what has changed are woken."""
+    end: Callable[[], None]
+    """The list is complete: what was not in it is gone. A list that breaks off is not ended."""
 
 
 class ObjectStore(Generic[T]):
@@ -54,30 +64,36 @@ class ObjectStore(Generic[T]):
         entry = self._kept.get((namespace, name))
         return -1 if entry is None else entry.version
 
-    def replace_all(
-        self, objects: Iterable[JSON], list_version: str | None, namespace: str | None = None
-    ) -> None:
-        """Take a complete list in place of everything held; owners of any change are woken.
+    def begin_list(self, list_version: str | None, namespace: str | None = None) -> Listing:
+        """Begin to take a complete list, page by page, in place of everything held.
 
         With ``namespace`` the list is complete for that namespace only.
 
         What is newer than the list (our own writes meanwhile) stays; so do our own deletions.
         A list older than the one before means that etcd was restored: nothing held counts then.
         """
-        listed = {_name(body): body for body in objects}
         at = version_number(list_version)
-        ours = [name for name in self._kept if namespace is None or name[0] == namespace]
         if at < self._listed_at.get(namespace, -1):
-            for name in ours:
+            for name in self._names_in(namespace):
                 self._kept[name].version = -1
             self._deleted_uids.clear()
-        self._listed_at[namespace] = at
-        for name in ours:
-            if name not in listed and self._kept[name].version <= at:
-                self._wake(self._remove(name))
-        for body in listed.values():
+        listed: set[tuple[str, str]] = set()
+
+        def take(body: JSON) -> None:
+            listed.add(_name(body))
             self.put(body)
-        self._deleted_uids = {uid: v for uid, v in self._deleted_uids.items() if v > at}
+
+        def end() -> None:
+            self._listed_at[namespace] = at
+            for name in self._names_in(namespace):
+                if name not in listed and self._kept[name].version <= at:
+                    self._wake(self._remove(name))
+            self._deleted_uids = {uid: v for uid, v in self._deleted_uids.items() if v > at}
+
+        return Listing(take=take, end=end)
+
+    def _names_in(self, namespace: str | None) -> list[tuple[str, str]]:
+        return [name for name in self._kept if namespace is None or name[0] == namespace]
 
     def put(self, body: JSON) -> None:
         """Take one object unless something newer is held; its owner is woken."""

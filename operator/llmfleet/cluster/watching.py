@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import structlog
@@ -18,7 +18,7 @@ from llmfleet.cluster import metrics
 from llmfleet.cluster.backoff import Backoff
 from llmfleet.cluster.client import ApiServer
 from llmfleet.cluster.errors import ApiError, Expired, Forbidden, OutOfOrder
-from llmfleet.cluster.store import version_number
+from llmfleet.cluster.store import Listing, version_number
 from llmfleet.planning.snapshot import JSON
 
 LIST_CHUNK: Final = 500
@@ -32,8 +32,8 @@ log: Any = structlog.get_logger(__name__)
 class Sink(Protocol):
     """Where a reflector puts what it sees."""
 
-    def replace_all(self, objects: Iterable[JSON], list_version: str | None, /) -> None:
-        """Take a complete list."""
+    def begin_list(self, list_version: str | None, /) -> Listing:
+        """Begin to take a complete list."""
 
     def put(self, body: JSON, /) -> None:
         """Take an added or modified object."""
@@ -98,17 +98,19 @@ class Reflector:
 
     async def _list(self) -> str:
         query = {**self._selectors, "limit": str(LIST_CHUNK)}
-        objects: list[JSON] = []
+        listing: Listing | None = None
         while True:
             page = await self._api.get(self._path, query)
             common = {"apiVersion": page["apiVersion"], "kind": page["kind"].removesuffix("List")}
-            objects.extend({**common, **item} for item in page.get("items") or [])
             version: str = page["metadata"]["resourceVersion"]
+            listing = listing or self._sink.begin_list(version)
+            for item in page.get("items") or []:
+                listing.take({**common, **item})
             token = page["metadata"].get("continue")
             if not token:
                 break
             query["continue"] = token
-        self._sink.replace_all(objects, version)
+        listing.end()
         self.refusal = None
         self.synced.set()
         self._on_synced()

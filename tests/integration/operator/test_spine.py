@@ -12,7 +12,7 @@ from hack.controlplane.apiserver import ApiServer
 
 from llmfleet.cluster.errors import Conflict, NotLeading
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT
-from llmfleet.cluster.store import ObjectStore
+from llmfleet.cluster.store import Listing, ObjectStore
 from llmfleet.cluster.watching import Reflector
 from llmfleet.planning.decide import decide
 from llmfleet.reconcile import Spine
@@ -167,10 +167,9 @@ class _Waker:
         self._spine = spine
         self._store = store
 
-    def replace_all(self, objects: Any, list_version: str | None, /) -> None:
+    def begin_list(self, list_version: str | None, /) -> Listing:
         del list_version
-        for body in objects:
-            self.put(body)
+        return Listing(take=self.put, end=lambda: None)
 
     def put(self, body: JSON, /) -> None:
         self._spine.wake((body["metadata"]["namespace"], body["metadata"]["name"]))

@@ -34,6 +34,15 @@ class Held:
         )
 
 
+def take_list(
+    store: ObjectStore[str], objects: list[JSON], version: str, namespace: str | None = None
+) -> None:
+    listing = store.begin_list(version, namespace)
+    for one in objects:
+        listing.take(one)
+    listing.end()
+
+
 @pytest.fixture
 def held() -> Held:
     return Held()
@@ -48,27 +57,34 @@ def test_store_when_older_news_follows_our_own_write_then_the_write_stays(held: 
 
 def test_store_when_a_list_is_older_than_our_own_write_then_the_write_stays(held: Held) -> None:
     held.store.put(body(9))
-    held.store.replace_all([], "7")
+    take_list(held.store, [], "7")
     assert [each.value for each in held.store.of(OWNER)] == ["9"]
 
 
 def test_store_when_an_object_is_missing_from_a_newer_list_then_gone_and_woken(held: Held) -> None:
     held.store.put(body(5))
     held.woken.clear()
-    held.store.replace_all([], "7")
+    take_list(held.store, [], "7")
     assert held.store.of(OWNER) == []
     assert held.woken == [OWNER]
 
 
+def test_store_when_a_list_breaks_off_then_nothing_counts_as_gone(held: Held) -> None:
+    held.store.put(body(5))
+    listing = held.store.begin_list("7")
+    listing.take(body(6, name="y"))
+    assert [each.value for each in held.store.of(OWNER)] == ["5", "6"]
+
+
 def test_store_when_listing_one_namespace_then_others_stay(held: Held) -> None:
     held.store.put(body(5))
-    held.store.replace_all([], "7", "b")
+    take_list(held.store, [], "7", "b")
     assert [each.value for each in held.store.of(OWNER)] == ["5"]
 
 
 def test_store_when_history_goes_back_then_the_list_counts(held: Held) -> None:
-    held.store.replace_all([body(90)], "100")
-    held.store.replace_all([body(3)], "10")
+    take_list(held.store, [body(90)], "100")
+    take_list(held.store, [body(3)], "10")
     assert [each.value for each in held.store.of(OWNER)] == ["3"]
 
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.store import Listing
 from llmfleet.cluster.watching import Reflector
 
 JSON = dict[str, Any]
@@ -47,8 +48,9 @@ class Names:
     def __init__(self) -> None:
         self.held: set[str] = set()
 
-    def replace_all(self, objects: Iterable[JSON], list_version: str | None) -> None:
-        self.held = {body["metadata"]["name"] for body in objects}
+    def begin_list(self, list_version: str | None) -> Listing:
+        self.held = set()
+        return Listing(take=self.put, end=lambda: None)
 
     def put(self, body: JSON) -> None:
         self.held.add(body["metadata"]["name"])
