@@ -76,6 +76,8 @@ class _Task:
         self.phase = ""
         self.uid = ""
         self.haste = Haste.LATER
+        self.serves = False
+        """Clients may depend on it: news of it never wait behind what is being made."""
         self.told: JSON | None = None
         self.newer_schema = False
         self.runner: asyncio.Task[None] | None = None
@@ -154,8 +156,10 @@ class Spine:
         if task is None:
             task = self._tasks[owner] = _Task()
             task.runner = asyncio.create_task(self._run(owner, task), name=f"reconcile {owner}")
-        haste = Haste.URGENT if urgent else Haste.LATER if calmly else Haste.ORDINARY
-        task.haste = min(task.haste, haste)
+        waits = calmly and not task.serves
+        task.haste = min(
+            task.haste, Haste.URGENT if urgent else Haste.LATER if waits else Haste.ORDINARY
+        )
         if told is not None:
             task.told = told or None
         at = time.monotonic() + after_seconds
@@ -216,6 +220,8 @@ class Spine:
                     metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
             if task.conflicts or task.backoff.failures:
                 task.haste = min(task.haste, haste)  # it is to do the same again
+            if task.serves:
+                task.haste = min(task.haste, Haste.ORDINARY)
             if pause is _Ended.ENDED:
                 if task.due is None:
                     break
@@ -278,22 +284,18 @@ class Spine:
         if applied.unfinished:
             return 0.0
         if applied.look_again:
-            task.haste = Haste.ORDINARY
+            task.haste = min(task.haste, Haste.ORDINARY)
             return 0.0
         task.backoff.reset()
         task.seen_version = applied.version
         task.not_before = 0.0
         task.calm_until = time.monotonic() + CALM_SECONDS
-        return self._requeue(owner, task, plan, applied)
+        return self._requeue(owner, plan, applied)
 
-    def _requeue(self, owner: Owner, task: _Task, plan: Plan, applied: Applied) -> float | None:
-        asked = []
+    def _requeue(self, owner: Owner, plan: Plan, applied: Applied) -> float | None:
+        asked = [] if plan.requeue_after is None else [plan.requeue_after]
         if applied.changed:
             asked.append(CALM_SECONDS)  # nobody tells of our own writes
-        elif plan.requeue_after is not None:
-            task.haste = min(task.haste, Haste.ORDINARY)
-        if plan.requeue_after is not None:
-            asked.append(plan.requeue_after)
         if self._observer.has_strangers(owner):
             asked.append(STRANGER_RECHECK_SECONDS)
         if not asked:
@@ -309,6 +311,7 @@ class Spine:
         """One line per changed decision, and the gauges."""
         status = plan.status or {}
         self._count(task, str(status.get("phase") or "Unknown"))
+        task.serves = bool(status.get("servedRevision"))
         self._gauges.show(owner, status)
         deleting = bool(raw["metadata"].get("deletionTimestamp"))
         newer_schema = plan.status is None and not deleting

@@ -34,6 +34,7 @@ class World:
         self.changes: list[bool] = []
         self.forgotten: list[tuple[str, str]] = []
         self.told: list[Any] = []
+        self.status: dict[str, Any] = {"phase": "Healthy"}
 
     async def observe(self, owner: tuple[str, str], told: Any = None) -> Any:
         self.at_once[owner] = self.at_once.get(owner, 0) + 1
@@ -54,7 +55,7 @@ class World:
 
     def decide(self, snapshot: Any, now: Any) -> Plan:
         del snapshot, now
-        return Plan(status={"phase": "Healthy"}, requeue_after=self.requeue_after)
+        return Plan(status=self.status, requeue_after=self.requeue_after)
 
     def has_strangers(self, owner: tuple[str, str]) -> bool:
         del owner
@@ -316,3 +317,27 @@ async def test_event_when_what_it_told_is_refused_as_outdated_then_the_resource_
     await world.next()
     await world.next()
     assert world.told == [{"old": 1}, None]
+
+
+async def test_news_when_new_resources_are_about_then_what_serves_does_not_wait_behind_the_rest(
+    world: World, spine: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmfleet.reconcile.CALM_SECONDS", 0.0)
+    serving, making = [("a", "s1"), ("a", "s2")], [("a", "m1"), ("a", "m2")]
+    for owners, served in ((serving, "5d41c0ffee"), (making, None)):
+        world.status = {"phase": "Progressing", "servedRevision": served}
+        for owner in owners:
+            spine.wake(owner)
+            await world.next()
+        await asyncio.sleep(0)
+    world.gate.clear()
+    spine.wake(("a", "new"), urgent=True)
+    assert await world.next() == ("a", "new")
+    for owner in (*making, *serving):
+        spine.wake(owner, calmly=True)
+    assert {await world.next() for _ in range(3)} == {making[0], *serving}
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert world.passes.empty()
+    world.gate.set()
+    assert await world.next() == making[1]
