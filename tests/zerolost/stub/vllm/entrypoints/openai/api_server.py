@@ -4,9 +4,9 @@ A token takes 20 ms and costs almost nothing, so one core carries hundreds of re
 What a request passes through before the engine is the runtime's own code; as in vLLM the server is
 uvicorn, closes idle connections after 5 s, and ends within ``--shutdown-timeout`` after SIGTERM.
 
-``STUB_FAULT`` in the environment makes it a bad release: ``errors:SHARE`` (so many requests are
-answered 500), ``exit:SECONDS`` (ends after a while), ``never-ready``, ``memory`` (takes what it
-gets until it is killed).
+``STUB_FAULT`` in the environment makes it a bad release: ``errors:SHARE`` (so many requests of
+clients are answered 500), ``exit:SECONDS`` (ends after a while), ``never-ready``, ``memory`` (takes
+what it gets until it is killed).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import uvicorn  # type: ignore[import-not-found]  # in the runtime image only
@@ -29,6 +29,7 @@ from pydantic import BaseModel
 
 from llmfleet_runtime.endpoints import Endpoint, attach
 from llmfleet_runtime.middleware import EngineMiddleware
+from llmfleet_runtime.trusted import OWN_REQUEST_ID
 
 TOKEN_SECONDS = 0.02
 KEEP_ALIVE_SECONDS = 5
@@ -77,8 +78,10 @@ async def _stream(request: Generate, *, chat: bool) -> AsyncIterator[bytes]:
         yield b"data: [DONE]\n\n"
 
 
-async def _answer(request: Generate, *, chat: bool) -> Response:
-    if FAULT == "errors" and random.random() < float(FAULT_VALUE):
+async def _answer(request: Generate, headers: Mapping[str, str], *, chat: bool) -> Response:
+    # The runtime's own requests are answered: a release that cannot even warm up gets no client.
+    is_clients = not headers.get("x-request-id", "").startswith(OWN_REQUEST_ID)
+    if FAULT == "errors" and is_clients and random.random() < float(FAULT_VALUE):
         return JSONResponse({"error": {"message": "a bad release", "code": "stub"}}, 500)
     if request.stream:
         return StreamingResponse(_stream(request, chat=chat), media_type="text/event-stream")
@@ -95,14 +98,14 @@ async def _answer(request: Generate, *, chat: bool) -> Response:
     return JSONResponse(body)
 
 
-async def chat_completion(request: Generate, _: Request) -> Response:
+async def chat_completion(request: Generate, raw: Request) -> Response:
     """POST /v1/chat/completions."""
-    return await _answer(request, chat=True)
+    return await _answer(request, raw.headers, chat=True)
 
 
-async def completion(request: Generate, _: Request) -> Response:
+async def completion(request: Generate, raw: Request) -> Response:
     """POST /v1/completions."""
-    return await _answer(request, chat=False)
+    return await _answer(request, raw.headers, chat=False)
 
 
 def application(model: str) -> FastAPI:
