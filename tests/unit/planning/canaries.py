@@ -40,7 +40,7 @@ def started(
 
 
 def split(world: Fleet) -> Mapping[str, int]:
-    return {each["revision"]: each["weight"] for each in world.status()["traffic"]}
+    return {each["revision"]: each["weight"] for each in world.status().get("traffic", [])}
 
 
 def at_share(world: Fleet, revision: str, share: int) -> None:
