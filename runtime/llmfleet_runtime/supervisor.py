@@ -40,6 +40,8 @@ DEAD_ENGINE_GRACE_SECONDS = 15.0
 _POLL_SECONDS = 1.0
 _LOADING_POLL_SECONDS = 0.25
 _DRAIN_POLL_SECONDS = 0.1
+_END_SECONDS = 2.0
+"""Between a request that broke off and the end of the engine that broke it off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +133,9 @@ class Supervisor:
         serving = asyncio.create_task(self._serve())
         try:
             await asyncio.wait({ended, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done() and serving.exception() is not None:
+                # What broke a request off may be the engine's end, which says more.
+                await asyncio.wait({ended}, timeout=_END_SECONDS)
             if not ended.done():
                 await serving  # raises what it found, or returns once drained
                 return ExitCode.OK

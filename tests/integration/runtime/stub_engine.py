@@ -3,7 +3,8 @@
 
 ``stub_engine.py PORT MODE``; MODE is ``ok``, ``unguarded`` (no body guard), ``fails`` (ends while
 loading, with an error as vLLM writes it), ``clean`` (ends with code 0 while serving), ``dead``
-(says 503 on /health once asked to ``POST /die``), ``orphan`` (leaves a process behind).
+(says 503 on /health once asked to ``POST /die``), ``orphan`` (leaves a process behind), ``breaks``
+(closes the first connection that asks for a token, and ends a moment later).
 """
 
 from __future__ import annotations
@@ -57,8 +58,7 @@ class Handler(BaseHTTPRequestHandler):
             self._say(200)
         elif self.path == "/stop":
             self._say(200)
-            print("RuntimeError: told to stop", flush=True)
-            os._exit(int(body["code"]))
+            end(int(body["code"]))
         elif self.path == "/slow":
             ACTIVITY.begin()
             self.send_response(200)
@@ -70,8 +70,16 @@ class Handler(BaseHTTPRequestHandler):
             ACTIVITY.end()
         elif "cache_salt" in body and MODE != "unguarded":
             self._say(400, {"error": {"code": "forbidden_field"}})
+        elif MODE == "breaks":
+            self.close_connection = True
+            threading.Timer(0.3, end, [9]).start()
         else:
             self._say(200, {})
+
+
+def end(code: int) -> None:
+    print("RuntimeError: told to stop", flush=True)
+    os._exit(code)
 
 
 if MODE == "fails":

@@ -195,6 +195,14 @@ async def test_pod_when_engine_ends_by_itself_then_exit_1_with_words(
     }
 
 
+async def test_pod_when_engine_ends_while_it_warms_up_then_its_end_is_the_reason(
+    start_pod: StartPod,
+) -> None:
+    pod = await start_pod("breaks")
+    assert await pod.end() == 1
+    assert pod.words["message"] == "the engine ended with code 9: RuntimeError: told to stop"
+
+
 async def test_pod_when_engine_fails_to_load_then_exit_1_with_the_cause(
     start_pod: StartPod,
 ) -> None:
