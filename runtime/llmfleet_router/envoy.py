@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import re
 import shutil
 import signal
@@ -18,6 +19,9 @@ from llmfleet_router.settings import Settings
 log = structlog.get_logger("envoy")
 
 _PR_SET_PDEATHSIG = 1
+# Envoy's allocator has a cache per CPU, without locks, only if the C library leaves the thread's
+# restartable sequences (rseq) to it: about 2 % of the time of a small request.
+_ALLOCATOR = "glibc.pthread.rseq=0"
 _libc = ctypes.CDLL(None)
 
 
@@ -62,6 +66,7 @@ class EnvoyProcess:
             "--drain-time-s", drain,
             "--drain-strategy", "immediate",
             "--log-level", "debug" if self._settings.log_level == "debug" else "warning",
+            env={**os.environ, "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", _ALLOCATOR)},
             process_group=0,
             preexec_fn=_die_with_parent,
         )  # fmt: skip

@@ -24,6 +24,8 @@ POST_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/
 MODELS_PATH = "/v1/models"
 HEALTH_PATH = "/health"
 SHADOW_HEADER = "x-llmfleet-shadow"
+RETRIED_BYTES = 64 << 10
+"""Larger bodies are not sent twice; a pod that cannot be connected to is replaced for them too."""
 
 # A non-streamed answer is silent until its end, so silence alone means little.
 STREAM_IDLE_TIMEOUT = "900s"
@@ -147,9 +149,10 @@ def _to_engines(
         action["hash_policy"] = [{"header": {"header_name": SESSION_HEADER}}]
     if mirror:
         action["request_mirror_policies"] = [_mirror(mirror)]
-    # What a retry can send again. The first attempt gets a copy of it, which nothing can spare: a
-    # body above the limit would not be retried at all.
-    return {"route": action, "request_body_buffer_limit": settings.body_limit_bytes}
+    # What a retry or a mirror can send again. It is kept until the answer begins, and the first
+    # attempt gets a copy: more memory and time than a large body's second chance is worth.
+    kept = settings.body_limit_bytes if mirror else min(RETRIED_BYTES, settings.body_limit_bytes)
+    return {"route": action, "request_body_buffer_limit": kept}
 
 
 def _mirror(mirror: Mirror) -> JSON:

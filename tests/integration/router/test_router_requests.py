@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import aiohttp
 import pytest
 
 from llmfleet_router.model import Endpoint
+from llmfleet_router.routes import RETRIED_BYTES
 from llmfleet_router.settings import Policy
 from tests.integration.router.conftest import StartEngine
 from tests.integration.router.harness import (
@@ -265,6 +268,16 @@ async def test_retry_when_503_is_marked_retriable_then_once_and_hidden(
     assert (await ask(router, {"messages": []}))[0] == 200
 
 
+async def test_retry_when_the_body_is_large_then_it_was_not_kept_and_the_refusal_is_passed_on(
+    router: RunningRouter, start_engine: StartEngine
+) -> None:
+    a, b = await start_engine("a"), await start_engine("b")
+    await router.serve(1, {"aaaa": 100}, aaaa=[a, b])
+    a.refuse_retriable = b.refuse_retriable = 1
+    assert (await ask(router, {"messages": ["x" * RETRIED_BYTES]}))[0] == 503
+    assert len(a.seen) + len(b.seen) == 1
+
+
 @pytest.mark.parametrize(
     "stub", [{"reset": True}, {"status": 503}, {"status": 500}, {"status": 429}],
     ids=["reset after sending", "plain 503", "500", "429"],
@@ -310,12 +323,13 @@ async def test_state_when_requests_fail_then_errors_count_attempts_and_not_refus
     assert revision["inFlight"] == 0
 
 
-async def test_ejection_when_one_of_two_engines_refuses_then_it_rests_but_never_the_last(
+async def test_ejection_when_an_engine_and_its_standbys_refuse_then_it_rests_but_half_stay(
     router: RunningRouter, start_engine: StartEngine
 ) -> None:
     engine = await start_engine("a")
-    dead = Endpoint(address="127.0.0.1", port=free_ports(1)[0])
-    router.agent.store.set_endpoints({"aaaa": (engine.endpoint, dead)})
+    first, *others = (Endpoint(address="127.0.0.1", port=port) for port in free_ports(3))
+    # In this order only the first one's standbys are dead as well.
+    router.agent.store.set_endpoints({"aaaa": (engine.endpoint, first, *others)})
     router.command(1, aaaa=100)
     await router.confirmed(1)
     ejected = "cluster.rev-aaaa.outlier_detection.ejections_active"
@@ -323,9 +337,31 @@ async def test_ejection_when_one_of_two_engines_refuses_then_it_rests_but_never_
         assert (await ask(router, {"messages": [f"q{i}"]}))[0] == 200
     assert (await router.agent.admin.numbers([ejected]))[ejected] == 1
     await engine.stop()
-    for i in range(20):
+    for i in range(60):
         await ask(router, {"messages": [f"q{i}"]})
-    assert (await router.agent.admin.numbers([ejected]))[ejected] == 1
+    assert (await router.agent.admin.numbers([ejected]))[ejected] == 2
+
+
+async def test_connection_when_a_pod_does_not_answer_then_the_next_one_does(
+    router: RunningRouter, start_engine: StartEngine
+) -> None:
+    engine = await start_engine("a")
+    with socket.socket() as listener, ExitStack() as waiting:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        silent = Endpoint(address="127.0.0.1", port=listener.getsockname()[1])
+        for _ in range(4):  # nobody takes them, so further ones are not even refused
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex((silent.address, silent.port))
+        router.agent.store.set_endpoints({"aaaa": (engine.endpoint, silent)})
+        router.command(1, aaaa=100)
+        await router.confirmed(1)
+        for i in range(20):
+            assert (await ask(router, {"messages": [f"q{i}" + "x" * 100_000]}))[0] == 200
+    retries = "cluster.rev-aaaa.upstream_rq_retry"
+    assert (await router.agent.admin.numbers([retries]))[retries] == 0
+    assert len(engine.seen) == 20
 
 
 async def test_idle_connection_when_the_engine_would_close_it_then_envoy_closed_it_first(
