@@ -129,8 +129,8 @@ def scale_down_before_routers_confirm() -> None:
     """Nobody waits for the routers."""
     real = facts.read_facts
 
-    def read_facts(snapshot: Any) -> Any:
-        seen = real(snapshot)
+    def read_facts(*arguments: Any) -> Any:
+        seen = real(*arguments)
         return replace(seen, routers=replace(seen.routers, confirmed=True, lagging=()))
 
     _set(decide, "read_facts", read_facts)

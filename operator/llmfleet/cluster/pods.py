@@ -26,6 +26,7 @@ def observe_pod(body: JSON) -> ObservedPod:
     component = str(labels.get(COMPONENT_LABEL, ""))
     conditions = {item["type"]: item for item in status.get("conditions") or []}
     scheduled: JSON = conditions.get("PodScheduled") or {}
+    readiness: JSON = conditions.get("Ready") or {}
     refused = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
     container = _main_container(status, component)
     state: JSON = container.get("state") or {}
@@ -39,7 +40,7 @@ def observe_pod(body: JSON) -> ObservedPod:
         component=component,
         revision=labels.get(REVISION_LABEL),
         phase=str(status.get("phase") or "Pending"),
-        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        ready=readiness.get("status") == "True",
         deleting=bool(meta.get("deletionTimestamp")),
         created_at=created,
         pod_ip=status.get("podIP"),
@@ -50,6 +51,9 @@ def observe_pod(body: JSON) -> ObservedPod:
         restarts=int(container.get("restartCount") or 0),
         last_termination=_termination(state, container.get("lastState") or {}),
         running_since=parse_time((state.get("running") or {}).get("startedAt")),
+        unready_since=parse_time(readiness.get("lastTransitionTime"))
+        if readiness.get("status") == "False"
+        else None,
     )
 
 

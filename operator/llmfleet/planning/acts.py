@@ -18,6 +18,7 @@ from llmfleet.planning.facts import Facts
 ACTS: Final = ("abort", "undo", "retry", "promote")
 """In the order in which they are carried out when several are annotated at once."""
 MAX_PAST_ACTS: Final = 200
+TOGETHER: Final = "came together with {}, which was carried out: ask again if it is still meant"
 PAUSED: Final = "comes while llmfleet.dev/pause is set: remove that first"
 _VALUE: Final = re.compile(r"^([0-9a-f]+)(/full)?@(.+)$")
 _LONGEST_VALUE: Final = 256
@@ -71,6 +72,11 @@ def decide_acts(facts: Facts, current: str | None, stable: str | None) -> Acts:
     for act, value in found.items():
         if handled.get(act) == value or f"{act} {value}" in facts.memory.past_acts:
             continue
+        before = next((each for each in ("abort", "undo") if each in run), None)
+        if before is not None:
+            # Which of them was meant last nobody can tell, and going back loses nothing.
+            refusals.append(f"llmfleet.dev/{act}: {value} {TOGETHER.format(before)}")
+            continue
         match = _VALUE.match(value)
         problem = (
             "is not of the form HASH@TOKEN: take the hash from status and any new token"
@@ -84,8 +90,6 @@ def decide_acts(facts: Facts, current: str | None, stable: str | None) -> Acts:
             continue
         run[act] = match[1]
         full = full or (act == "promote" and match[2] is not None)
-        if act in {"abort", "undo"}:
-            break  # what else is asked for is looked at when this is done
     now = {act: value for act, value in found.items() if act in run or _named(value, refusals)}
     return Acts(
         handled=handled | now,
@@ -130,6 +134,13 @@ def _problem(
         if revision != current or stable is None or (rollout and rollout.aborted):
             now = f"{current} is" if current else "none is"
             return f"names a revision that is not being rolled out ({now}): see status.rollout"
+        if act == "promote" and (not facts.stepwise or (rollout and rollout.cause)):
+            return "names a rollout without steps, which goes on by itself"
+        if act == "abort" and rollout is not None and rollout.cause == "Undo":
+            return (
+                f"would end an undo, and go back to {stable}, which was rejected by it: annotate"
+                f" llmfleet.dev/retry: {stable}@TOKEN if that is meant"
+            )
     elif act == "retry":
         gave_up = rollout is not None and rollout.revision == revision and rollout.aborted
         if revision not in facts.rejected and not gave_up:

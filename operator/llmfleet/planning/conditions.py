@@ -53,6 +53,8 @@ class Situation:
     """progressDeadline, once it is exceeded."""
     moved: bool
     """This plan changes the traffic command."""
+    outdated_settings: bool = False
+    """The rollout under way was begun with other settings than spec has now."""
 
 
 def format_time(when: datetime) -> str:
@@ -141,6 +143,8 @@ def _available(situation: Situation) -> Verdict:
 
 def _progressing(situation: Situation) -> Verdict:
     status, reason, text = _progress(situation)
+    if situation.outdated_settings:
+        text = f"{text}; changed rollout settings apply to the next rollout"
     return Verdict(type="Progressing", status=status, reason=reason, message=text)
 
 

@@ -13,6 +13,7 @@ from llmfleet.planning.diagnosis import (
     UNSCHEDULABLE_SECONDS,
     diagnose_pods,
     waiting_for_capacity,
+    waiting_since,
 )
 from llmfleet.planning.engine import (
     build_engine_budget,
@@ -48,6 +49,7 @@ from llmfleet.planning.status import (
     build_status,
     deadline,
     overdue,
+    settings_changed,
     traffic_moves,
 )
 
@@ -69,7 +71,7 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     schema = stored.get("schema") or 0
     if schema > STATUS_SCHEMA:
         return _newer_schema(schema)
-    facts = read_facts(snapshot)
+    facts = read_facts(snapshot, now)
     acceptance = decide_acceptance(snapshot)
     intent = decide_intent(facts, now)
     held = _held(facts, acceptance, intent)
@@ -136,6 +138,7 @@ def _complete(
         rejected=intent.spec_rejected,
         overdue_seconds=overdue(facts, plan, rollout, now),
         moved=traffic_moves(facts, plan),
+        outdated_settings=settings_changed(facts, intent, rollout),
     )
     status = build_status(
         situation,
@@ -178,7 +181,9 @@ def _memory(
 ) -> Memory:
     good = facts.revisions.get(plan.stable or "") or facts.memory.last_good
     if plan.stable in intent.rejected:
-        good = facts.revisions.get(intent.wanted or "") or good
+        # An undo is under way: what it goes back to was good once; what spec asks for was not.
+        back = intent.wanted if intent.cause == "Undo" else None
+        good = facts.revisions.get(back or "") or facts.memory.last_good or good
     if good is None and made is not None and plan.stable == made.hash:
         good = made
     return Memory(
@@ -299,7 +304,7 @@ def _requeue(
 ) -> float | None:
     """Seconds until time alone changes a decision; None when only an event can."""
     spec = facts.deployment.spec.rollout
-    times = [each for each in (due, intent.due) if each is not None]
+    times = [each for each in (due, intent.due, facts.routers.give_up_at) if each is not None]
     delay = timedelta(seconds=spec.scale_down_delay_seconds)
     times += [since + delay for since in plan.warm.values()]
     for arm in facts.arms.values():
@@ -307,9 +312,9 @@ def _requeue(
             if waiting_for_capacity(pod):
                 since = pod.unschedulable_since or pod.created_at
                 times.append(since + timedelta(seconds=UNSCHEDULABLE_SECONDS))
-            if not pod.ready and pod.running_since is not None:
+            if not pod.ready and (running := waiting_since(pod)) is not None:
                 seconds = timedelta(seconds=facts.policy.progress_deadline_seconds)
-                times.append(pod.running_since + seconds)
+                times.append(running + seconds)
     if plan.target is not None and facts.stepwise:
         times += [failure_time(pod) for pod in facts.arm(plan.target).live if not pod.ready]
     ahead = [(when - now).total_seconds() for when in times if when > now]

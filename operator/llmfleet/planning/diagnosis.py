@@ -56,7 +56,7 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
     Args:
         pod: an engine pod.
         now: the time of the decision.
-        deadline_seconds: progressDeadline; running so long without getting ready is a failure.
+        deadline_seconds: progressDeadline; running so long without being ready is a failure.
     """
     if pod.ready or pod.deleting:
         return None
@@ -72,11 +72,18 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
         )
     if pod.last_termination is not None and (pod.restarts > 0 or pod.running_since is None):
         return _ended(pod, pod.last_termination)
-    since = pod.running_since
+    since = waiting_since(pod)
     if since is not None and now >= since + timedelta(seconds=deadline_seconds):
-        text = f"has been running for {deadline_seconds} s without becoming ready"
+        text = f"has been running for {deadline_seconds} s without being ready"
         return _say(pod, "NeverReady", text, fatal=True)
     return None
+
+
+def waiting_since(pod: ObservedPod) -> datetime | None:
+    """Since when a running pod should be ready: its start, or the loss of its readiness."""
+    if pod.running_since is None or pod.unready_since is None:
+        return pod.running_since
+    return max(pod.running_since, pod.unready_since)
 
 
 def waiting_for_capacity(pod: ObservedPod) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -64,6 +65,11 @@ class Routers:
     """Ready pods that do not answer the operator."""
     lagging: tuple[str, ...]
     """Ready pods that answer, but serve another generation."""
+    given_up: bool = False
+    """A rollout goes back, and what it still waits for are routers that have had drainTimeout to
+    end what they were doing: they are not waited for any longer (design, section 6 rule 2)."""
+    give_up_at: datetime | None = None
+    """When that will be so, as things are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +115,8 @@ class Facts:
 
     @property
     def may_shrink(self) -> bool:
-        """Replicas go down only when every Ready router serves the present split."""
-        return self.routers.confirmed or not self.traffic
+        """Replicas go down only when every Ready router serves the present split, or is lost."""
+        return self.routers.confirmed or self.routers.given_up or not self.traffic
 
     def reaches(self, revision: str | None) -> bool:
         """Whether the recorded command sends requests of any kind to a revision."""
@@ -123,8 +129,13 @@ class Facts:
         return NO_ARM if revision is None else self.arms.get(revision, NO_ARM)
 
 
-def read_facts(snapshot: Snapshot) -> Facts:
-    """Read a snapshot."""
+def read_facts(snapshot: Snapshot, now: datetime) -> Facts:
+    """Read a snapshot.
+
+    Args:
+        snapshot: everything observed.
+        now: the time of the decision, which tells how long routers have been silent.
+    """
     deployment = snapshot.deployment
     name = deployment.metadata.name
     ours = {key: found for key, found in snapshot.objects.items() if is_ours(deployment, found)}
@@ -167,7 +178,7 @@ def read_facts(snapshot: Snapshot) -> Facts:
         routing=status.routing,
         generation=status.traffic_generation,
         next_generation=1 + max([status.traffic_generation or 0, *reported]),
-        routers=_routers(snapshot),
+        routers=_routers(snapshot, arms, now),
         rejected=_rejected(deployment, memory),
         requests=snapshot.requests,
         requests_problem=snapshot.requests_problem,
@@ -245,7 +256,7 @@ def _arms(
     return arms
 
 
-def _routers(snapshot: Snapshot) -> Routers:
+def _routers(snapshot: Snapshot, arms: Mapping[str, Arm], now: datetime) -> Routers:
     generation = snapshot.deployment.status.traffic_generation
     ready = [
         pod.name
@@ -259,9 +270,27 @@ def _routers(snapshot: Snapshot) -> Routers:
             silent.append(name)
         elif report is None or report.traffic_generation != generation:
             lagging.append(name)
+    confirmed = bool(ready) and generation is not None and not silent and not lagging
+    give_up_at = None if confirmed or lagging else _give_up_at(snapshot, arms, silent)
     return Routers(
         ready=len(ready),
-        confirmed=bool(ready) and generation is not None and not silent and not lagging,
+        confirmed=confirmed,
         silent=tuple(silent),
         lagging=tuple(lagging),
+        given_up=give_up_at is not None and now >= give_up_at,
+        give_up_at=give_up_at,
     )
+
+
+def _give_up_at(
+    snapshot: Snapshot, arms: Mapping[str, Arm], silent: Iterable[str]
+) -> datetime | None:
+    """When silent routers, or ones that are not even Ready, are no longer waited for."""
+    rollout = snapshot.deployment.status.rollout
+    if rollout is None or rollout.aborted is None or rollout.progressed_at is None:
+        return None
+    if arms.get(rollout.revision or "", NO_ARM).wanted is None:
+        return None  # it is over, and only waits for another try
+    since = [each for name in silent if (each := snapshot.routers[name].silent_since) is not None]
+    drain = timedelta(seconds=snapshot.deployment.spec.router.drain_timeout_seconds)
+    return max([rollout.progressed_at, *since]) + drain

@@ -286,6 +286,9 @@ def _waits_for_person(course: Course, position: Position, *, expired: bool) -> s
     promote = "annotate llmfleet.dev/promote: HASH@TOKEN to go on, llmfleet.dev/abort to go back"
     if expired:
         return f"the analysis has no verdict ({course.judgement.message}): {promote}"
+    if course.lacks_requests and course.judgement.requests is None:
+        needed = f"the {course.needed_requests} requests that it needs cannot be counted"
+        return f"{needed} ({course.judgement.message}): {promote}"
     pause = course.steps[position.step].pause
     return promote if pause is not None and pause.duration is None else None
 
@@ -325,9 +328,11 @@ def _go_back(found: Intent, current: str, now: datetime) -> Intent:
 
 
 def _wanted(facts: Facts, found: Intent, record: RolloutStatus, now: datetime) -> str | None:
-    undoing = record.cause == "Undo" and facts.spec_revision in found.rejected
-    if undoing and found.stable is not None and found.stable in found.rejected:
-        return record.revision
+    if record.cause == "Undo" and found.stable in found.rejected:
+        # A share that the kept revision has must not go back to the rejected one.
+        begun = facts.traffic.get(record.revision or "", 0) > 0
+        if begun or facts.spec_revision in found.rejected:
+            return record.revision
     if facts.spec_revision in found.rejected:
         if found.cause == "Undo" and found.current is not None:
             return found.current

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from llmfleet.api import HeaderRouting, Mirroring, Routing
-from llmfleet.planning.capacity import new_replicas, old_replicas, weight_for
+from llmfleet.planning.capacity import new_replicas, old_replicas, pods_for, weight_for
 from llmfleet.planning.facts import Facts, with_spec_policy
 from llmfleet.planning.intent import Intent
 
@@ -206,7 +206,11 @@ def _move(
         old_wanted = old_replicas(
             facts.replicas, facts.surge, carried, new_arm.ready, new_pods=new_pods
         )
-        if new != target:  # on the way back nothing is added to the arm that is left
+        if new != target:
+            if 100 - share > 0:  # both are short of pods when they were replaced in place
+                fewest = facts.replicas - (facts.surge == 0)
+                old_wanted = max(old_wanted, fewest - new_arm.ready)
+            # On the way back nothing is added to the arm that is left.
             old_wanted = min(old_wanted, old_arm.wanted or 0)
         if not facts.may_shrink:
             old_wanted = max(old_wanted, min(facts.replicas, old_arm.wanted or 0))
@@ -221,6 +225,8 @@ def _move(
     )
     if facts.traffic.get(new, 0) and not facts.may_shrink:
         new_wanted = max(new_wanted, min(facts.replicas, new_arm.wanted or 0))
+    # What a warm arm has above the surge is not taken away when its share comes back at once.
+    new_wanted = max(new_wanted, min(pods_for(facts.replicas, share), new_arm.wanted or 0))
     removed = _removable(facts, {old or new, new, *traffic})
     replicas = {
         name: arm.wanted
@@ -267,7 +273,7 @@ def _warm_since(facts: Facts, now: datetime, keep: set[str]) -> dict[str, dateti
 
 def _removable(facts: Facts, keep: set[str]) -> tuple[str, ...]:
     """Revisions that nobody needs, and of which no router sends a request any more."""
-    sure = facts.routers.confirmed
+    sure = facts.routers.confirmed or facts.routers.given_up
     return tuple(
         name
         for name, arm in sorted(facts.arms.items())

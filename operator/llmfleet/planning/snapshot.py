@@ -107,6 +107,8 @@ class ObservedPod:
     restarts: int
     last_termination: Termination | None
     running_since: datetime | None
+    unready_since: datetime | None = None
+    """When it lost its readiness, or was made without; None while it is ready or unknown."""
 
 
 class RouterReach(StrEnum):

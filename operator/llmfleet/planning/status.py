@@ -213,15 +213,22 @@ def _dump(model: ResourceModel | None) -> JSON | None:
     return body
 
 
+def settings_changed(facts: Facts, intent: Intent, rollout: JSON | None) -> bool:
+    """Whether spec's settings of rollouts are no longer those of the one under way."""
+    if rollout is None or "aborted" in rollout:
+        return False
+    return bool(rollout["plan"] != _frozen(facts.deployment.spec.rollout, steps=not intent.cause))
+
+
 def _frozen(policy: RolloutSpec, *, steps: bool) -> JSON:
     """The settings as they are when the rollout begins, its steps spelled out."""
     body: JSON = _dump(policy) or {}
     if policy.strategy == "Canary" and steps:
         body["steps"] = [_dump(each) for each in policy.effective_steps]
     if not steps:  # back to a revision that was served before
-        body["strategy"] = "RollingUpdate"
         body.pop("steps", None)
-        body.pop("blueGreen", None)
+        if policy.strategy == "Canary":
+            body["strategy"] = "RollingUpdate"
     return body
 
 

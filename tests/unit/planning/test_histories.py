@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -43,7 +44,18 @@ ACTIONS = st.one_of(
     st.tuples(st.just("policy"), st.sampled_from(POLICIES)),
     st.tuples(st.just("scale"), st.integers(1, 5)),
     st.tuples(st.sampled_from(["abort", "retry", "promote", "undo"]), st.sampled_from(MODELS)),
+    st.tuples(st.just("acts"), st.lists(
+        st.tuples(st.sampled_from(["abort", "retry", "promote", "undo"]), st.sampled_from(MODELS)),
+        min_size=2, max_size=3, unique_by=lambda act: act[0],
+    )),
     st.tuples(st.just("wait"), st.integers(1, 400)),
+)  # fmt: skip
+ACT_FREE = st.one_of(
+    st.tuples(st.sampled_from(["turn", "look", "stale", "lose reply"]), st.none()),
+    st.tuples(st.just("crash"), st.integers(1, 5)),
+    st.tuples(st.just("edit"), st.sampled_from(MODELS)),
+    st.tuples(st.just("policy"), st.sampled_from(POLICIES)),
+    st.tuples(st.just("scale"), st.integers(1, 5)),
 )
 
 
@@ -71,9 +83,31 @@ class History:
         self.seen = self.world.snapshot()
 
     def turn(self, crash_after: int | None = None) -> None:
-        self.world.reconcile(crash_after=crash_after)
-        self.check()
+        self.reconcile(crash_after=crash_after)
         self.cluster()
+
+    def reconcile(self, **how: Any) -> None:
+        """One pass, which may be cut short, and what must hold after it."""
+        before = self.world.replicas()
+        self.world.reconcile(**how)
+        self.check()
+        self.check_capacity(before)
+
+    def check_capacity(self, before: Mapping[str, int]) -> None:
+        """Nobody takes away pods that the share of the requests needs: the one that is commanded,
+        or that a router still serves. With maxSurge 0 one pod of each arm may be replaced."""
+        world, now = self.world, self.world.replicas()
+        served = [
+            shares
+            for name, (_, shares) in world.served.items()
+            if name in world.pods and world.pods[name].ready
+        ]
+        fleet = world.raw["spec"]["replicas"]
+        for name, had in before.items():
+            weight = max(each.get(name, 0) for each in (dict(split(world)), *served))
+            needed = fleet * weight // 100 - (self.surge == 0)
+            left = now.get(name, 0)
+            assert left >= min(had, needed), f"{name}: {had} to {left} pods for {weight} %"
 
     def cluster(self) -> None:
         world = self.world
@@ -100,6 +134,14 @@ class History:
             self.rejected.discard(revision)
         annotate(self.world, act, f"{revision}@{self.tokens}")
 
+    def edited(self, action: str, value: Any) -> dict[str, Any]:
+        """The part of spec that an edit replaces."""
+        if action == "edit":
+            return {"model": model(value)}
+        if action == "scale":
+            return {"replicas": value}
+        return {"rollout": {**value, "maxSurge": self.surge}}
+
     def do(self, action: str, value: Any) -> None:
         world = self.world
         spec = copy.deepcopy(world.raw["spec"])
@@ -110,34 +152,26 @@ class History:
             case "crash":
                 self.turn(crash_after=value)
             case "lose reply":
-                world.reconcile()
-                self.check()
-                world.reconcile()
-                self.check()
-            case "edit":
-                spec["model"] = model(value)
-                world.edit(model=model(value))
-            case "policy":
-                spec["rollout"] = {**value, "maxSurge": self.surge}
-                world.edit(rollout=spec["rollout"])
-            case "scale":
-                spec["replicas"] = value
-                world.edit(replicas=value)
+                self.reconcile()
+                self.reconcile()
+            case "edit" | "policy" | "scale":
+                changed = self.edited(action, value)
+                spec |= changed
+                world.edit(**changed)
             case "recreate":
-                world.reconcile()  # what was decided has been copied to memory
-                self.check()
+                self.reconcile()  # what was decided has been copied to memory
                 world.raw = {key: each for key, each in world.raw.items() if key != "status"}
                 self.shares = {name: 100 for name in self.rejected if name in self.shares}
                 self.turn()
             case "look":
                 self.seen = world.snapshot()
             case "stale":
-                world.reconcile(snapshot=self.seen)
-                self.check()
+                self.reconcile(snapshot=self.seen)
             case "wait":
                 world.wait(value)
             case _:
-                self.act(action, self.hashes[value])
+                for act, name in value if action == "acts" else [(action, value)]:
+                    self.act(act, self.hashes[name])
         assert world.raw["spec"] == spec, "the operator wrote spec"
 
     def finish(self) -> None:
@@ -185,3 +219,40 @@ def test_rollout_when_anything_happens_then_a_rejected_hash_is_never_served_agai
         assert served not in bad, world.status()["message"]
     assert world.replicas() == {served: replicas}
     assert world.ready(served) == replicas
+
+
+@settings(max_examples=HISTORIES, deadline=None)
+@given(
+    actions=st.lists(ACT_FREE, max_size=20),
+    surge=st.sampled_from([0, 1, 2]),
+    replicas=st.integers(2, 4),
+    last=st.sampled_from(MODELS),
+)
+def test_rollout_when_the_operator_crashes_then_the_end_is_the_one_without_the_crashes(
+    actions: list[tuple[str, Any]], surge: int, replicas: int, last: str
+) -> None:
+    ends = []
+    for crashes in (True, False):
+        history = History(surge, replicas)
+        for action, value in actions:
+            trouble = action in {"crash", "stale", "lose reply"}
+            history.do(*(("turn", None) if trouble and not crashes else (action, value)))
+        history.do("edit", last)
+        history.do("scale", replicas)
+        history.finish()
+        ends.append(end(history.world))
+    assert ends[0] == ends[1]
+
+
+def end(world: Fleet) -> dict[str, Any]:
+    """What is left in the end, but for times, numbers of attempts and who was tried meanwhile."""
+    status = world.status()
+    return {
+        "children": {
+            key: found.body["spec"] for key, found in world.objects.items()
+            if key.kind not in {"ConfigMap", "ControllerRevision"} and "spec" in found.body
+        },
+        "served": (status["servedRevision"], split(world), status["phase"]),
+        "conditions": {each["type"]: each["status"] for each in status["conditions"]},
+        "pods": sorted(str(pod.revision) for pod in world.pods.values() if pod.ready),
+    }  # fmt: skip

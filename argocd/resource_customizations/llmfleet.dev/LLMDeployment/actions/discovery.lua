@@ -21,6 +21,7 @@ local rolling = rollout.revision ~= nil
 local steps = { Canary = #(plan.steps or {}), BlueGreen = 2 }
 -- While the annotation pauses it, a promotion would be used up unseen.
 local at_step = rolling
+  and rollout.cause == nil
   and (rollout.step or 0) < (steps[plan.strategy] or 0)
   and pause ~= "true"
   and pause ~= rollout.revision
@@ -34,7 +35,8 @@ local gave_up = rollout.aborted ~= nil
 return {
   ["promote"] = { disabled = not at_step },
   ["promote-full"] = { disabled = not at_step },
-  ["abort"] = { disabled = not rolling },
+  -- An undo that ended would go back to what it has rejected.
+  ["abort"] = { disabled = not rolling or rollout.cause == "Undo" },
   ["retry"] = { disabled = not (rejected or gave_up) },
   ["pause"] = { disabled = pause == "true" },
   ["resume"] = { disabled = pause == nil },
