@@ -63,18 +63,19 @@ def _table(name: str, choices: list[tuple[list[JSON], JSON]]) -> JSON:
         choices: what headers have to be, beside the method, and what is done then; the last one
             takes all the rest.
     """
-    table: list[JSON] = [
+    table: list[JSON] = []  # tried in this order, so what is asked most comes first
+    for path, method in (*((path, "POST") for path in POST_PATHS), (MODELS_PATH, "GET")):
+        table += [_engine_route(path, method, matches, action) for matches, action in choices]
+        table.append(_not_allowed(path, method))
+    table += [
         {
             "match": {"path": HEALTH_PATH, "headers": [_exact(":method", "GET")]},
             "direct_response": {"status": 200, "body": {"inline_string": '{"status":"ok"}'}},
             "response_headers_to_add": [_header("content-type", "application/json")],
         },
         _not_allowed(HEALTH_PATH, "GET"),
+        {"match": {"prefix": "/"}, "direct_response": {"status": 404}},
     ]
-    for path, method in (*((path, "POST") for path in POST_PATHS), (MODELS_PATH, "GET")):
-        table += [_engine_route(path, method, matches, action) for matches, action in choices]
-        table.append(_not_allowed(path, method))
-    table.append({"match": {"prefix": "/"}, "direct_response": {"status": 404}})
     return {
         "name": name,
         "virtual_hosts": [{"name": "llmfleet", "domains": ["*"], "routes": table}],
