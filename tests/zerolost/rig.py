@@ -95,10 +95,11 @@ def start_fleet(fleet: Fleet, kind: str, cluster: LocalCluster, images: chart.Im
     )
 
 
-def prober(kind: str, fleet: Fleet, images: chart.Images) -> Prober:
-    """Not started yet."""
+def prober(kind: str, fleet: Fleet, images: chart.Images, *, long: bool = False) -> Prober:
+    """Not started yet; with ``long`` every answer is as long as else one in a hundred."""
     engine = ENGINES[kind]
-    environment = {"TOKENS": str(engine.tokens), "LONG_TOKENS": str(engine.long_tokens)}
+    tokens = engine.long_tokens if long else engine.tokens
+    environment = {"TOKENS": str(tokens), "LONG_TOKENS": str(engine.long_tokens)}
     return Prober(
         fleet.namespace, fleet.name, fleet.model, images.router,
         script=SCRIPT, environment=environment,

@@ -1,8 +1,8 @@
 """``apply``: make a ``Plan`` true, in its order, each write conditional on the snapshot.
 
 Status first (a decision is recorded before it is acted on), then children, then deletions, then
-Events. Only the routers' token comes before, since the status names it. Nothing is sent for what
-already is as intended.
+Events, also after a write that failed. Only the routers' token comes before, since the status names
+it. Nothing is sent for what already is as intended.
 
 A new LLMDeployment's engine comes before all else: it takes minutes to start, and a pass that finds
 it unrecorded decides the same from the same spec, or removes it.
@@ -103,9 +103,24 @@ class Applier:
         token = self._tokens.get(meta["uid"]) or await self._token(plan, refusals)
         recorded = await self.record(snapshot.raw, plan.status and {**plan.status, **token})
         self._tokens.pop(meta["uid"], None)
-        changed = recorded is not snapshot.raw
-        if changed:
+        if recorded is not snapshot.raw:
             self._transitions.count(plan)
+        try:
+            return await self._perform(owner, snapshot, plan, recorded, refusals)
+        finally:
+            # The next plan starts from the status and sees no transition: it is told now or never.
+            await self._post(snapshot.raw, plan)
+
+    async def _perform(
+        self,
+        owner: Owner,
+        snapshot: Snapshot,
+        plan: Plan,
+        recorded: JSON,
+        refusals: dict[ObjectKey, ApiError],
+    ) -> Applied:
+        """Write children and deletions, once the status is ``recorded``."""
+        changed = recorded is not snapshot.raw
         version = version_number(recorded["metadata"]["resourceVersion"])
         changes = list(self._changes(snapshot, plan))
         if snapshot.told and not changed and (changes or plan.deletions):
@@ -117,7 +132,6 @@ class Applier:
         if not refusals:
             for deletion in plan.deletions:
                 changed |= await self._delete(owner, deletion)
-        await self._post(snapshot.raw, plan)
         news = self._observer.refused(owner, _sentences(refusals))
         if refusals and not news:
             raise next(iter(refusals.values()))

@@ -175,6 +175,23 @@ async def test_apply_when_a_child_changed_since_the_snapshot_then_conflict_and_n
     assert (fleet.get(path) or {})["spec"]["replicas"] == 3
 
 
+async def test_apply_when_a_child_conflicts_after_the_status_then_its_transition_is_told(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    await effects.caches.stop()
+    fleet.patch(fleet.path("Deployment", "chat-router"), {"spec": {"replicas": 7}})
+    spec = {"model": {"source": "pvc://m/two"}, "router": {"replicas": 3}}
+    fleet.patch(fleet.resource_path("chat"), {"spec": spec})
+    with pytest.raises(Conflict):
+        await effects.step()
+    begun = fleet.resource()["status"]["specRevision"]
+    await effects.settle()
+    notes = [event["note"] for event in fleet.events("RolloutStarted")]
+    assert notes.count(f"rolling out {begun}") == 1
+
+
 async def test_apply_when_a_child_is_gone_and_the_watch_lags_then_it_is_made_again(
     effects: Effects, fleet: Fleet
 ) -> None:
