@@ -241,6 +241,7 @@ def _etcd_arguments(directory: Path, url: str, peer_port: int) -> list[str]:
         f"--initial-advertise-peer-urls={peer}",
         f"--initial-cluster=default={peer}",
         "--unsafe-no-fsync",
+        f"--quota-backend-bytes={8 << 30}",  # benchmarks write more than the default of 2 GiB
         "--log-level=warn",
     ]
 

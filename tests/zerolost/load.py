@@ -31,6 +31,7 @@ SECONDS = float(os.environ.get("SECONDS", "3600"))
 TOKENS = int(os.environ.get("TOKENS", "8"))
 LONG_TOKENS = int(os.environ.get("LONG_TOKENS", "200"))
 LONG_EVERY = int(os.environ.get("LONG_EVERY", "100"))
+LARGE_EVERY, LARGE_BYTES = 20, 100_000
 STOP = Path(os.environ.get("STOP_FILE", "/tmp/stop"))
 SHOWN_LOSSES = 300
 MOST_WAITING = 800
@@ -81,8 +82,11 @@ class Asked:
             "model": MODEL,
             "messages": [{"role": "user", "content": f"request {self.number}: what is drift?"}],
             "max_tokens": LONG_TOKENS if long else TOKENS,
+            "ignore_eos": True,
             "temperature": 0,
             "stream": self.streamed,
+            # More than the router keeps for a second try; the engine makes no prompt of it.
+            "user": "x" * LARGE_BYTES if self.number % LARGE_EVERY == 0 else "prober",
         }
 
 

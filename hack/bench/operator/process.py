@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from hack.controlplane.apiserver import ApiServer
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _OBJECTS = re.compile(r'^llmfleet_objects\{phase="\w+"\} (\S+)$', re.MULTILINE)
 POLL_SECONDS = 0.2
+PATIENT_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,14 @@ class Operator:
         )
 
     def writes(self) -> float:
-        """To the API server since its start, the Lease's aside."""
+        """To the API server since its start, the Lease's aside.
+
+        Raises:
+            httpx.TimeoutException: it did not answer for half a minute.
+        """
+        for _ in range(PATIENT_TRIES):
+            with contextlib.suppress(httpx.TimeoutException):  # busy with thousands of objects
+                return sum(self.process.writes().values())
         return sum(self.process.writes().values())
 
     def processor_seconds(self) -> float:
