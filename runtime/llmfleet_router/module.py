@@ -20,7 +20,8 @@ from llmfleet_router.settings import Policy, Settings
 JSON = dict[str, Any]
 
 FILTER_NAME = "request"
-KEY_HEADER = "x-llmfleet-key"
+KEY_OBJECT = "envoy.hashable_string"
+"""The key's name in the request's filter state, and that of Envoy's factory that makes it."""
 SESSION_HEADER = "x-session-id"
 _TYPE = "type.googleapis.com/"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmfleet_router.model import Routes
-from llmfleet_router.module import KEY_HEADER, SESSION_HEADER, build_switch
+from llmfleet_router.module import KEY_OBJECT, SESSION_HEADER, build_switch
 from llmfleet_router.resources import TYPE, cluster_name, mirror_name
 from llmfleet_router.routing import HeaderMatch, Mirror
 from llmfleet_router.settings import Policy, Settings
@@ -106,13 +106,12 @@ def _sticky(routes: Routes, settings: Settings) -> tuple[list[JSON], JSON]:
 
     Envoy hashes twice by one policy: for the revision when the request comes, for the pod once the
     module has added the key. The key comes first in the policy, so the pod is the same as without
-    stickiness. A client that sends a key of its own is no session: it could aim.
+    stickiness.
     """
     matches: list[JSON] = [{"name": SESSION_HEADER, "present_match": True}]
     by: list[JSON] = [{"header": {"header_name": SESSION_HEADER}}]
     if settings.policy is Policy.PREFIX_HASH:
-        matches.append({"name": KEY_HEADER, "present_match": True, "invert_match": True})
-        by.insert(0, {"header": {"header_name": KEY_HEADER}, "terminal": True})
+        by.insert(0, {"filter_state": {"key": KEY_OBJECT}, "terminal": True})
     action = _to_engines(routes.split, settings, routes.routing.mirror)
     action["route"]["weighted_clusters"]["use_hash_policy"] = True
     action["route"]["hash_policy"] = by
@@ -145,7 +144,7 @@ def _to_engines(
         },
     }
     if settings.policy is Policy.PREFIX_HASH:
-        action["hash_policy"] = [{"header": {"header_name": KEY_HEADER}}]
+        action["hash_policy"] = [{"filter_state": {"key": KEY_OBJECT}}]
     elif settings.policy is Policy.SESSION:
         action["hash_policy"] = [{"header": {"header_name": SESSION_HEADER}}]
     if mirror:

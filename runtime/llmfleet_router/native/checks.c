@@ -2,10 +2,6 @@
 
 #include <string.h>
 
-bool text_is(struct span text, const char *literal, size_t length) {
-  return text.length == length && !memcmp(text.data, literal, length);
-}
-
 static bool starts_with(struct span text, const char *literal, size_t length) {
   return text.length >= length && !memcmp(text.data, literal, length);
 }

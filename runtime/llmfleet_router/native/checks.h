@@ -3,12 +3,16 @@
 #define LLMFLEET_CHECKS_H
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "key.h"
 
-// Compares a name or value with a literal, exactly.
+// Compares a name or value with a literal, exactly. Inline: of a known length it is a comparison
+// or two, and every header is compared with several names.
 #define IS(text, literal) text_is(text, literal, sizeof literal - 1)
-bool text_is(struct span text, const char *literal, size_t length);
+static inline bool text_is(struct span text, const char *literal, size_t length) {
+  return text.length == length && !memcmp(text.data, literal, length);
+}
 
 // application/json, optionally in UTF-8; letters in any case.
 bool is_json_type(struct span value);

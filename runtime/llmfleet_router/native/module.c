@@ -46,6 +46,9 @@ bool envoy_dynamic_module_callback_http_add_header(envoy_stream, enum header_map
 // A value whose data is NULL removes the header.
 bool envoy_dynamic_module_callback_http_set_header(envoy_stream, enum header_map, struct text name,
                                                    struct text value);
+// The object that Envoy's factory of this name makes of the value, kept under that name.
+bool envoy_dynamic_module_callback_http_set_filter_state_typed(envoy_stream, struct text name,
+                                                               struct text value);
 size_t envoy_dynamic_module_callback_http_get_body_size(envoy_stream, enum body_kind);
 size_t envoy_dynamic_module_callback_http_get_body_chunks_size(envoy_stream, enum body_kind);
 bool envoy_dynamic_module_callback_http_get_body_chunks(envoy_stream, enum body_kind,
@@ -196,10 +199,19 @@ __attribute__((noinline)) static void remove_private(envoy_stream stream,
         stream, kRequestHeaders, (struct text){name, lengths[i]}, (struct text){0});
 }
 
+// For the engine a header; for Envoy, which hashes it once more to pick a pod, an object beside the
+// headers: to find a header by a name that is not its own, Envoy indexes all of them.
+static void add_digits(envoy_stream stream, const char digits[kKeyDigits]) {
+  struct text key = {digits, kKeyDigits};
+  add(stream, TEXT("x-llmfleet-key"), key);
+  envoy_dynamic_module_callback_http_set_filter_state_typed(stream, TEXT("envoy.hashable_string"),
+                                                            key);
+}
+
 static void add_key(envoy_stream stream, struct span text, bool is_session) {
   char digits[kKeyDigits];
   key_digits(text, is_session, digits);
-  add(stream, TEXT("x-llmfleet-key"), (struct text){digits, kKeyDigits});
+  add_digits(stream, digits);
 }
 
 // The pieces of one kind of body; `few` or a longer array that the caller frees. NULL: none.
@@ -312,7 +324,7 @@ EXPORT enum headers_status envoy_dynamic_module_on_http_filter_request_headers(e
   // From here on headers change, and what `said` points to may be gone.
   if (said.private_bytes) remove_private(stream, headers, count);
   if (has_key) {
-    add(stream, TEXT("x-llmfleet-key"), (struct text){digits, kKeyDigits});
+    add_digits(stream, digits);
     request->wants_key = false;
   }
   if (config->token)

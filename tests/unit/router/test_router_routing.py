@@ -229,8 +229,8 @@ def test_stickiness_when_asked_for_then_sessions_have_a_route_with_arms_in_one_o
     assert "use_hash_policy" not in ordinary["route"]["weighted_clusters"]
     last = sticky["route"]["hash_policy"][-1]
     assert last == {"header": {"header_name": "x-session-id"}}
-    forged = {"name": "x-llmfleet-key", "present_match": True, "invert_match": True}
-    assert (forged in sticky["match"]["headers"]) == (policy is Policy.PREFIX_HASH)
+    pod = {"filter_state": {"key": "envoy.hashable_string"}, "terminal": True}
+    assert (pod in sticky["route"]["hash_policy"]) == (policy is Policy.PREFIX_HASH)
 
 
 def test_stickiness_when_there_is_one_arm_then_it_costs_nothing() -> None:
