@@ -172,10 +172,12 @@ def _mirror(mirror: Mirror) -> JSON:
 
 
 def _weighted(revision: str, weight: int) -> JSON:
+    # Engines send no such header, and adding is cheaper than looking for one to replace.
+    named = _header("x-llmfleet-revision", revision) | {"append_action": "APPEND_IF_EXISTS_OR_ADD"}
     return {
         "name": cluster_name(revision),
         "weight": weight,
-        "response_headers_to_add": [_header("x-llmfleet-revision", revision)],
+        "response_headers_to_add": [named],
     }
 
 
