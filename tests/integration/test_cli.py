@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hack.controlplane.apiserver import ApiServer
+from hack.controlplane.apiserver import ApiServer, find_binary
 
-from tests.integration.operator.harness import Fleet, llm_deployment
+from tests.integration.operator.harness import Fleet, eventually, llm_deployment
 
 JSON = dict[str, Any]
 HEALTHY: JSON = {
@@ -30,6 +31,7 @@ CANARY: JSON = {
     "phase": "Progressing",
     "rollout": {"id": 2, "revision": "abcdef0123", "attempt": 0},
 }
+MEMORY: JSON = {"metadata": {"name": "chat-llmfleet-memory"}, "data": {"rejected": "{}"}}
 
 
 @pytest.fixture
@@ -93,13 +95,80 @@ def test_pause_when_resumed_then_the_annotation_is_gone(fleet: Fleet) -> None:
     assert "llmfleet.dev/pause" not in annotations
 
 
-def test_forget_when_confirmed_then_the_memory_is_deleted(fleet: Fleet) -> None:
-    memory = {"metadata": {"name": "chat-llmfleet-memory"}, "data": {"rejected": "{}"}}
-    fleet.server.create(fleet.path("ConfigMap"), memory)
+def test_forget_when_the_resource_is_there_then_it_is_refused_with_what_to_do_instead(
+    fleet: Fleet,
+) -> None:
+    fleet.server.create(fleet.path("ConfigMap"), MEMORY)
+    done = run(fleet, "forget", "chat", "--yes")
+    assert done.returncode == 1
+    assert f"kubectl delete llmdep chat -n {fleet.namespace}" in done.stderr
+    assert f"kubectl llmfleet -n {fleet.namespace} retry chat --revision HASH" in done.stderr
+    assert fleet.child("ConfigMap", "chat-llmfleet-memory") is not None
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["gone", "waits-for-a-finalizer"])
+def test_forget_when_the_resource_is_deleted_and_it_is_confirmed_then_the_memory_goes(
+    fleet: Fleet, stays: bool
+) -> None:
+    fleet.server.create(fleet.path("ConfigMap"), MEMORY)
+    if stays:
+        fleet.patch(fleet.resource_path("chat"), {"metadata": {"finalizers": ["example.com/x"]}})
+    fleet.server.request("DELETE", fleet.resource_path("chat"))
+    assert (fleet.resource() is not None) == stays
     assert run(fleet, "forget", "chat").returncode == 1
     assert run(fleet, "forget", "chat", "--yes").returncode == 0
     assert fleet.child("ConfigMap", "chat-llmfleet-memory") is None
     assert "nothing is remembered" in run(fleet, "forget", "chat", "--yes").stderr
+    if stays:
+        fleet.patch(fleet.resource_path("chat"), {"metadata": {"finalizers": []}})
+
+
+def complete(fleet: Fleet, *words: str) -> list[str]:
+    """What kubectl offers a shell for these words behind ``kubectl llmfleet -n NAMESPACE``."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "KUBECONFIG": str(fleet.server.kubeconfig), "PATH": path}
+    done = subprocess.run(
+        [str(find_binary("kubectl")), "__complete", "llmfleet", "-n", fleet.namespace, *words],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [line for line in done.stdout.splitlines() if line]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["status", ""], ["chat\tHealthy", "embed\tUnknown"]),
+        (["promote", "c"], ["chat\tHealthy"]),
+        (["retry", "chat", "--revision", ""], ["abcdef0123\tUserAbort"]),
+        (["undo", "chat", "--revision", "f"], ["fedcba3210\tengine:1"]),
+    ],
+    ids=["names", "name-begun", "rejected-revision", "kept-revision"],
+)
+def test_tab_when_kubectl_asks_then_names_and_the_revisions_of_an_act_are_offered(
+    fleet: Fleet, words: list[str], expected: list[str]
+) -> None:
+    rejected = [{"hash": "abcdef0123", "reason": "UserAbort", "at": "2026-03-01T12:00:00Z"}]
+    revisions = [{"hash": "fedcba3210", "image": "engine:1"}, *HEALTHY["revisions"]]
+    tell(fleet, {**HEALTHY, "revisions": revisions, "rejectedRevisions": rejected})
+    fleet.apply(llm_deployment("embed"))
+    # On a busy machine the cluster's answer may come too late to be offered.
+    eventually(lambda: complete(fleet, *words) == [*expected, ":4"], f"{expected} is offered", 60)
+
+
+def test_json_when_asked_of_explain_or_an_act_then_it_is_what_status_says_or_was_annotated(
+    fleet: Fleet,
+) -> None:
+    tell(fleet, CANARY)
+    told = json.loads(run(fleet, "explain", "chat", "-o", "json").stdout)
+    assert told["message"] == CANARY["message"]
+    assert set(told) == {"phase", "message", "conditions", "rejectedRevisions"}
+    done = json.loads(run(fleet, "abort", "chat", "-o", "json").stdout)
+    stored = (fleet.resource() or {})["metadata"]
+    assert done["metadata"]["name"] == "chat"
+    assert done["annotations"] == stored["annotations"]
+    assert json.loads(run(fleet, "pause", "chat", "-o", "json").stdout)["annotations"] == {
+        "llmfleet.dev/pause": "true"
+    }
 
 
 def test_cluster_when_it_says_no_then_one_sentence_and_no_traceback(fleet: Fleet) -> None:

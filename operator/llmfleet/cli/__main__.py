@@ -15,7 +15,7 @@ from rich.text import Text
 
 from llmfleet import __version__
 from llmfleet.api.deployment import LLMDeployment
-from llmfleet.cli import acts, view
+from llmfleet.cli import acts, candidates, view
 from llmfleet.cli.access import AccessError, Cluster
 from llmfleet.cli.acts import NothingToDoError
 from llmfleet.cli.view import NO_STATUS, exit_code
@@ -40,11 +40,22 @@ class Output(StrEnum):
     JSON = "json"
 
 
-Name = Annotated[str, typer.Argument(help="Name of the LLMDeployment.", show_default=False)]
-Print = Annotated[Output, typer.Option("-o", "--output", help="text or json.")]
-Revision = Annotated[
-    str | None, typer.Option("--revision", help="Hash of the revision.", show_default=False)
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the LLMDeployment.", show_default=False, autocompletion=candidates.names
+    ),
 ]
+Print = Annotated[Output, typer.Option("-o", "--output", help="text or json.")]
+
+
+def _revision(autocompletion: candidates.Complete) -> Any:
+    return typer.Option(
+        "--revision",
+        help="Hash of the revision.",
+        show_default=False,
+        autocompletion=autocompletion,
+    )
 
 
 class _Options:
@@ -116,9 +127,13 @@ def status(
 
 
 @app.command()
-def explain(name: Name) -> None:
+def explain(name: Name, output: Print = Output.TEXT) -> None:
     """Why it is as it is: every condition in its own words, and what was rejected."""
-    console.print(view.explanation(_options.cluster().get(name)[1]))
+    raw, deployment = _options.cluster().get(name)
+    if output is Output.JSON:
+        _print_status(raw, "phase", "message", "conditions", "rejectedRevisions")
+    else:
+        console.print(view.explanation(deployment))
 
 
 @app.command()
@@ -126,8 +141,7 @@ def history(name: Name, output: Print = Output.TEXT) -> None:
     """The kept revisions, newest first, and the rejected ones."""
     raw, deployment = _options.cluster().get(name)
     if output is Output.JSON:
-        found = raw.get("status") or {}
-        _print_json({key: found.get(key) for key in ("revisions", "rejectedRevisions")})
+        _print_status(raw, "revisions", "rejectedRevisions")
     else:
         console.print(view.history(deployment, _now()))
 
@@ -136,51 +150,61 @@ def history(name: Name, output: Print = Output.TEXT) -> None:
 def promote(
     name: Name,
     full: Annotated[bool, typer.Option("--full", help="End all steps at once.")] = False,
+    output: Print = Output.TEXT,
 ) -> None:
     """End the step under way; with --full, all of them."""
-    _act(name, lambda deployment: acts.promote(deployment, _now(), full=full))
+    _act(name, output, lambda deployment: acts.promote(deployment, _now(), full=full))
 
 
 @app.command()
-def abort(name: Name) -> None:
+def abort(name: Name, output: Print = Output.TEXT) -> None:
     """Send all traffic back to stable and reject the revision being rolled out."""
-    _act(name, lambda deployment: acts.abort(deployment, _now()))
+    _act(name, output, lambda deployment: acts.abort(deployment, _now()))
 
 
 @app.command()
-def retry(name: Name, revision: Revision = None) -> None:
+def retry(
+    name: Name,
+    revision: Annotated[str | None, _revision(candidates.retryable)] = None,
+    output: Print = Output.TEXT,
+) -> None:
     """Roll a rejected or aborted revision out again."""
-    _act(name, lambda deployment: acts.retry(deployment, _now(), revision=revision))
+    _act(name, output, lambda deployment: acts.retry(deployment, _now(), revision=revision))
 
 
 @app.command()
-def undo(name: Name, revision: Revision = None) -> None:
+def undo(
+    name: Name,
+    revision: Annotated[str | None, _revision(candidates.kept)] = None,
+    output: Print = Output.TEXT,
+) -> None:
     """Serve a kept revision again, and reject the one that spec asks for."""
-    _act(name, lambda deployment: acts.undo(deployment, _now(), revision=revision))
+    _act(name, output, lambda deployment: acts.undo(deployment, _now(), revision=revision))
 
 
 @app.command()
-def pause(name: Name) -> None:
+def pause(name: Name, output: Print = Output.TEXT) -> None:
     """Let nothing move until resume."""
-    _act(name, lambda deployment: acts.pause())
+    _act(name, output, lambda deployment: acts.pause())
 
 
 @app.command()
-def resume(name: Name) -> None:
+def resume(name: Name, output: Print = Output.TEXT) -> None:
     """Take a pause back."""
-    _act(name, acts.resume)
+    _act(name, output, acts.resume)
 
 
 @app.command()
 def forget(
-    name: Name,
+    name: Annotated[str, typer.Argument(help="Name of what was deleted.", show_default=False)],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete what is remembered of a name: which revisions were rejected and which was good.
 
-    For a name that is used for something else now. A rejected revision may be rolled out again.
+    For a name that will be used for something else; refused while its LLMDeployment is there.
     """
     cluster = _options.cluster()
+    acts.check_forget(cluster.find(name), cluster.namespace, name)
     if not yes:
         typer.confirm(f"Forget what was rejected of {cluster.namespace}/{name}?", abort=True)
     if not cluster.forget(name):
@@ -188,11 +212,14 @@ def forget(
     console.print(f"{cluster.namespace}/{name} is forgotten")
 
 
-def _act(name: str, decide: Any) -> None:
+def _act(name: str, output: Output, decide: Any) -> None:
     cluster = _options.cluster()
     raw, deployment = cluster.get(name)
     annotations = decide(deployment)
     cluster.annotate(raw, annotations)
+    if output is Output.JSON:
+        _print_json({"metadata": _identity(raw), "annotations": annotations})
+        return
     for key, value in annotations.items():
         console.print(f"{key} {'removed' if value is None else f'= {value}'}")
     console.print(f"follow it: kubectl llmfleet -n {cluster.namespace} status {name} --watch")
@@ -224,6 +251,11 @@ def _follow(cluster: Cluster, name: str, output: Output) -> int:
     except KeyboardInterrupt:
         return code
     return code
+
+
+def _print_status(raw: dict[str, Any], *fields: str) -> None:
+    found = raw.get("status") or {}
+    _print_json({field: found.get(field) for field in fields})
 
 
 def _print_json(value: Any, indent: int | None = 2) -> None:

@@ -18,6 +18,7 @@ from llmfleet.api.deployment import LLMDeployment, parse
 JSON = dict[str, Any]
 WATCH_SECONDS = 300
 RETRY_SECONDS = 2.0
+NOT_FOUND = 404
 
 
 class AccessError(Exception):
@@ -61,6 +62,23 @@ class Cluster:
             )
         return raw, read(raw)
 
+    def find(self, name: str) -> JSON | None:
+        """One LLMDeployment as stored; None when there is none.
+
+        Raises:
+            AccessError: it may not be read.
+        """
+        with _explained(f"LLMDeployment {name} in namespace {self.namespace}"):
+            try:
+                raw: JSON = self._objects.get_namespaced_custom_object(
+                    GROUP, VERSION, self.namespace, PLURAL, name
+                )
+            except client.ApiException as error:
+                if error.status == NOT_FOUND:
+                    return None
+                raise
+        return raw
+
     def list(self, *, everywhere: bool) -> list[JSON]:
         """All of the namespace, or of the cluster.
 
@@ -100,7 +118,7 @@ class Cluster:
         try:
             self._core.delete_namespaced_config_map(f"{name}-llmfleet-memory", self.namespace)
         except client.ApiException as error:
-            if error.status == 404:
+            if error.status == NOT_FOUND:
                 return False
             raise AccessError(_sentence("the memory", error)) from error
         return True
@@ -158,7 +176,7 @@ def _sentence(what: str, error: Any) -> str:
         said = json.loads(error.body)["message"]
     except (TypeError, ValueError, KeyError):
         said = error.reason
-    if error.status == 404:
+    if error.status == NOT_FOUND:
         return f"{what} is not there: {said}"
     if error.status == 403:
         return f"you may not: {said}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from llmfleet.api.deployment import LLMDeployment
+from llmfleet.api.status import RevisionStatus
 
 PREFIX = "llmfleet.dev/"
 
@@ -45,19 +47,23 @@ def retry(
     Raises:
         NothingToDoError: that revision was neither rejected nor aborted.
     """
-    status = deployment.status
-    wanted = revision or status.spec_revision
-    rejected = [each.hash for each in status.rejected_revisions]
-    rollout = status.rollout
-    aborted = rollout is not None and rollout.revision == wanted and rollout.aborted is not None
-    if wanted is None or (wanted not in rejected and not aborted):
-        named = (
-            f"; rejected are {', '.join(rejected)}: name one with --revision" if rejected else ""
-        )
+    wanted = revision or deployment.status.spec_revision
+    known = retryable(deployment)
+    if wanted is None or wanted not in known:
+        named = f"; those are {', '.join(known)}: name one with --revision" if known else ""
         raise NothingToDoError(
             f"{wanted or 'the revision'} was neither rejected nor aborted{named}"
         )
     return {f"{PREFIX}retry": _value(wanted, now)}
+
+
+def retryable(deployment: LLMDeployment) -> dict[str, str]:
+    """Revisions that were rejected or aborted, each with the reason."""
+    status, rollout = deployment.status, deployment.status.rollout
+    found = {each.hash: each.reason for each in status.rejected_revisions}
+    if rollout is not None and rollout.revision is not None and rollout.aborted is not None:
+        found.setdefault(rollout.revision, rollout.aborted)
+    return found
 
 
 def undo(
@@ -73,28 +79,33 @@ def undo(
     Raises:
         NothingToDoError: no such revision is kept.
     """
-    status = deployment.status
-    rejected = {each.hash for each in status.rejected_revisions}
-    kept = [
-        each
-        for each in status.revisions
-        if each.hash != status.spec_revision and each.hash not in rejected
-    ]
+    known = kept(deployment)
     if revision is None:
         promoted = [
             (each.promoted_at, each.hash)
-            for each in kept
-            if each.promoted_at is not None and each.hash != status.served_revision
+            for each in known
+            if each.promoted_at is not None and each.hash != deployment.status.served_revision
         ]
         if not promoted:
             raise NothingToDoError(
                 "no revision that was served before is kept: change spec instead"
             )
         revision = max(promoted)[1]
-    if revision not in {each.hash for each in kept}:
-        names = ", ".join(each.hash for each in kept) or "none"
+    if revision not in {each.hash for each in known}:
+        names = ", ".join(each.hash for each in known) or "none"
         raise NothingToDoError(f"{revision} cannot be gone back to; kept for that are: {names}")
     return {f"{PREFIX}undo": _value(revision, now)}
+
+
+def kept(deployment: LLMDeployment) -> list[RevisionStatus]:
+    """Revisions that can be served again instead of the one that spec asks for."""
+    status = deployment.status
+    rejected = {each.hash for each in status.rejected_revisions}
+    return [
+        each
+        for each in status.revisions
+        if each.hash != status.spec_revision and each.hash not in rejected
+    ]
 
 
 def pause() -> dict[str, str | None]:
@@ -113,6 +124,26 @@ def resume(deployment: LLMDeployment) -> dict[str, str | None]:
             "it is not paused by hand; a step that waits for a person is ended by promote"
         )
     return {f"{PREFIX}pause": None}
+
+
+def check_forget(raw: dict[str, Any] | None, namespace: str, name: str) -> None:
+    """Whether the memory of a name stays away once it is deleted.
+
+    Args:
+        raw: the LLMDeployment of that name as stored, None when there is none.
+        namespace: of the name.
+        name: whose memory it is.
+
+    Raises:
+        NothingToDoError: the operator would write it anew from the status of ``raw``.
+    """
+    if raw is None or raw["metadata"].get("deletionTimestamp"):
+        return
+    raise NothingToDoError(
+        f"{namespace}/{name} is there, and the operator would write its memory anew from its"
+        f" status: delete it first, `kubectl delete llmdep {name} -n {namespace}`, or lift one"
+        f" rejection, `kubectl llmfleet -n {namespace} retry {name} --revision HASH`"
+    )
 
 
 def _under_way(deployment: LLMDeployment, act: str) -> str:

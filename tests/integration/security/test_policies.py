@@ -19,6 +19,7 @@ KINDS = {
     "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
 }
 MERGE = "application/merge-patch+json"
+WAIT: JSON = {"pause": {"duration": "5m"}}
 
 
 def deployment(name: str, rollout: JSON | None = None) -> JSON:
@@ -43,7 +44,15 @@ def namespace(api_server: ApiServer) -> Iterator[str]:
     nobody = account(api_server, name, "nobody", ["update", "patch", "get"])
     wait_for(
         lambda: act(api_server, name, nobody, promote=secrets.token_hex(4))[0] != 200,
-        "the policies are at work",
+        "the policy about acts is at work",
+    )
+    risky = deployment("warned", {"steps": [{"setWeight": 30}]})
+    wait_for(
+        lambda: (
+            "warning"
+            in api_server.request("POST", f"{PATH.format(name)}?dryRun=All", risky).headers
+        ),
+        "the policy that warns is at work",
     )
     yield name
     for body in made:
@@ -117,11 +126,29 @@ STEPS: dict[str, tuple[JSON | None, list[str]]] = {
     "the default": (None, []),
     "careful": ({"steps": [{"setWeight": 5}, {"setWeight": 50}]}, []),
     "a big first step": ({"steps": [{"setWeight": 10}, {"setWeight": 50}]}, ["first setWeight"]),
-    "a small last step": ({"steps": [{"setWeight": 5}, {"pause": {}}]}, ["last setWeight"]),
-    "no weight": ({"steps": [{"pause": {}}]}, ["no setWeight"]),
+    "a small last step": ({"steps": [{"setWeight": 5}, WAIT]}, ["last setWeight"]),
+    "no weight": ({"steps": [WAIT]}, ["no setWeight"]),
     "all at once": ({"steps": [{"setWeight": 30}]}, ["first setWeight", "last setWeight"]),
     "blue-green": ({"strategy": "BlueGreen"}, []),
+    "a wait for a person": (
+        {"steps": [{"setWeight": 5}, WAIT, {"pause": {}}, {"setWeight": 50}]},
+        ["a pause of rollout.steps has no duration"],
+    ),
+    "a mistyped duration": (
+        {"steps": [{"setWeight": 5}, {"pause": {"druation": "5m"}}, {"setWeight": 50}]},
+        ["unknown field", "a pause of rollout.steps has no duration"],
+    ),
 }
+
+
+def assert_warned(server: ApiServer, namespace: str, body: JSON, expected: list[str]) -> None:
+    """It would be stored, with these warnings."""
+    answer = server.request("POST", PATH.format(namespace) + "?dryRun=All", body)
+    assert answer.status_code == 201, answer.text
+    warnings = answer.headers.get_list("warning")
+    assert len(warnings) == len(expected), warnings
+    for part, warning in zip(expected, warnings, strict=True):
+        assert part in warning
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -129,10 +156,24 @@ def test_steps_when_risky_then_they_are_stored_with_a_warning(
     api_server: ApiServer, namespace: str, name: str
 ) -> None:
     rollout, expected = STEPS[name]
-    path = PATH.format(namespace) + "?dryRun=All"
-    answer = api_server.request("POST", path, deployment("warned", rollout))
-    assert answer.status_code == 201, answer.text
-    warnings = answer.headers.get_list("warning")
-    assert len(warnings) == len(expected), warnings
-    for part, warning in zip(expected, warnings, strict=True):
-        assert part in warning
+    assert_warned(api_server, namespace, deployment("warned", rollout), expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "warned"),
+    [
+        ("true", False),
+        ("0123456789", False),
+        ("false", True),
+        ("True", True),
+        ("", True),
+        ("012345678", True),
+        ("0123456789@1", True),
+    ],
+)
+def test_pause_annotation_when_its_value_pauses_nothing_then_a_warning_says_so(
+    api_server: ApiServer, namespace: str, value: str, warned: bool
+) -> None:
+    body = deployment("warned")
+    body["metadata"]["annotations"] = {"llmfleet.dev/pause": value}
+    assert_warned(api_server, namespace, body, ["llmfleet.dev/pause pauses nothing"] * warned)

@@ -11,6 +11,7 @@ from llmfleet.api import parse
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.cli import acts
 from llmfleet.cli.acts import NothingToDoError
+from llmfleet.planning.naming import memory_key
 from tests.unit.planning.canaries import at_share, rejected, split, started
 from tests.unit.planning.fleet import Fleet, resource
 from tests.unit.planning.test_rollout import turn
@@ -86,3 +87,22 @@ def test_pause_when_resumed_then_it_moves_again() -> None:
     assert world.status()["phase"] == "Paused"
     carry_out(world, acts.resume(seen(world)))
     at_share(world, new, 25)
+
+
+def test_forget_when_the_operator_would_write_the_memory_anew_then_it_is_refused() -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+
+    def written_anew() -> bool:
+        del world.objects[memory_key("chat")]
+        turn(world)
+        return memory_key("chat") in world.objects
+
+    assert written_anew()
+    with pytest.raises(NothingToDoError, match="kubectl delete llmdep chat -n team-a"):
+        acts.check_forget(world.raw, "team-a", "chat")
+    deleted = {**world.raw["metadata"], "deletionTimestamp": "2026-03-01T12:30:00Z"}
+    world.raw = {**world.raw, "metadata": deleted}
+    assert not written_anew()
+    acts.check_forget(world.raw, "team-a", "chat")
+    acts.check_forget(None, "team-a", "chat")
