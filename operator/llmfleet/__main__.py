@@ -31,7 +31,7 @@ from llmfleet.cluster.prometheus import Prometheus, RequestPoller, connect
 from llmfleet.cluster.routers import RouterPoller
 from llmfleet.cluster.store import Owner
 from llmfleet.cluster.transitions import Transitions
-from llmfleet.handlers import run_kopf
+from llmfleet.handlers import Watch
 from llmfleet.planning.decide import decide
 from llmfleet.reconcile import Spine
 
@@ -81,12 +81,16 @@ async def run(environment: Environment) -> None:
     configuration = await load_configuration()
     election_api = ApiServer(configuration)
     lease = LeaseKeeper(election_api, environment.namespace, environment.identity)
-    leading = asyncio.create_task(_lead(environment, configuration, lease, probes))
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Until kopf takes the signals over: a standby ends at once.
-        loop.add_signal_handler(number, stop.set)
+
+    def take_signals() -> None:
+        # kopf takes them for itself whenever it starts; what it ends on them is only itself.
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+
+    take_signals()
+    leading = asyncio.create_task(_lead(environment, configuration, lease, probes, take_signals))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -101,7 +105,11 @@ async def run(environment: Environment) -> None:
 
 
 async def _lead(
-    environment: Environment, configuration: Any, lease: LeaseKeeper, probes: ProbeServer
+    environment: Environment,
+    configuration: Any,
+    lease: LeaseKeeper,
+    probes: ProbeServer,
+    take_signals: Callable[[], None],
 ) -> None:
     spine: Spine | None = None
 
@@ -136,7 +144,9 @@ async def _lead(
         await caches.wait_synced()
         spine = Spine(observer, applier, decide)
         probes.alive.append(spine.problem)
-        await run_kopf(spine, environment.watch_namespaces)
+        watch = Watch(spine, api, environment.watch_namespaces)
+        probes.ready.append(watch.problem)
+        await watch.run(take_signals)
     finally:
         await caches.stop()
         await crd.stop()

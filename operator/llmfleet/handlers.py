@@ -6,19 +6,40 @@ annotations, and with the operator gone a ``kubectl delete`` would hang.
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import kopf
+import structlog
 
 from llmfleet.api import GROUP, PLURAL, VERSION
+from llmfleet.cluster import metrics
+from llmfleet.cluster.backoff import Backoff
+from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.errors import ApiError, Forbidden, NotFound, Unavailable, error_from_answer
+from llmfleet.cluster.kinds import LLM_DEPLOYMENT
 from llmfleet.cluster.store import version_number
 from llmfleet.reconcile import Spine
 
 WRITES_IN_FLIGHT_SECONDS: Final = 10.0
+RETRIES_SECONDS: Final = (1.0, 2.0, 4.0, 8.0)
+"""kopf's own retries; what lasts longer is told, and kopf is started again."""
+LONGEST_PAUSE_SECONDS: Final = 60.0
 SPREAD_SECONDS_PER_OBJECT: Final = 0.002
 LONGEST_SPREAD_SECONDS: Final = 5.0
+
+_KOPF_FOLDER: Final = str(Path(kopf.__file__).parent)
+_KOPF_TASKS: Final = ("kopf._core.reactor.running", "kopf._core.reactor.orchestration")
+"""Loggers that tell with a traceback, twice, of every error that ends kopf."""
+
+log: Any = structlog.get_logger(__name__)
 
 
 def build_registry(spine: Spine) -> kopf.OperatorRegistry:
@@ -32,10 +53,6 @@ def build_registry(spine: Spine) -> kopf.OperatorRegistry:
     @kopf.on.login(registry=registry)  # type: ignore[untyped-decorator]  # kopf is not checked
     async def login(**kwargs: Any) -> Any:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
-
-    @kopf.on.cleanup(registry=registry)  # type: ignore[untyped-decorator]  # kopf is not checked
-    async def drain(**_: Any) -> None:
-        await spine.stop(WRITES_IN_FLIGHT_SECONDS)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)  # type: ignore[untyped-decorator]  # kopf is not checked
     async def wake(
@@ -65,10 +82,12 @@ def configure_settings(settings: kopf.OperatorSettings) -> None:
     settings.scanning.disabled = True
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
+    settings.networking.error_backoffs = RETRIES_SECONDS
     settings.watching.server_timeout = 600
     settings.watching.chunk_size = 500
     settings.queueing.error_delays = (1, 2, 5, 10, 30)
-    settings.process.ultimate_exiting_timeout = 60
+    # It would kill the process a minute after kopf ended, though kopf has been started again.
+    settings.process.ultimate_exiting_timeout = None
     settings.posting.enabled = False
     settings.posting.loggers = False
     settings.peering.standalone = True
@@ -96,13 +115,142 @@ def is_in_motion(body: Any) -> bool:
     return not seen or status.get("phase") != "Healthy"
 
 
-async def run_kopf(spine: Spine, namespaces: Sequence[str]) -> None:
-    """Watch LLMDeployments until SIGTERM, then wait for the writes in flight."""
-    await kopf.operator(
-        registry=build_registry(spine),
-        clusterwide=not namespaces,
-        namespaces=list(namespaces),
-        standalone=True,
+class Watch:
+    """kopf's watch of LLMDeployments, started again whenever an error ends it.
+
+    The Lease and the objects' tasks are not kopf's, and go on meanwhile.
+
+    Args:
+        spine: woken by what is seen.
+        api: to find out whether starting again is of use.
+        namespaces: to watch; empty = all.
+    """
+
+    def __init__(self, spine: Spine, api: ApiServer, namespaces: Sequence[str]) -> None:
+        self._spine = spine
+        self._api = api
+        self._namespaces = tuple(namespaces)
+        self._problem: str | None = None
+
+    def problem(self) -> str | None:
+        """A sentence while LLMDeployments cannot be watched, else None: the readiness check."""
+        return self._problem
+
+    async def run(self, take_signals: Callable[[], None]) -> None:
+        """Watch until cancelled, then wait for the writes in flight.
+
+        Args:
+            take_signals: takes the process's signals back, which kopf grabs at its start.
+        """
+        for name in _KOPF_TASKS:
+            logging.getLogger(name).addFilter(_without_traceback)
+        pauses = Backoff(first_seconds=1, longest_seconds=LONGEST_PAUSE_SECONDS)
+        try:
+            while True:
+                started = time.monotonic()
+                try:
+                    await self._run_kopf(take_signals)
+                except Exception as error:  # noqa: BLE001 - told, whatever it is
+                    self._take_end(error)
+                if time.monotonic() - started > LONGEST_PAUSE_SECONDS:
+                    pauses.reset()
+                await self._wait_usable(pauses)
+        finally:
+            await self._spine.stop(WRITES_IN_FLIGHT_SECONDS)
+
+    async def _run_kopf(self, take_signals: Callable[[], None]) -> None:
+        tasks = await kopf.spawn_tasks(
+            registry=build_registry(self._spine),
+            clusterwide=not self._namespaces,
+            namespaces=list(self._namespaces),
+            standalone=True,
+        )
+        take_signals()
+        await kopf.run_tasks(tasks, ignored=_TasksOfOthers())
+        raise RuntimeError("kopf ended without an error")
+
+    def _take_end(self, error: Exception) -> None:
+        told = _translate(error)
+        kind = type(told or error).__name__
+        metrics.WATCH_RESTARTS.labels(LLM_DEPLOYMENT.kind, kind).inc()
+        if told is None:
+            self._problem = f"the watch of LLMDeployments crashed and is started again: {error!r}"
+            log.error("watch crashed", kind=LLM_DEPLOYMENT.kind, exc_info=error)
+            return
+        metrics.API_ERRORS.labels(kind).inc()
+        self._problem = _sentence(told)
+
+    async def _wait_usable(self, pauses: Backoff) -> None:
+        """Pause until the API server lets LLMDeployments be listed and watched."""
+        while True:
+            pause = pauses.next_seconds(random.random())  # noqa: S311 - jitter
+            log.warning(
+                "watch interrupted",
+                kind=LLM_DEPLOYMENT.kind,
+                error=self._problem,
+                again_in=round(pause, 1),
+            )
+            await asyncio.sleep(pause)
+            try:
+                await self._try()
+            except ApiError as error:
+                self._problem = _sentence(error)
+            else:
+                break
+        self._problem = None
+        log.info("LLMDeployments are watched again")
+
+    async def _try(self) -> None:
+        """Ask for what kopf will ask for; raises the ``ApiError`` that would end it again."""
+        known = await self._api.get(f"/apis/{GROUP}/{VERSION}")
+        if PLURAL not in {each["name"] for each in known["resources"]}:
+            # kopf looks for it only once, and would watch nothing.
+            raise NotFound(f"{PLURAL}: the CRD is not installed", status=404)
+        for namespace in self._namespaces or (None,):
+            path = LLM_DEPLOYMENT.path(namespace)
+            page = await self._api.get(path, {"limit": "1"})
+            query = {"resourceVersion": page["metadata"]["resourceVersion"], "timeoutSeconds": "1"}
+            async for _ in self._api.watch(path, query):
+                break
+
+
+class _TasksOfOthers:
+    """The tasks that kopf did not make.
+
+    When kopf ends, it cancels every task made since its start, also the spine's and the probes'.
+    """
+
+    def __contains__(self, task: asyncio.Task[Any]) -> bool:
+        code = getattr(task.get_coro(), "cr_code", None)
+        return code is None or not code.co_filename.startswith(_KOPF_FOLDER)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    return record.exc_info is None
+
+
+def _translate(error: Exception) -> ApiError | None:
+    """The error that ended kopf as ours; None for what is no trouble with the API server."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int):  # kopf's APIError, which it does not export
+        told = next((each for each in error.args if isinstance(each, dict)), None)
+        body = json.dumps(told or {"message": str(error)}).encode()
+        return error_from_answer(status, body, f"list or watch {PLURAL}")
+    if isinstance(error, kopf.LoginError):
+        return Forbidden(f"list or watch {PLURAL}: {error}", status=401)
+    if isinstance(error, (aiohttp.ClientError, OSError)):
+        return Unavailable(f"list or watch {PLURAL}: {error!r}", status=0)
+    return None
+
+
+def _sentence(error: ApiError) -> str:
+    if isinstance(error, Forbidden):
+        return (
+            f"the operator may not see {PLURAL}, restore its rights to list and watch them: {error}"
+        )
+    return (
+        f"{PLURAL} cannot be watched, so edits are not seen until the API server answers as it"
+        f" should: {error}"
     )
 
 

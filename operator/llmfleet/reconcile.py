@@ -202,8 +202,6 @@ class Spine:
                 runner.cancel()
             if late:
                 log.warning("writes in flight were cut off", objects=len(late))
-        # kopf waits five seconds for tasks that are left.
-        await self._observer.close()
 
     async def _run(self, owner: Owner, task: _Task) -> None:
         structlog.contextvars.clear_contextvars()

@@ -32,12 +32,15 @@ PORT_NAME = "http"
 WATCH_SECONDS = 240
 """The server ends a watch after this ± 25 %; resuming costs one request and no list."""
 READ_GRACE_SECONDS = 30
+SILENCE_SECONDS = 90
+"""Bookmarks come about once a minute (at most 75 s apart); a stream that is silent for longer is
+taken for dead, so that a half-open connection does not keep a router on an old command."""
 LIST_TIMEOUT_SECONDS = 30
 BACKOFF_SECONDS = (0.5, 30.0)
 
 
 class ExpiredError(Exception):
-    """The resourceVersion is too old (410): list again."""
+    """The resourceVersion is too old (410), or the watch went back in time: list again."""
 
 
 class Watched:
@@ -116,23 +119,29 @@ class Watched:
             headers=self._access.headers(),
             ssl=self._access.ssl_context or True,
             timeout=aiohttp.ClientTimeout(
-                total=seconds + READ_GRACE_SECONDS, connect=10, sock_read=seconds
+                total=seconds + READ_GRACE_SECONDS, connect=10, sock_read=SILENCE_SECONDS
             ),
         ) as answer:
             if answer.status == 410:
                 raise ExpiredError
             answer.raise_for_status()
             async for line in _lines(answer.content):
-                version = self._take(json.loads(line))
+                version = self._take(json.loads(line), version)
         return version
 
-    def _take(self, event: JSON) -> str:
+    def _take(self, event: JSON, reached: str) -> str:
+        """Takes one event; returns the version it is of, never one before ``reached``."""
         item = event["object"]
+        if event["type"] == "ERROR":
+            if item.get("code") == 410:
+                raise ExpiredError
+            raise ValueError(f"watch error: {item.get('message', item)}")
+        version = str(item["metadata"]["resourceVersion"])
+        if _number(version) < _number(reached):
+            # The API server tells in order. Something between swapped two events, and the older
+            # one would bring back a command, or an endpoint, that is no longer true.
+            raise ExpiredError
         match event["type"]:
-            case "ERROR":
-                if item.get("code") == 410:
-                    raise ExpiredError
-                raise ValueError(f"watch error: {item.get('message', item)}")
             case "ADDED" | "MODIFIED":
                 self._items[item["metadata"]["name"]] = item
                 self._on_change(self._items)
@@ -141,7 +150,11 @@ class Watched:
                 self._on_change(self._items)
             case _:  # BOOKMARK: only the version moves
                 pass
-        return str(item["metadata"]["resourceVersion"])
+        return version
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdigit() else -1
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

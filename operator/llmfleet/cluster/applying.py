@@ -87,8 +87,8 @@ class Applier:
 
         Raises:
             Conflict: something changed since the snapshot; nothing after that point was done.
-            ApiError: a write got no answer, or a child was refused again, as its status already
-                says; deletions were not done.
+            ApiError: a write got no answer, or a child or a deletion was refused again, as the
+                status already says; where a child was refused, deletions were not tried.
         """
         meta = snapshot.raw["metadata"]
         owner: Owner = (meta["namespace"], meta["name"])
@@ -131,7 +131,8 @@ class Applier:
                 changed = True
         if not refusals:
             for deletion in plan.deletions:
-                changed |= await self._delete(owner, deletion)
+                with _noted(deletion.key, refusals):
+                    changed |= await self._delete(owner, deletion)
         news = self._observer.refused(owner, _sentences(refusals))
         if refusals and not news:
             raise next(iter(refusals.values()))

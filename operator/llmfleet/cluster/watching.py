@@ -25,6 +25,8 @@ LIST_CHUNK: Final = 500
 LIST_AGAIN_AFTER_FAILURES: Final = 4
 """A watch that cannot be resumed (etcd restored, history gone) is not resumed for ever."""
 SERVER_TIMEOUT_SECONDS: Final = (300, 600)
+AFTER_REFUSAL_SECONDS: Final = 1
+"""A watch that is let in again says nothing until something happens, so the first one is short."""
 
 log: Any = structlog.get_logger(__name__)
 
@@ -119,6 +121,8 @@ class Reflector:
     async def _watch(self, version: str, backoff: Backoff) -> None:
         """Follow the stream to its end, keeping the resourceVersion reached."""
         seconds = random.randint(*SERVER_TIMEOUT_SECONDS)  # noqa: S311 - spread, not secrecy
+        if self.refusal is not None:
+            seconds = AFTER_REFUSAL_SECONDS
         query = {
             **self._selectors,
             "resourceVersion": version,
@@ -140,3 +144,4 @@ class Reflector:
             self._version = body["metadata"]["resourceVersion"]
             self.refusal = None
             backoff.reset()
+        self.refusal = None

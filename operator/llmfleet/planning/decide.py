@@ -121,6 +121,7 @@ def _complete(
     memory = _memory(facts, intent, plan, made, rollout.get("id") if rollout else None)
     children, taken = _children(snapshot, facts, plan, made, memory)
     pruned = _pruned(facts, plan, memory)
+    deletions = _deletions(snapshot, plan, pruned)
     situation = Situation(
         facts=facts,
         intent=intent,
@@ -133,7 +134,7 @@ def _complete(
         ),
         capacity=capacity,
         taken=taken,
-        refused=_refused(snapshot, children),
+        refused=_refused(snapshot, (*children, *deletions)),
         lost=tuple(name for name in sorted(plan.replicas) if name not in _known(facts, made)),
         rejected=intent.spec_rejected,
         overdue_seconds=overdue(facts, plan, rollout, now),
@@ -151,7 +152,7 @@ def _complete(
     return Plan(
         status=status,
         children=children,
-        deletions=_deletions(snapshot, plan, pruned),
+        deletions=deletions,
         events=plan_events(situation, status),
         outcome=find_outcome(situation, now),
         requeue_after=_requeue(facts, intent, plan, deadline(facts, plan, rollout), now),
@@ -233,8 +234,8 @@ def _known(facts: Facts, made: Revision | None) -> dict[str, Revision]:
     return {**facts.revisions, **({} if made is None else {made.hash: made})}
 
 
-def _refused(snapshot: Snapshot, children: Iterable[Child]) -> tuple[str, ...]:
-    found = ((child.key, snapshot.refusals.get(child.key)) for child in children)
+def _refused(snapshot: Snapshot, intended: Iterable[Child | Deletion]) -> tuple[str, ...]:
+    found = ((each.key, snapshot.refusals.get(each.key)) for each in intended)
     return tuple(f"{key.kind} {key.name} was refused: {text}" for key, text in found if text)
 
 

@@ -136,6 +136,14 @@ def test_secret_when_the_right_to_make_it_is_missing_then_a_condition_says_so_an
     eventually(lambda: not refusal(fleet, words), "the condition goes", 60)
 
 
+def assert_error_told(operator: OperatorProcess, words: str) -> None:
+    """What no condition can tell, the log and a metric do."""
+    failed = 'llmfleet_reconcile_total{result="error"}'
+    eventually(lambda: operator.metric(failed) >= 1, "an error is counted")
+    assert words in operator.log.read_text().replace("\\", "")
+    assert_no_loop(operator)
+
+
 def test_status_when_it_may_not_be_written_then_the_log_and_a_metric_say_so_and_it_recovers(
     operator: OperatorProcess, fleet: Fleet, rights: None
 ) -> None:
@@ -144,12 +152,7 @@ def test_status_when_it_may_not_be_written_then_the_log_and_a_metric_say_so_and_
     generation = fleet.patch(fleet.resource_path("chat"), {"spec": {"replicas": 2}})["metadata"][
         "generation"
     ]
-    failed = 'llmfleet_reconcile_total{result="error"}'
-    eventually(lambda: operator.metric(failed) >= 1, "an error is counted")
-    assert 'cannot patch resource \\"llmdeployments/status\\"' in operator.log.read_text().replace(
-        '\\\\"', '\\"'
-    )
-    assert_no_loop(operator)
+    assert_error_told(operator, 'cannot patch resource "llmdeployments/status"')
     operator_token(fleet.server)
 
     def current() -> bool:
@@ -159,7 +162,44 @@ def test_status_when_it_may_not_be_written_then_the_log_and_a_metric_say_so_and_
     eventually(current, "the status is current again", 60)
 
 
-def test_list_when_pods_may_not_be_watched_then_readiness_names_the_right_and_it_recovers(
+def test_resource_when_it_may_not_be_read_then_the_log_and_a_metric_say_so_and_it_recovers(
+    operator: OperatorProcess, fleet: Fleet, rights: None
+) -> None:
+    revoke(fleet.server, "llmdeployments", "get")
+    fleet.apply(llm_deployment())
+    assert_error_told(operator, 'cannot get resource "llmdeployments"')
+    assert operator.writes() == {}
+    operator_token(fleet.server)
+    eventually(lambda: fleet.children("Deployment"), "it goes to work", 60)
+
+
+@pytest.mark.parametrize("verb", ["list", "watch"])
+@pytest.mark.parametrize("resource", ["pods", "llmdeployments"])
+def test_right_to_see_when_revoked_then_readiness_names_it_and_it_recovers(
+    api_server: ApiServer, fleet: Fleet, rights: None, tmp_path: Path, resource: str, verb: str
+) -> None:
+    operator_token(api_server)
+    api_server.request("DELETE", LEASE)
+    with running_operator(
+        api_server, tmp_path, LLMFLEET_WATCH_NAMESPACES=fleet.namespace
+    ) as operator:
+        revoke(api_server, resource, verb)
+        words = f'cannot {verb} resource "{resource}"'
+
+        def said() -> bool:
+            answer = operator.answer("/readyz")
+            return answer.status_code == 503 and words in answer.text
+
+        eventually(said, f"readiness says {words}", 60)
+        operator.wait_leading(1)
+        operator_token(api_server)
+        eventually(lambda: operator.answer("/readyz").status_code == 200, "it recovers", 60)
+        fleet.apply(llm_deployment())
+        eventually(lambda: fleet.children("Deployment"), "it goes to work", 60)
+        assert operator.stop() == 0
+
+
+def test_pods_when_they_were_never_listed_then_nothing_is_written(
     api_server: ApiServer, fleet: Fleet, rights: None, tmp_path: Path
 ) -> None:
     operator_token(api_server)
@@ -169,16 +209,27 @@ def test_list_when_pods_may_not_be_watched_then_readiness_names_the_right_and_it
     ) as operator:
         revoke(api_server, "pods", "list")
         fleet.apply(llm_deployment())
-
-        def said() -> bool:
-            answer = operator.answer("/readyz")
-            return answer.status_code == 503 and 'cannot list resource "pods"' in answer.text
-
-        eventually(said, "readiness names the missing right")
+        eventually(lambda: "pods" in operator.answer("/readyz").text, "readiness says so")
         assert operator.writes() == {}  # what is unknown decides nothing
-        operator_token(api_server)
-        eventually(lambda: operator.answer("/readyz").status_code == 200, "it recovers", 60)
-        eventually(lambda: fleet.children("Deployment"), "it goes to work", 60)
+
+
+def test_deletion_when_refused_then_a_condition_says_so_and_it_is_made_up_for(
+    operator: OperatorProcess, fleet: Fleet, rights: None
+) -> None:
+    served(operator, fleet)
+    first = f"chat-rev-{(fleet.resource() or {})['status']['specRevision']}"
+    revoke(fleet.server, "deployments", "delete")
+    # Nothing of the first revision ever ran, so it gives way to the second at once.
+    fleet.patch(fleet.resource_path("chat"), {"spec": {"engine": {"maxNumSeqs": 9}}})
+    words = 'cannot delete resource "deployments"'
+    told = eventually(lambda: refusal(fleet, words), f"a condition says {words}")
+    assert told is not None
+    assert f"Deployment {first} was refused: DELETE" in told["message"]
+    assert fleet.child("Deployment", first) is not None
+    assert_no_loop(operator)
+    operator_token(fleet.server)
+    eventually(lambda: fleet.child("Deployment", first) is None, "it is deleted", 60)
+    eventually(lambda: not refusal(fleet, words), "the condition goes", 60)
 
 
 OTHER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": "not-ours"}

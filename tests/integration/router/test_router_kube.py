@@ -18,11 +18,19 @@ import pytest_asyncio
 from hack import native
 from hack.controlplane.apiserver import ApiServer
 
+from llmfleet.api.deployment import parse
+from llmfleet.planning.router import build_router
+from llmfleet.planning.snapshot import OperatorSettings
 from tests.integration.router.harness import free_ports
 
 CORE = "/apis/llmfleet.dev/v1alpha1/namespaces/{}/llmdeployments"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
-RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces/{}"
+RIGHTS = {
+    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
+    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
+}
+SETTINGS = OperatorSettings(runtime_image_gpu="g", runtime_image_cpu="c", router_image="r")
 
 
 @dataclass
@@ -104,9 +112,14 @@ class RouterProcess:
             "LLMFLEET_DRAIN_TIMEOUT_SECONDS": "5", "LLMFLEET_ENDPOINT_REMOVAL_SECONDS": "0.2",
             "LLMFLEET_ENVOY_CONCURRENCY": "1",
         }  # fmt: skip
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "llmfleet_router", env=env
-        )
+        with self.log.open("ab") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "llmfleet_router", env=env, stdout=output, stderr=output
+            )
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "router.log"
 
     async def end(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
@@ -161,23 +174,11 @@ class RouterProcess:
         assert self.server.request("DELETE", path).status_code == 200
 
 
-def _create_role(server: ApiServer, namespace: str) -> None:
-    """The Role of docs/contract.md, Router."""
-    path = RBAC.format(namespace)
-    verbs = ["get", "list", "watch"]
-    rules = [
-        {"apiGroups": ["llmfleet.dev"], "resources": ["llmdeployments"],
-         "resourceNames": ["chat"], "verbs": verbs},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"],
-         "verbs": ["list", "watch"]},
-    ]  # fmt: skip
-    server.create(f"{path}/roles", {"metadata": {"name": "chat-router"}, "rules": rules})
-    binding = {
-        "metadata": {"name": "chat-router"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "chat-router"},
-        "subjects": [{"kind": "ServiceAccount", "name": "chat-router", "namespace": namespace}],
-    }
-    server.create(f"{path}/rolebindings", binding)
+def _grant(server: ApiServer, namespace: str, deployment: dict[str, Any]) -> None:
+    """The account and the rights that the operator makes for this router, and no others."""
+    for child in build_router(parse(deployment), SETTINGS):
+        if child.key.kind in RIGHTS:
+            server.create(RIGHTS[child.key.kind].format(namespace), child.body)
 
 
 @pytest_asyncio.fixture
@@ -186,22 +187,22 @@ async def process(
 ) -> AsyncIterator[RouterProcess]:
     proxy = Proxy(int(api_server.url.rsplit(":", 1)[1]))
     await proxy.start()
-    _create_role(api_server, namespace)
-    token = api_server.service_account_token(namespace, "chat-router")
-    kubeconfig = api_server.write_kubeconfig(
-        tmp_path / "kubeconfig", token, f"https://127.0.0.1:{proxy.port}"
-    )
     spec = {
         "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LLMDeployment",
         "metadata": {"name": "chat"},
         "spec": {"model": {"source": "pvc://models/tiny", "servedName": "tiny"}, "replicas": 1},
     }  # fmt: skip
-    api_server.create(CORE.format(namespace), spec)
+    _grant(api_server, namespace, api_server.create(CORE.format(namespace), spec))
+    token = api_server.service_account_token(namespace, "chat-router")
+    kubeconfig = api_server.write_kubeconfig(
+        tmp_path / "kubeconfig", token, f"https://127.0.0.1:{proxy.port}"
+    )
     running = RouterProcess(api_server, namespace, proxy, kubeconfig, tmp_path)
     await running.start()
     yield running
     await running.end(signal.SIGKILL)
     await proxy.stop()
+    sys.stderr.write(running.log.read_text())  # shown when the test fails
 
 
 def rows(state: dict[str, Any]) -> list[tuple[str, int, int, int]]:
@@ -239,6 +240,8 @@ async def test_router_when_the_api_server_commands_comes_and_goes_then_it_follow
     assert "llmfleet_router_traffic_generation 2.0" in metrics
     assert "envoy_cluster_membership_total" in metrics
 
+    # Without a right it would list again and again, and so get there, too.
+    assert "api_server_unreachable" not in process.log.read_text()
     process.proxy.cut()  # an outage: what is served stays, also through a restart
     process.delete_slice("bbbb")
     process.traffic(3, aaaa=100)

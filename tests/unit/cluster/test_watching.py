@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.errors import Forbidden
 from llmfleet.cluster.store import Listing
 from llmfleet.cluster.watching import Reflector
 
@@ -83,3 +84,31 @@ async def test_watch_when_events_come_in_order_or_twice_then_one_list_is_enough(
     await follow(server, sink)
     assert server.lists == 1
     assert sink.held == {"a", "b"}
+
+
+class Refusing(Server):
+    """Does not let its first watch in, and has nothing to tell the others."""
+
+    refused = False
+
+    async def watch(self, path: str, query: JSON) -> AsyncIterator[JSON]:
+        if not self.refused:
+            self.refused = True
+            raise Forbidden("cannot watch resource", status=403)
+        for nothing in ():
+            yield nothing
+        if int(query["timeoutSeconds"]) > 60:
+            await asyncio.Event().wait()
+
+
+async def test_refusal_when_the_watch_is_let_in_again_but_nothing_happens_then_it_is_over() -> None:
+    api = cast("ApiServer", Refusing())
+    reflector = Reflector(api, "pods", "/pods", Names(), selectors={})
+    task = asyncio.create_task(reflector.run())
+    async with asyncio.timeout(5):
+        while reflector.refusal is None:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+        while reflector.refusal is not None:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
