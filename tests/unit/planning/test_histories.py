@@ -253,6 +253,9 @@ def end(world: Fleet) -> dict[str, Any]:
             if key.kind not in {"ConfigMap", "ControllerRevision"} and "spec" in found.body
         },
         "served": (status["servedRevision"], split(world), status["phase"]),
-        "conditions": {each["type"]: each["status"] for each in status["conditions"]},
+        "conditions": {
+            each["type"]: each["status"] for each in status["conditions"]
+            if each["type"] != "ActRefused"  # a promotion came when nothing waited for it
+        },
         "pods": sorted(str(pod.revision) for pod in world.pods.values() if pod.ready),
     }  # fmt: skip
