@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from hack.controlplane.apiserver import ApiServer
 
 from tests.faults.faults import Fault, Kind
 from tests.faults.operators import World
-from tests.faults.player import Player
+from tests.faults.player import ROUTER_DELAY_SECONDS, Player
 from tests.faults.run import Outcome, Run
 from tests.faults.workloads import WORKLOADS, Workload
 from tests.faults.zygote import Zygote
@@ -30,6 +30,10 @@ ON_CALLS = (
     Kind.SLOW,
 )
 ON_EVENTS = (Kind.CUT, Kind.GONE, Kind.DUPLICATE, Kind.REORDER, Kind.HIDE, Kind.STALE_LIST)
+LASTING = frozenset({Kind.STALL, Kind.LONG_OUTAGE})
+"""They take minutes, so only a few are made."""
+STALLED_FIRST = ("pods", "llmdeployments")
+"""Whose silence does most harm: what runs, and what is asked for."""
 EVENTS_PER_WATCH = 4
 """Of longer watches the first ones and the last are struck."""
 CONCURRENT = 16
@@ -41,6 +45,8 @@ class Plan:
 
     workload: Workload
     fault: Fault
+    place: str
+    """The call that is struck, as the undisturbed run made it, or the kind whose watch is."""
 
     def __str__(self) -> str:
         return f"{self.workload.name}: {self.fault}"
@@ -58,10 +64,12 @@ class Result:
 
 
 @contextlib.asynccontextmanager
-async def world(server: ApiServer, folder: Path) -> AsyncIterator[World]:
+async def world(
+    server: ApiServer, folder: Path, router_delay_seconds: float = ROUTER_DELAY_SECONDS
+) -> AsyncIterator[World]:
     """Everything that runs need, for the time of a ``with``."""
     tls = ssl.create_default_context(cafile=str(server.ca_file))
-    player = Player(server.url, server.token, tls)
+    player = Player(server.url, server.token, tls, router_delay_seconds)
     await player.start()
     try:
         async with Zygote() as zygote:
@@ -98,32 +106,45 @@ async def references(
     return found
 
 
-def plans(outcomes: dict[str, Outcome], *, stalls: int = 2) -> list[Plan]:
+def plans(outcomes: dict[str, Outcome], *, lasting: int = 2) -> list[Plan]:
     """One plan for each fault at each call and watch event of each workload.
 
     Args:
         outcomes: of the undisturbed runs.
-        stalls: how many silent watches per workload; each takes minutes to be noticed.
+        lasting: how many per workload of each kind that takes minutes.
     """
     found = []
     for workload in WORKLOADS:
         if workload.name not in outcomes:
             continue
         outcome = outcomes[workload.name]
-        faults = [
-            Fault(kind=kind, at=at)
-            for kind in ON_CALLS
-            for at in (outcome.writes if kind is Kind.CONFLICT else range(len(outcome.calls)))
+        faults = [*_faults_of_calls(outcome, lasting), *_faults_of_watches(outcome, lasting)]
+        found += [
+            Plan(workload=workload, fault=fault, place=fault.plural or outcome.calls[fault.at])
+            for fault in faults
         ]
-        for plural, events in sorted(outcome.watched.items()):
-            places = sorted({*range(min(events, EVENTS_PER_WATCH)), events - 1})
-            faults += [
-                Fault(kind=kind, at=at, plural=plural) for kind in ON_EVENTS for at in places
-            ]
-        watched = sorted(plural for plural, events in outcome.watched.items() if events)
-        faults += [Fault(kind=Kind.STALL, at=0, plural=plural) for plural in watched[:stalls]]
-        found += [Plan(workload=workload, fault=fault) for fault in faults]
     return found
+
+
+def _faults_of_calls(outcome: Outcome, lasting: int) -> Iterator[Fault]:
+    calls = len(outcome.calls)
+    for kind in ON_CALLS:
+        for at in outcome.writes if kind is Kind.CONFLICT else range(calls):
+            yield Fault(kind=kind, at=at)
+    for at in sorted({calls * (n + 1) // (lasting + 1) for n in range(lasting)} if calls else ()):
+        yield Fault(kind=Kind.LONG_OUTAGE, at=at)
+
+
+def _faults_of_watches(outcome: Outcome, lasting: int) -> Iterator[Fault]:
+    for plural, events in sorted(outcome.watched.items()):
+        places = sorted({*range(min(events, EVENTS_PER_WATCH)), events - 1})
+        for kind in ON_EVENTS:
+            for at in places:
+                yield Fault(kind=kind, at=at, plural=plural)
+    watched = [plural for plural, events in outcome.watched.items() if events]
+    watched.sort(key=lambda plural: (plural not in STALLED_FIRST, plural))
+    for plural in watched[:lasting]:
+        yield Fault(kind=Kind.STALL, at=0, plural=plural)
 
 
 def spread(listed: Sequence[Plan], count: int, seed: int) -> list[Plan]:

@@ -24,6 +24,8 @@ class Kind(StrEnum):
     """429 with ``Retry-After: 1``."""
     OUTAGE = "outage"
     """500 for this call, 503 for everything in the next seconds; watches are cut."""
+    LONG_OUTAGE = "long-outage"
+    """The same for a minute: long enough for every backoff to have grown."""
     SLOW = "slow"
     """The answer comes seconds late."""
     HOLD = "hold"
@@ -47,8 +49,9 @@ class Kind(StrEnum):
 ON_WATCH = frozenset(
     {Kind.CUT, Kind.GONE, Kind.DUPLICATE, Kind.REORDER, Kind.HIDE, Kind.STALL, Kind.STALE_LIST}
 )
-OUTAGE_SECONDS = 4.0
+OUTAGE_SECONDS = {Kind.OUTAGE: 4.0, Kind.LONG_OUTAGE: 60.0}
 SLOW_SECONDS = 2.0
+READING_VERBS = frozenset({"get", "list", "watch"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +71,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request of the operator that is no watch."""
+    """A request of the operator."""
 
     verb: str
-    """RBAC's word: get, list, create, update, patch, delete."""
+    """RBAC's word: get, list, watch, create, update, patch, delete."""
     group: str
     plural: str
     name: str
@@ -80,7 +83,13 @@ class Call:
     @property
     def writes(self) -> bool:
         """Whether it changes anything."""
-        return self.verb not in {"get", "list", "watch"}
+        return self.verb not in READING_VERBS
+
+    @property
+    def kind(self) -> str:
+        """What it is about, as RBAC writes it: ``deployments.apps/status``."""
+        group = f".{self.group}" if self.group else ""
+        return f"{self.plural}{group}" + (f"/{self.subresource}" if self.subresource else "")
 
     @property
     def decides(self) -> bool:

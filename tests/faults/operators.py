@@ -13,7 +13,8 @@ import yaml
 
 from tests.faults.faults import Fault
 from tests.faults.player import Player
-from tests.faults.proxy import FaultProxy, Usage
+from tests.faults.proxy import FaultProxy
+from tests.faults.usage import Usage
 from tests.faults.zygote import Zygote, alive, kill
 
 IMAGES = {
@@ -70,7 +71,8 @@ class Operator:
         self._pid = 0
         self.name = name
         self.log = world.folder / f"{namespace}-{name}.log"
-        self.proxy = FaultProxy(world.url, world.tls, fault, self.restart)
+        self._restarting = asyncio.Lock()
+        self.proxy = FaultProxy(world.url, world.tls, fault, self.restart, name)
 
     async def start(self) -> None:
         """Start the proxy and the process."""
@@ -88,11 +90,15 @@ class Operator:
 
     async def restart(self, *, next_build: bool | None = None) -> None:
         """SIGKILL, then start it again, as another build of it if asked."""
-        if self._pid:
-            kill(self._pid)
-            await self.ended()
-        if next_build is not None:
-            self._next_build = next_build
+        async with self._restarting:  # a fault and the workload may both ask for it
+            if self._pid:
+                kill(self._pid)
+                await self.ended()
+            if next_build is not None:
+                self._next_build = next_build
+            self._pid = await self._spawn()
+
+    async def _spawn(self) -> int:
         suffix = "next" if self._next_build else "test"
         environment = {
             **{name: f"llmfleet/{image}:{suffix}" for name, image in IMAGES.items()},
@@ -105,7 +111,7 @@ class Operator:
             "LLMFLEET_METRICS_ADDRESS": "127.0.0.1:0",
             "LLMFLEET_TEST_NEXT_BUILD": "yes" if self._next_build else "",
         }
-        self._pid = await self._world.zygote.start(environment, self.log, self._bug)
+        return await self._world.zygote.start(environment, self.log, self._bug)
 
     async def ended(self) -> None:
         """Wait until the process is gone."""

@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from tests.faults.pods import crashing_status, ready_status
+from tests.faults.pods import build_pod, component, crashing_status, is_ready, owner, ready_status
 
 JSON = dict[str, Any]
 
@@ -78,10 +78,18 @@ class Player:
         url: the API server.
         token: of an administrator.
         tls: trusts the API server's certificate.
+        router_delay_seconds: after this, routers take over a new command.
     """
 
-    def __init__(self, url: str, token: str, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        tls: ssl.SSLContext,
+        router_delay_seconds: float = ROUTER_DELAY_SECONDS,
+    ) -> None:
         self._url = url
+        self._router_delay = router_delay_seconds
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls, limit=0),
             headers={"Authorization": f"Bearer {token}"},
@@ -209,12 +217,12 @@ class Player:
         mine = {
             deployment["metadata"]["uid"]
             for deployment in room.objects["deployments"].values()
-            if _owner(deployment) == uid
+            if owner(deployment) == uid
         }
         return {
             str(pod["metadata"]["labels"].get("llmfleet.dev/revision"))
             for pod in room.objects["pods"].values()
-            if _component(pod) == "engine" and _is_ready(pod) and _owner(pod) in mine
+            if component(pod) == "engine" and is_ready(pod) and owner(pod) in mine
         }
 
     async def _act(self, namespace: str, room: Room) -> None:
@@ -268,41 +276,31 @@ class Player:
 
     async def _scale(self, namespace: str, room: Room, deployment: JSON) -> None:
         meta, spec = deployment["metadata"], deployment["spec"]
-        uid = meta["uid"]
-        mine = [pod for pod in room.objects["pods"].values() if _owner(pod) == uid]
         template = json.dumps(spec["template"], sort_keys=True)
-        for pod in [one for one in mine if one["metadata"]["annotations"]["template"] != template]:
-            if _component(pod) == "router":  # a real Deployment would roll; one after the other
-                await self._delete(namespace, room, "pods", pod)
-                mine.remove(pod)
-        mine.sort(key=lambda pod: (_is_ready(pod), pod["metadata"]["name"]), reverse=True)
+        for pod in _pods_of(room, meta["uid"]):
+            if pod["metadata"]["annotations"]["template"] != template:
+                await self._replace(namespace, room, deployment, template, pod)
+        mine = _pods_of(room, meta["uid"])
+        mine.sort(key=lambda pod: (is_ready(pod), pod["metadata"]["name"]), reverse=True)
         for pod in mine[spec.get("replicas", 1) :]:
             await self._delete(namespace, room, "pods", pod)
         for _ in range(spec.get("replicas", 1) - len(mine)):
             await self._make_pod(namespace, room, deployment, template)
 
+    async def _replace(
+        self, namespace: str, room: Room, deployment: JSON, template: str, pod: JSON
+    ) -> None:
+        """Roll one pod to another template: an engine goes when its successor is ready.
+
+        A router's successor is not ready before it serves, so of routers the old one goes first.
+        """
+        if component(pod) == "engine":
+            await self._make_pod(namespace, room, deployment, template)
+        await self._delete(namespace, room, "pods", pod)
+
     async def _make_pod(self, namespace: str, room: Room, deployment: JSON, template: str) -> None:
-        meta, wanted = deployment["metadata"], deployment["spec"]["template"]
-        name = f"{meta['name']}-{next(self._serial)}"
-        body = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": name,
-                "labels": wanted["metadata"]["labels"],
-                "annotations": {
-                    **(wanted["metadata"].get("annotations") or {}),
-                    "template": template,
-                },
-                "ownerReferences": [
-                    {
-                        "apiVersion": "apps/v1", "kind": "Deployment", "name": meta["name"],
-                        "uid": meta["uid"], "controller": True,
-                    }
-                ],
-            },
-            "spec": {**wanted["spec"], "nodeName": "node"},
-        }  # fmt: skip
+        name = f"{deployment['metadata']['name']}-{next(self._serial)}"
+        body = build_pod(name, deployment, template)
         status, made = await self.request("POST", _path("pods", namespace), body)
         if status != 201:
             if status not in {403, 404}:  # the namespace is on its way out
@@ -314,7 +312,7 @@ class Player:
     async def _report(self, namespace: str, room: Room, pod: JSON) -> None:
         """The kubelet's report: running and ready, or crashing."""
         name = pod["metadata"]["name"]
-        if _component(pod) == "router":
+        if component(pod) == "router":
             address = await self._start_agent(namespace, name)
             status = ready_status(pod, address, ready=False)
         elif "models/broken" in json.dumps([pod["spec"], pod["metadata"]["annotations"]]):
@@ -363,25 +361,39 @@ class Player:
 
     async def _update_routers(self, namespace: str, room: Room) -> None:
         for resource in list(room.objects["llmdeployments"].values()):
-            status = resource.get("status") or {}
-            generation = status.get("trafficGeneration")
-            if generation is None or not status.get("traffic"):
+            command = _command(resource)
+            if command is None:
                 continue
-            split = {one["revision"]: one["weight"] for one in status["traffic"] if one["weight"]}
             for pod in list(room.objects["pods"].values()):
                 name = pod["metadata"]["name"]
-                if _component(pod) != "router" or name not in room.objects["pods"]:
+                if component(pod) != "router" or name not in room.objects["pods"]:
                     continue
                 address = (pod.get("status") or {}).get("podIP")
-                if not address or room.served.get(name, {}).get("generation") == generation:
+                taken = room.served.get(name, {}).get("generation")
+                if not address or taken == command["generation"]:
                     continue
-                await asyncio.sleep(ROUTER_DELAY_SECONDS)
-                uid = resource["metadata"]["uid"]
-                room.served[name] = {"generation": generation, "split": split, "uid": uid}
+                await asyncio.sleep(self._router_delay)
+                if name not in room.objects["pods"]:
+                    continue
+                starts = not is_ready(pod)  # and begins with what is commanded by then
+                latest = room.objects["llmdeployments"].get(resource["metadata"]["name"])
+                room.served[name] = (starts and _command(latest or {})) or command
                 self._look(room)
-                if not _is_ready(pod):
+                if starts:
                     ready = ready_status(pod, address, ready=True)
                     await self._put_status(namespace, room, name, ready)
+
+
+def _command(resource: JSON) -> JSON | None:
+    """What the routers of a resource shall serve."""
+    status = resource.get("status") or {}
+    if status.get("trafficGeneration") is None or not status.get("traffic"):
+        return None
+    return {
+        "generation": status["trafficGeneration"],
+        "split": {one["revision"]: one["weight"] for one in status["traffic"] if one["weight"]},
+        "uid": resource["metadata"]["uid"],
+    }
 
 
 def _path(plural: str, namespace: str, name: str = "") -> str:
@@ -398,15 +410,5 @@ def _version(body: JSON) -> int:
     return int(body["metadata"]["resourceVersion"])
 
 
-def _component(pod: JSON) -> str:
-    return str(pod["metadata"]["labels"].get("llmfleet.dev/component"))
-
-
-def _owner(body: JSON) -> str:
-    owners = body["metadata"].get("ownerReferences") or [{"uid": ""}]
-    return str(owners[0]["uid"])
-
-
-def _is_ready(pod: JSON) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+def _pods_of(room: Room, deployment_uid: str) -> list[JSON]:
+    return [pod for pod in room.objects["pods"].values() if owner(pod) == deployment_uid]

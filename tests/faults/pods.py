@@ -1,4 +1,4 @@
-"""Pod statuses as a kubelet reports them."""
+"""Pods as the Deployment controller makes them, and their statuses as a kubelet reports them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,45 @@ from datetime import UTC, datetime
 from typing import Any
 
 JSON = dict[str, Any]
+
+
+def build_pod(name: str, deployment: JSON, template: str) -> JSON:
+    """A pod of a Deployment; it remembers the template that it was made from."""
+    meta, wanted = deployment["metadata"], deployment["spec"]["template"]
+    annotations = wanted["metadata"].get("annotations") or {}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "labels": wanted["metadata"]["labels"],
+            "annotations": {**annotations, "template": template},
+            "ownerReferences": [
+                {
+                    "apiVersion": "apps/v1", "kind": "Deployment", "name": meta["name"],
+                    "uid": meta["uid"], "controller": True,
+                }
+            ],
+        },
+        "spec": {**wanted["spec"], "nodeName": "node"},
+    }  # fmt: skip
+
+
+def component(pod: JSON) -> str:
+    """``engine`` or ``router``."""
+    return str(pod["metadata"]["labels"].get("llmfleet.dev/component"))
+
+
+def owner(body: JSON) -> str:
+    """uid of the object's first owner, empty when it has none."""
+    owners = body["metadata"].get("ownerReferences") or [{"uid": ""}]
+    return str(owners[0]["uid"])
+
+
+def is_ready(pod: JSON) -> bool:
+    """Whether the kubelet reports it as ready."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def ready_status(pod: JSON, address: str, *, ready: bool) -> JSON:

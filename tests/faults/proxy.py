@@ -13,7 +13,6 @@ import ssl
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
@@ -28,10 +27,11 @@ from tests.faults.faults import (
     Kind,
     parse_call,
 )
+from tests.faults.stream import Stream
+from tests.faults.usage import Usage
 
-HELD_EVENT_SECONDS = 1.0
-HIDDEN_SECONDS = 2.0
-"""After a lost event the stream goes on for so long, then its history has expired."""
+Late = tuple[Call, int | Exception]
+"""A call that was held: the status it was answered, or why it was not."""
 _HOP_HEADERS = frozenset({"host", "connection", "content-length", "transfer-encoding"})
 _EXPIRED: JSON = {
     "type": "ERROR",
@@ -42,37 +42,6 @@ _EXPIRED: JSON = {
 }  # fmt: skip
 
 
-@dataclass
-class Usage:
-    """What went through, by RBAC verb and resource."""
-
-    calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """(verb, API group, plural[/subresource]) → how many."""
-    sent_bytes: int = 0
-    received_bytes: int = 0
-
-    def count(self, call: Call) -> None:
-        """Count one call."""
-        what = f"{call.plural}/{call.subresource}" if call.subresource else call.plural
-        self.calls[(call.verb, call.group, what)] += 1
-
-    def add(self, other: Usage) -> None:
-        """Take another's counts in."""
-        self.calls.update(other.calls)
-        self.sent_bytes += other.sent_bytes
-        self.received_bytes += other.received_bytes
-
-    @property
-    def writes(self) -> int:
-        """Calls that change something."""
-        return sum(
-            count for (verb, _, _), count in self.calls.items() if verb not in _READING_VERBS
-        )
-
-
-_READING_VERBS = frozenset({"get", "list", "watch"})
-
-
 class FaultProxy:
     """One listener for one operator.
 
@@ -81,6 +50,7 @@ class FaultProxy:
         tls: trusts the API server's certificate.
         fault: what shall happen, once; None only counts.
         kill: kills the operator with SIGKILL and starts it again.
+        caller: the operator's name, for the counts.
     """
 
     def __init__(
@@ -89,7 +59,9 @@ class FaultProxy:
         tls: ssl.SSLContext,
         fault: Fault | None,
         kill: Callable[[], Awaitable[None]],
+        caller: str = "operator",
     ) -> None:
+        self._caller = caller
         self._upstream = upstream
         self._tls = tls
         self._fault = fault
@@ -114,11 +86,12 @@ class FaultProxy:
         """When each call was answered (monotonic seconds), and with which status."""
         self.holding = asyncio.Event()
         """A call is being held."""
-        self._held: list[asyncio.Event] = []
-        """One for each call that is held; set when it was answered."""
+        self._held: list[asyncio.Future[Late]] = []
+        """One for each call that is held; done when it was answered."""
         self._released = asyncio.Event()
         self.usage = Usage()
         self.last_call = time.monotonic()
+        """Watches and Leases aside, which never rest."""
         self.url = ""
 
     async def start(self) -> None:
@@ -154,24 +127,29 @@ class FaultProxy:
         self.watched.clear()
         self._events.clear()
 
-    async def release(self) -> None:
-        """Let pass what is held, and wait until all of it is answered."""
+    async def release(self) -> list[Late]:
+        """Let pass what is held, and wait for what the API server says to each of it."""
         self._released.set()
-        for answered in self._held:
-            await answered.wait()
+        return list(await asyncio.gather(*self._held))
 
     def quiet_seconds(self) -> float:
-        """How long ago the last call was, watches aside."""
+        """How long ago the last call was, watches and Leases aside."""
         return time.monotonic() - self.last_call
+
+    async def quiet(self, seconds: float) -> None:
+        """Wait until the operator has called nothing for so long."""
+        while (rest := seconds - self.quiet_seconds()) > 0:  # noqa: ASYNC110 - no event tells of none
+            await asyncio.sleep(rest)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         watch = request.query.get("watch") in {"true", "1"}
         call = parse_call(request.method, request.path, watch)
-        self.usage.count(call)
+        traffic = self.usage.of(self._caller, call)
+        traffic.requests += 1
         body = await request.read()
-        self.usage.sent_bytes += len(body)
+        traffic.sent_bytes += len(body)
         if time.monotonic() < self._down_until:
-            self.last_call = time.monotonic()
+            self._note(call)
             return _status(503, "ServiceUnavailable", "the server is down")
         if watch:
             task = asyncio.current_task()
@@ -181,7 +159,7 @@ class FaultProxy:
             return await self._watch(request, call)
         if self.armed and self._fault is not None and self._fault.kind is Kind.HOLD:
             return await self._pass_held(self._fault, request, call, body)
-        self.last_call = time.monotonic()
+        self._note(call)
         number = len(self.calls)
         if self.armed:
             self.calls.append(call)
@@ -193,6 +171,10 @@ class FaultProxy:
         self.struck = True
         return await self._strike(fault.kind, request, call, body)
 
+    def _note(self, call: Call) -> None:
+        if call.plural != "leases":
+            self.last_call = time.monotonic()
+
     async def _pass_held(
         self, fault: Fault, request: web.Request, call: Call, body: bytes
     ) -> web.Response:
@@ -201,13 +183,16 @@ class FaultProxy:
             self.holding.set()
         if not self.holding.is_set():
             return await self._pass(request, call, body)
-        answered = asyncio.Event()
-        self._held.append(answered)
+        told: asyncio.Future[Late] = asyncio.get_running_loop().create_future()
+        self._held.append(told)
         await self._released.wait()
         try:
-            return await self._pass(request, call, body)
-        finally:
-            answered.set()
+            answer = await self._pass(request, call, body)
+        except Exception as error:
+            told.set_result((call, error))
+            raise
+        told.set_result((call, answer.status))
+        return answer
 
     async def _strike(  # noqa: PLR0911 - one way for each kind
         self, kind: Kind, request: web.Request, call: Call, body: bytes
@@ -227,8 +212,8 @@ class FaultProxy:
                 return _status(409, "Conflict", "the object has been modified")
             case Kind.THROTTLE:
                 return _status(429, "TooManyRequests", "slow down", {"Retry-After": "1"})
-            case Kind.OUTAGE:
-                self._down_until = time.monotonic() + OUTAGE_SECONDS
+            case Kind.OUTAGE | Kind.LONG_OUTAGE:
+                self._down_until = time.monotonic() + OUTAGE_SECONDS[kind]
                 self._cut_watches()
                 return _status(500, "InternalError", "etcd is gone")
             case Kind.SLOW:
@@ -249,9 +234,9 @@ class FaultProxy:
             data=body or None,
         ) as answer:
             data = await answer.read()
-        self.usage.received_bytes += len(data)
-        self.last_call = time.monotonic()
-        self.answers.append((self.last_call, call, answer.status))
+        self.usage.of(self._caller, call).received_bytes += len(data)
+        self._note(call)
+        self.answers.append((time.monotonic(), call, answer.status))
         if call.verb == "list":
             self._expired.discard(call.plural)
             self._first_lists.setdefault(call.plural, data)
@@ -281,7 +266,8 @@ class FaultProxy:
             await answer.prepare(request)
             assert isinstance(transport, asyncio.Transport)
             self._watches.add(transport)
-            stream = _Stream(self, call.plural, upstream.content, answer, transport)
+            traffic = self.usage.of(self._caller, call)
+            stream = Stream(self, call, traffic, upstream.content, answer, transport)
             try:
                 with contextlib.suppress(aiohttp.ClientError, ConnectionError):
                     await stream.run()
@@ -297,8 +283,9 @@ class FaultProxy:
             return None
         self.watched[plural] += 1
         fault = self._fault
-        hit = fault is not None and fault.plural == plural and fault.at == number
-        if self.struck or not hit or fault is None:
+        if self.struck or fault is None or fault.kind not in ON_WATCH:
+            return None
+        if fault.plural != plural or fault.at != number:
             return None
         self.struck = True
         return fault.kind
@@ -316,79 +303,6 @@ class FaultProxy:
     def _cut_watches(self) -> None:
         for transport in list(self._watches):
             transport.abort()
-
-
-class _Stream:
-    """One watch on its way through."""
-
-    def __init__(
-        self,
-        proxy: FaultProxy,
-        plural: str,
-        source: aiohttp.StreamReader,
-        target: web.StreamResponse,
-        transport: asyncio.Transport,
-    ) -> None:
-        self._proxy = proxy
-        self._plural = plural
-        self._source = source
-        self._target = target
-        self._transport = transport
-        self._held: bytes | None = None
-
-    async def run(self) -> None:
-        """Forward events until one side ends the stream."""
-        while line := await self._next():
-            if self._transport.is_closing():
-                return  # its client was killed; the event is the next one's
-            if b'"type":"BOOKMARK"' in line:
-                await self._target.write(line)
-                continue
-            self._proxy.usage.received_bytes += len(line)
-            match self._proxy.fault_of_event(self._plural):
-                case None:
-                    await self._forward(line)
-                case Kind.CUT:
-                    self._transport.abort()
-                    return
-                case Kind.GONE:
-                    self._expire()
-                    return
-                case Kind.DUPLICATE:
-                    await self._target.write(line)
-                    await self._target.write(line)
-                case Kind.REORDER:
-                    self._held = line
-                case Kind.HIDE:
-                    asyncio.get_running_loop().call_later(HIDDEN_SECONDS, self._expire)
-                case Kind.STALL:
-                    await asyncio.Event().wait()  # until the client gives up
-                case Kind.STALE_LIST:
-                    await self._proxy.kill_for_stale_list(self._plural)
-                    return
-
-    def _expire(self) -> None:
-        self._proxy.expire(self._plural)
-        self._transport.abort()
-
-    async def _next(self) -> bytes:
-        if self._held is None:
-            return await self._source.readline()
-        reading = asyncio.ensure_future(self._source.readline())
-        try:
-            done, _ = await asyncio.wait({reading}, timeout=HELD_EVENT_SECONDS)
-            if not done:
-                await self._target.write(self._held)
-                self._held = None
-            return await reading
-        finally:
-            reading.cancel()
-
-    async def _forward(self, line: bytes) -> None:
-        await self._target.write(line)
-        if self._held is not None:
-            await self._target.write(self._held)
-            self._held = None
 
 
 def _headers(request: web.Request) -> dict[str, str]:

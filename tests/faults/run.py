@@ -8,10 +8,11 @@ import re
 import secrets
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.faults import Fault, Kind
+from tests.faults.faults import OUTAGE_SECONDS, Fault, Kind
 from tests.faults.operators import Operator, World
 from tests.faults.player import Room
 from tests.faults.workloads import Workload
@@ -153,9 +154,24 @@ class Run:
         if self.room.objects[plural].get(name, {}).get("metadata", {}).get("uid") == uid:
             self.room.objects[plural].pop(name)
 
+    async def occupy(self, plural: str, body: JSON) -> None:
+        """Somebody else makes an object that is none of ours."""
+        await self._must("POST", self._child(plural), body)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds in the namespace."""
+        try:
+            async with asyncio.timeout(self._patience()):
+                while not holds():
+                    self.room.news.clear()
+                    await self.room.news.wait()
+        except TimeoutError:
+            raise NotSettledError(f"it never got there: {self._said()}") from None
+
     async def upgrade(self) -> None:
-        """Another build of the operator takes over."""
+        """Another build of the operator takes over; it begins with the routers' image."""
         await self.operator.restart(next_build=True)
+        await self.until(lambda: ":next" in json.dumps(self.room.objects["deployments"]))
 
     async def settle(self, phase: str) -> None:
         """Wait until the resource has this phase for its present generation."""
@@ -198,6 +214,7 @@ class Run:
     async def _converge(self, wanted: JSON) -> None:
         deadline = time.monotonic() + self._patience()
         while True:
+            self._check_pods()
             if self.state() == wanted and self.proxy.quiet_seconds() > QUIET_SECONDS:
                 return
             if time.monotonic() > deadline:
@@ -205,19 +222,28 @@ class Run:
             await asyncio.sleep(0.1)
 
     def _patience(self) -> float:
-        stalls = self._fault is not None and self._fault.kind is Kind.STALL
-        return STALL_SECONDS if stalls else self._world.patience_seconds
+        if self._fault is None:
+            return self._world.patience_seconds
+        if self._fault.kind is Kind.STALL:
+            return STALL_SECONDS
+        return self._world.patience_seconds + OUTAGE_SECONDS.get(self._fault.kind, 0.0)
 
     async def _wait_quiet(self, seconds: float) -> None:
-        deadline = time.monotonic() + self._patience()
-        while self.proxy.quiet_seconds() < seconds:
-            assert time.monotonic() < deadline, f"calls never end: {self.proxy.calls[-5:]}"
-            await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(self._patience()):
+                await self.proxy.quiet(seconds)
+        except TimeoutError:
+            last = ", ".join(map(str, self.proxy.calls[-5:]))
+            raise NotSettledError(f"calls never end: {last}") from None
 
-    def _check(self) -> None:
+    def _check_pods(self) -> None:
         assert not self.room.violations, "; ".join(dict.fromkeys(self.room.violations))
         if self._workload.keeps_engines:
-            assert self._engine_uids() == self._engines, "engine pods were replaced"
+            replaced = len(self._engines - self._engine_uids())
+            assert self._engine_uids() == self._engines, f"{replaced} engine pods were replaced"
+
+    def _check(self) -> None:
+        self._check_pods()
         said = self.operator.log.read_text()
         for trouble in TROUBLE:
             assert trouble not in said, f"the operator's log says {trouble!r}: {self.operator.log}"
@@ -260,9 +286,10 @@ class Run:
         base = f"/apis/llmfleet.dev/v1alpha1/namespaces/{self.namespace}/llmdeployments"
         return f"{base}/{name}" if name else base
 
-    def _child(self, plural: str, name: str) -> str:
+    def _child(self, plural: str, name: str = "") -> str:
         group = "/apis/apps/v1" if plural == "deployments" else "/api/v1"
-        return f"{group}/namespaces/{self.namespace}/{plural}/{name}"
+        base = f"{group}/namespaces/{self.namespace}/{plural}"
+        return f"{base}/{name}" if name else base
 
     async def _must(self, method: str, path: str, body: Any = None) -> JSON:
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"

@@ -39,7 +39,7 @@ async def _run(server: ApiServer, folder: Path, bug: str | None) -> list[campaig
         workloads = [each for each in WORKLOADS if each.name in NAMES]
         outcomes = await campaign.references(shared, workloads)
         plans = [
-            plan for plan in campaign.plans(outcomes, stalls=0)
+            plan for plan in campaign.plans(outcomes, lasting=0)
             if bug is None or (plan.fault.kind is Kind.HIDE and plan.fault.plural == "pods")
         ]  # fmt: skip
         return await campaign.run_all(

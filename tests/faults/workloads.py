@@ -53,6 +53,11 @@ async def _nothing(_: Run) -> None:
     return
 
 
+async def _occupied(run: Run) -> None:
+    """Somebody else's Service has the name of the resource's."""
+    await run.occupy("services", {"metadata": {"name": "chat"}, "spec": {"ports": [{"port": 80}]}})
+
+
 async def _served(run: Run) -> None:
     await run.create(resource())
     await run.settle("Healthy")
@@ -136,6 +141,13 @@ async def _upgraded(run: Run) -> None:
     await run.upgrade()
 
 
+async def _upgraded_in_a_rollout(run: Run) -> None:
+    """Another build takes over once the new revision is frozen; before, it would be its own."""
+    await run.edit({"spec": _model("two")})
+    await run.until(lambda: len(run.room.objects["controllerrevisions"]) > 1)
+    await run.upgrade()
+
+
 WORKLOADS = (
     Workload(name="create", setup=_nothing, action=_create),
     Workload(name="scale", setup=_served, action=_scale_up_and_down),
@@ -177,5 +189,7 @@ WORKLOADS = (
     Workload(name="re-create", setup=_served, action=_deleted_and_made_again),
     Workload(name="children-edited", setup=_served, action=_children_edited, keeps_engines=True),
     Workload(name="children-deleted", setup=_served, action=_children_deleted, keeps_engines=True),
+    Workload(name="name-taken", setup=_occupied, action=_create, phase="Degraded"),
     Workload(name="upgrade", setup=_served, action=_upgraded, keeps_engines=True),
+    Workload(name="upgrade-in-a-rollout", setup=_served, action=_upgraded_in_a_rollout),
 )

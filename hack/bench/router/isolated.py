@@ -24,7 +24,7 @@ from tests.integration.router.test_router_kube import (
     CORE,
     Proxy,
     RouterProcess,
-    _create_role,
+    grant,
 )
 
 from hack.bench.router import tools
@@ -100,17 +100,17 @@ async def _with_router(
     server: ApiServer, folder: Path, measured: Measured, arguments: list[str]
 ) -> JSON:
     namespace = server.create_namespace()
-    _create_role(server, namespace)
-    token = server.service_account_token(namespace, "chat-router")
-    kubeconfig = server.write_kubeconfig(folder / "kubeconfig", token)
     model = {"source": "pvc://models/tiny", "servedName": "tiny"}
-    server.create(
+    deployment = server.create(
         CORE.format(namespace),
         {
             "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LLMDeployment",
             "metadata": {"name": "chat"}, "spec": {"model": model, "replicas": 1},
         },
     )  # fmt: skip
+    grant(server, namespace, deployment)
+    token = server.service_account_token(namespace, "chat-router")
+    kubeconfig = server.write_kubeconfig(folder / "kubeconfig", token)
     router = RouterProcess(server, namespace, Proxy(0), kubeconfig, folder)
     await router.start()
     try:

@@ -174,7 +174,7 @@ class RouterProcess:
         assert self.server.request("DELETE", path).status_code == 200
 
 
-def _grant(server: ApiServer, namespace: str, deployment: dict[str, Any]) -> None:
+def grant(server: ApiServer, namespace: str, deployment: dict[str, Any]) -> None:
     """The account and the rights that the operator makes for this router, and no others."""
     for child in build_router(parse(deployment), SETTINGS):
         if child.key.kind in RIGHTS:
@@ -192,7 +192,7 @@ async def process(
         "metadata": {"name": "chat"},
         "spec": {"model": {"source": "pvc://models/tiny", "servedName": "tiny"}, "replicas": 1},
     }  # fmt: skip
-    _grant(api_server, namespace, api_server.create(CORE.format(namespace), spec))
+    grant(api_server, namespace, api_server.create(CORE.format(namespace), spec))
     token = api_server.service_account_token(namespace, "chat-router")
     kubeconfig = api_server.write_kubeconfig(
         tmp_path / "kubeconfig", token, f"https://127.0.0.1:{proxy.port}"

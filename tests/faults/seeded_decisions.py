@@ -1,0 +1,138 @@
+"""Bugs in what the operator decides, to show that the campaign notices such bugs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from llmfleet import __main__ as program
+from llmfleet.planning import (
+    decide,
+    engine,
+    facts,
+    memory,
+    naming,
+    revisions,
+    rollout,
+    router,
+    status,
+)
+from llmfleet.planning.plan import Plan
+from tests.faults.faults import Kind
+from tests.faults.planting import bug, swap
+
+
+@bug()
+def owner_reference_missing() -> None:
+    """Services are not owned by their LLMDeployment."""
+    real = naming.make_child
+
+    def make_child(deployment: Any, key: Any, *rest: Any, **options: Any) -> Any:
+        owned = options.pop("owned", True) and key.kind != "Service"
+        return real(deployment, key, *rest, owned=owned, **options)
+
+    for module in (engine, memory, decide):
+        if hasattr(module, "make_child"):
+            swap(module, "make_child", make_child)
+
+
+@bug()
+def traffic_before_ready() -> None:
+    """The new revision gets its share as soon as it is wanted."""
+    swap(rollout, "_share", lambda *arms, **way: 100)
+
+
+@bug(workloads={"update", "edit-engine"})
+def scale_down_before_routers_confirm() -> None:
+    """Nobody waits for the routers."""
+    real = facts.read_facts
+
+    def read_facts(*arguments: Any) -> Any:
+        seen = real(*arguments)
+        return replace(seen, routers=replace(seen.routers, confirmed=True, lagging=()))
+
+    swap(decide, "read_facts", read_facts)
+
+
+@bug(workloads={"upgrade"})
+def template_rendered_anew() -> None:
+    """The Deployment is applied from today's rendering, not from the frozen one."""
+    real = decide._children
+
+    def children(snapshot: Any, seen: Any, plan: Any, made: Any, remembered: Any) -> Any:
+        spec_revision = revisions.revision_hash(revisions.spec_payload(snapshot.raw))
+        fresh = revisions.render_revision(snapshot.deployment, snapshot.raw, snapshot.settings, 1)
+        known = {**seen.revisions, spec_revision: fresh}
+        return real(snapshot, replace(seen, revisions=known), plan, made, remembered)
+
+    swap(decide, "_children", children)
+
+
+@bug()
+def memory_forgets_the_last_good() -> None:
+    """What was promoted is not remembered."""
+    real = memory.build_memory
+    swap(decide, "build_memory", lambda d, m: real(d, replace(m, last_good=None)))
+
+
+@bug()
+def traffic_generation_reused() -> None:
+    """Another split under the same number: routers do not notice."""
+    swap(status, "next_generation", lambda seen, plan: seen.generation or 1)
+
+
+@bug()
+def old_revision_deleted_first() -> None:
+    """The old revision's Deployment is deleted when the rollout starts."""
+    real = decide.decide
+
+    def early(snapshot: Any, now: Any) -> Plan:
+        plan = real(snapshot, now)
+        target = ((plan.status or {}).get("rollout") or {}).get("revision")
+        served = (plan.status or {}).get("servedRevision")
+        if not target or not served:
+            return plan
+        key = naming.deployment_key(snapshot.deployment.metadata.name, served)
+        found = snapshot.objects.get(key)
+        children = tuple(child for child in plan.children if child.key != key)
+        gone = decide._deletions(snapshot, replace(_no_plan(), removed=(served,)), ())
+        return replace(plan, children=children, deletions=gone if found else ())
+
+    swap(decide, "decide", early)
+    swap(program, "decide", early)
+
+
+def _no_plan() -> rollout.RolloutPlan:
+    return rollout.RolloutPlan(
+        stable=None, target=None, replicas={}, traffic={}, warm={}, removed=()
+    )
+
+
+@bug(Kind.KILL_BEFORE, Kind.KILL_AFTER)
+def token_name_of_the_process() -> None:
+    """Every start of the operator makes a token Secret of its own."""
+
+    def token_name(deployment: Any) -> str:
+        return f"{deployment.metadata.name}-token-{os.getpid()}"
+
+    for module in (naming, decide, engine, router):
+        if hasattr(module, "token_name"):
+            swap(module, "token_name", token_name)
+
+
+@bug(Kind.KILL_BEFORE, Kind.KILL_AFTER, workloads={"update", "edit-engine"})
+def deletions_skipped_after_a_crash() -> None:
+    """Only what this process has seen being made is deleted: what was there before stays."""
+    real = decide.decide
+    there_before: dict[str, frozenset[str]] = {}
+
+    def forgetful(snapshot: Any, now: Any) -> Plan:
+        plan = real(snapshot, now)
+        found = frozenset(each.uid for each in snapshot.objects.values())
+        old = there_before.setdefault(snapshot.raw["metadata"]["uid"], found)
+        return replace(
+            plan, deletions=tuple(each for each in plan.deletions if each.uid not in old)
+        )
+
+    swap(program, "decide", forgetful)
