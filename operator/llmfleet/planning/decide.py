@@ -139,7 +139,7 @@ def _complete(
         rejected=intent.spec_rejected,
         overdue_seconds=overdue(facts, plan, rollout, now),
         moved=traffic_moves(facts, plan),
-        outdated_settings=settings_changed(facts, intent, rollout),
+        outdated_settings=settings_changed(facts, intent, plan),
     )
     status = build_status(
         situation,

@@ -213,11 +213,15 @@ def _dump(model: ResourceModel | None) -> JSON | None:
     return body
 
 
-def settings_changed(facts: Facts, intent: Intent, rollout: JSON | None) -> bool:
+def settings_changed(facts: Facts, intent: Intent, plan: RolloutPlan) -> bool:
     """Whether spec's settings of rollouts are no longer those of the one under way."""
-    if rollout is None or "aborted" in rollout:
+    before, steps = facts.deployment.status.rollout, intent.cause is None
+    if before is None or before.plan is None or plan.target is None:
         return False
-    return bool(rollout["plan"] != _frozen(facts.deployment.spec.rollout, steps=not intent.cause))
+    if plan.started is not None or plan.returning:
+        return False
+    # Both read by today's models: one frozen before a field existed is not another for that.
+    return _frozen(facts.policy, steps=steps) != _frozen(facts.deployment.spec.rollout, steps=steps)
 
 
 def _frozen(policy: RolloutSpec, *, steps: bool) -> JSON:
