@@ -147,11 +147,14 @@ def _confirmed(router: RouterProcess, generation: int) -> None:
 
 
 def _until_removed(router: RouterProcess) -> None:
+    """The canary's pods go, and with them its cluster; then they are there again."""
+    router.delete_slice(CANARY)
     deadline = time.monotonic() + 20
     while len(_state(router)["revisions"]) > 1:
         if time.monotonic() > deadline:
             raise RuntimeError("the idle cluster is not removed")
         time.sleep(0.05)
+    router.slice_of(CANARY, isolated.ENGINE_ADDRESS)
 
 
 def _state(router: RouterProcess, query: str = "") -> JSON:
