@@ -71,6 +71,11 @@ class Routers:
     give_up_at: datetime | None = None
     """When that will be so, as things are."""
 
+    @property
+    def let_go(self) -> bool:
+        """What the present command does not name gets no request any more."""
+        return self.confirmed or self.given_up
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -116,7 +121,7 @@ class Facts:
     @property
     def may_shrink(self) -> bool:
         """Replicas go down only when every Ready router serves the present split, or is lost."""
-        return self.routers.confirmed or self.routers.given_up or not self.traffic
+        return self.routers.let_go or not self.traffic
 
     def reaches(self, revision: str | None) -> bool:
         """Whether the recorded command sends requests of any kind to a revision."""

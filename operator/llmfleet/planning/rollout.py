@@ -273,7 +273,7 @@ def _warm_since(facts: Facts, now: datetime, keep: set[str]) -> dict[str, dateti
 
 def _removable(facts: Facts, keep: set[str]) -> tuple[str, ...]:
     """Revisions that nobody needs, and of which no router sends a request any more."""
-    sure = facts.routers.confirmed or facts.routers.given_up
+    sure = facts.routers.let_go
     return tuple(
         name
         for name, arm in sorted(facts.arms.items())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,18 @@ def rights(api_server: ApiServer) -> Iterator[None]:
     operator_token(api_server)
 
 
+@contextmanager
+def running_in(server: ApiServer, namespace: str, folder: Path) -> Iterator[OperatorProcess]:
+    """An operator with all its rights and a free Lease, that watches one namespace only."""
+    operator_token(server)
+    server.request("DELETE", LEASE)
+    with running_operator(server, folder, LLMFLEET_WATCH_NAMESPACES=namespace) as running:
+        yield running
+
+
 @pytest.fixture
 def operator(api_server: ApiServer, namespace: str, tmp_path: Path) -> Iterator[OperatorProcess]:
-    api_server.request("DELETE", LEASE)
-    with running_operator(api_server, tmp_path, LLMFLEET_WATCH_NAMESPACES=namespace) as running:
+    with running_in(api_server, namespace, tmp_path) as running:
         running.wait_leading(120)
         yield running
 
@@ -178,11 +187,7 @@ def test_resource_when_it_may_not_be_read_then_the_log_and_a_metric_say_so_and_i
 def test_right_to_see_when_revoked_then_readiness_names_it_and_it_recovers(
     api_server: ApiServer, fleet: Fleet, rights: None, tmp_path: Path, resource: str, verb: str
 ) -> None:
-    operator_token(api_server)
-    api_server.request("DELETE", LEASE)
-    with running_operator(
-        api_server, tmp_path, LLMFLEET_WATCH_NAMESPACES=fleet.namespace
-    ) as operator:
+    with running_in(api_server, fleet.namespace, tmp_path) as operator:
         revoke(api_server, resource, verb)
         words = f'cannot {verb} resource "{resource}"'
 
@@ -202,11 +207,7 @@ def test_right_to_see_when_revoked_then_readiness_names_it_and_it_recovers(
 def test_pods_when_they_were_never_listed_then_nothing_is_written(
     api_server: ApiServer, fleet: Fleet, rights: None, tmp_path: Path
 ) -> None:
-    operator_token(api_server)
-    api_server.request("DELETE", LEASE)
-    with running_operator(
-        api_server, tmp_path, LLMFLEET_WATCH_NAMESPACES=fleet.namespace
-    ) as operator:
+    with running_in(api_server, fleet.namespace, tmp_path) as operator:
         revoke(api_server, "pods", "list")
         fleet.apply(llm_deployment())
         eventually(lambda: "pods" in operator.answer("/readyz").text, "readiness says so")
