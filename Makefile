@@ -11,8 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-# The lock pins what the tools resolve to; without it pip resolves from pyproject.toml alone.
-DEV_LOCK := $(wildcard requirements/dev.txt)
+LOCKS := requirements/build.txt requirements/dev.txt
 PYTHON_DIRS := operator runtime hack tests
 
 ##@ Use it
@@ -154,11 +153,12 @@ clean: ## Remove .venv, tool caches and results; the cluster and $LLMFLEET_CACHE
 	find $(PYTHON_DIRS) -name __pycache__ -prune -exec rm -rf {} + ; find . -maxdepth 2 -name '*.egg-info' -exec rm -rf {} +
 
 # Output goes to stderr, so that `make -s cluster-env` prints exports only.
-$(STAMP): pyproject.toml $(DEV_LOCK)
+$(STAMP): pyproject.toml $(LOCKS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "llmfleet needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=/path/to/python3.11." >&2; exit 1; }
 	@[ -x $(PY) ] || $(PYTHON) -m venv $(VENV) >&2 || { \
 	  echo "Could not make $(VENV): install Python's venv module (Debian: python3-venv)." >&2; exit 1; }
 	@echo "installing llmfleet and its tools into $(VENV) …" >&2
-	@$(PY) -m pip install --quiet $(if $(DEV_LOCK),--constraint $(DEV_LOCK)) --editable '.[dev]' >&2
+	@$(PY) -m pip install --quiet --no-deps --require-hashes $(LOCKS:%=-r %) >&2
+	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable . >&2
 	@touch $@

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.operator.harness import DEPLOYMENTS, OperatorProcess, eventually
-from tests.integration.router.test_router_kube import SLICES
+from tests.integration.router.process import SLICES
 
 from hack import native
 from hack.bench.promote import AGENT_PORT, HTTP_PORT, ROLLOUT

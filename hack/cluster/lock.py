@@ -11,7 +11,10 @@ from pathlib import Path
 
 from hack.cluster.errors import ClusterError
 
-TARGET = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_36")
+PYTHON = ("--python-version", "3.11")
+IMAGES = (*PYTHON, "--python-platform", "x86_64-manylinux_2_36")
+# A checkout's own tools: whatever machine a developer has.
+ANYWHERE = (*PYTHON, "--universal")
 
 # Installed in the first, heaviest layer: they change only with torch itself.
 _TORCH_LAYER = re.compile(r"^(torch|nvidia|cuda)(-|==)")
@@ -38,13 +41,13 @@ def split_lock(lock: str, *, cpu: bool) -> tuple[str, str]:
     return _HEADER + "".join(torch), _HEADER + "".join(rest)
 
 
-def compile_lock(root: Path, source: str, *options: str) -> str:
+def compile_lock(root: Path, source: str, *options: str, target: tuple[str, ...] = IMAGES) -> str:
     """Asks uv for the lock of one input file.
 
     Raises:
         ClusterError: uv is missing, or nothing satisfies the input.
     """
-    command = [sys.executable, "-m", "uv", "pip", "compile", source, *options, *TARGET]
+    command = [sys.executable, "-m", "uv", "pip", "compile", source, *options, *target]
     command += ["--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "-q"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if "No module named uv" in done.stderr:
@@ -60,6 +63,9 @@ def write_locks(root: Path) -> list[Path]:
     written = {}
     for name in ("operator", "router"):
         written[name] = _HEADER + compile_lock(root, "pyproject.toml", "--extra", name)
+    written["dev"] = _HEADER + compile_lock(
+        root, "pyproject.toml", "--extra", "dev", target=ANYWHERE
+    )
     rivals = (path.stem for path in sorted(folder.glob("bench-*.in")))
     for name in ("build", "checkov", "native", *rivals):
         written[name] = _HEADER + compile_lock(root, f"requirements/{name}.in")

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.integration.router.test_router_kube import (
+from tests.integration.router.process import (
     CORE,
     Proxy,
     RouterProcess,

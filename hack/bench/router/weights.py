@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.integration.router.test_router_kube import RouterProcess
+from tests.integration.router.process import RouterProcess
 
 from hack.bench.router import isolated
 from hack.controlplane.apiserver import ApiServer

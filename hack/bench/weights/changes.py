@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from tests.integration.router.test_router_kube import RouterProcess
+from tests.integration.router.process import RouterProcess
 
 from hack.bench.router import isolated
 from hack.controlplane.apiserver import ApiServer

@@ -56,10 +56,9 @@ class Cluster:
         Raises:
             AccessError: it is not there, or may not be read.
         """
-        with _explained(f"LLMDeployment {name} in namespace {self.namespace}"):
-            raw: JSON = self._objects.get_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, PLURAL, name
-            )
+        raw = self.find(name)
+        if raw is None:
+            raise AccessError(f"LLMDeployment {name} in namespace {self.namespace} is not there")
         return raw, read(raw)
 
     def find(self, name: str) -> JSON | None:

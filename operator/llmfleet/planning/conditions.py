@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from llmfleet.api import Condition
 from llmfleet.planning.acceptance import Acceptance
 from llmfleet.planning.diagnosis import Diagnosis
-from llmfleet.planning.facts import Facts
+from llmfleet.planning.facts import Facts, Routers
 from llmfleet.planning.intent import Intent
 from llmfleet.planning.progress import describe_wait, next_sentence
 from llmfleet.planning.rollout import RolloutPlan
@@ -240,7 +240,7 @@ def _routers_confirmed(situation: Situation) -> list[Verdict]:
     if facts.generation is None:
         return []
     if routers.silent:
-        text = f"no answer for 30 s from {', '.join(routers.silent)}; nothing is taken away"
+        text = f"no answer for 30 s from {', '.join(routers.silent)}; {_kept_for(routers)}"
         status, reason = "Unknown", "Silent"
     elif routers.confirmed and not situation.moved:
         text = f"trafficGeneration {facts.generation} is served by {count(routers.ready, 'router')}"
@@ -251,6 +251,15 @@ def _routers_confirmed(situation: Situation) -> list[Verdict]:
         text = f"waiting for {what} to serve trafficGeneration {generation}"
         status, reason = "False", "Waiting"
     return [Verdict(type="RoutersConfirmed", status=status, reason=reason, message=text)]
+
+
+def _kept_for(routers: Routers) -> str:
+    """What silence holds up."""
+    if routers.give_up_at is None:
+        return "nothing is taken away"
+    if routers.given_up:
+        return "what the rollout gave up goes away without them"
+    return f"what the rollout gave up is kept for them until {format_time(routers.give_up_at)}"
 
 
 def _exceptions(situation: Situation) -> list[Verdict]:

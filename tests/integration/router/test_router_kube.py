@@ -3,182 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import pytest_asyncio
-from hack import native
 from hack.controlplane.apiserver import ApiServer
 
-from llmfleet.api.deployment import parse
-from llmfleet.planning.router import build_router
-from llmfleet.planning.snapshot import OperatorSettings
-from tests.integration.router.harness import free_ports
-
-CORE = "/apis/llmfleet.dev/v1alpha1/namespaces/{}/llmdeployments"
-SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
-RIGHTS = {
-    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
-    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
-    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
-}
-SETTINGS = OperatorSettings(runtime_image_gpu="g", runtime_image_cpu="c", router_image="r")
-
-
-@dataclass
-class Proxy:
-    """TCP on loopback between router and API server; can be down."""
-
-    target_port: int
-    port: int = 0
-    up: bool = True
-    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
-    _server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    def cut(self) -> None:
-        """Breaks every connection and takes no new ones."""
-        self.up = False
-        for writer in list(self._writers):
-            writer.transport.abort()
-
-    async def stop(self) -> None:
-        self.cut()
-        assert self._server is not None
-        self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.up:
-            writer.transport.abort()
-            return
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
-        self._writers |= {writer, up_writer}
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await asyncio.wait(
-                [
-                    asyncio.create_task(self._pump(reader, up_writer)),
-                    asyncio.create_task(self._pump(up_reader, writer)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        writer.transport.abort()
-        up_writer.transport.abort()
-        self._writers -= {writer, up_writer}
-
-    @staticmethod
-    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-
-
-@dataclass
-class RouterProcess:
-    """``python -m llmfleet_router`` with a service account that has the router's Role only."""
-
-    server: ApiServer
-    namespace: str
-    proxy: Proxy
-    kubeconfig: Path
-    directory: Path
-    process: asyncio.subprocess.Process | None = None
-    ports: list[int] = field(default_factory=lambda: free_ports(4))
-
-    async def start(self) -> None:
-        http, agent, admin, preview = self.ports
-        env = {
-            **os.environ,
-            "KUBECONFIG": str(self.kubeconfig),
-            "LLMFLEET_NAMESPACE": self.namespace, "LLMFLEET_NAME": "chat",
-            "LLMFLEET_POD_NAME": "chat-router-1",
-            "LLMFLEET_XDS_DIR": str(self.directory / "xds"),
-            "LLMFLEET_MODULE_FILE": str(native.module_file()),
-            "LLMFLEET_TOKEN_FILE": str(self.directory / "token"),
-            "LLMFLEET_BIND_ADDRESS": "127.0.0.1",
-            "LLMFLEET_HTTP_PORT": str(http), "LLMFLEET_AGENT_PORT": str(agent),
-            "LLMFLEET_ADMIN_PORT": str(admin), "LLMFLEET_PREVIEW_PORT": str(preview),
-            "LLMFLEET_DRAIN_TIMEOUT_SECONDS": "5", "LLMFLEET_ENDPOINT_REMOVAL_SECONDS": "0.2",
-            "LLMFLEET_ENVOY_CONCURRENCY": "1",
-        }  # fmt: skip
-        with self.log.open("ab") as output:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "llmfleet_router", env=env, stdout=output, stderr=output
-            )
-
-    @property
-    def log(self) -> Path:
-        return self.directory / "router.log"
-
-    async def end(self, number: int = signal.SIGTERM) -> int:
-        assert self.process is not None
-        if self.process.returncode is None:
-            self.process.send_signal(number)
-        async with asyncio.timeout(20):
-            return await self.process.wait()
-
-    async def get(self, path: str) -> tuple[int, str]:
-        url = f"http://127.0.0.1:{self.ports[1]}{path}"
-        async with aiohttp.ClientSession() as session, session.get(url) as answer:
-            return answer.status, await answer.text()
-
-    async def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Polls the state until the condition holds."""
-        state: dict[str, Any] = {}
-        async with aiohttp.ClientSession() as session, asyncio.timeout(30):
-            while True:
-                with contextlib.suppress(aiohttp.ClientError):
-                    url = f"http://127.0.0.1:{self.ports[1]}/llmfleet/state"
-                    async with session.get(url) as answer:
-                        if answer.status == 200:
-                            state = await answer.json()
-                            if condition(state):
-                                return state
-                await asyncio.sleep(0.05)
-
-    def traffic(self, generation: int, **weights: int) -> None:
-        traffic = [{"revision": r, "weight": w} for r, w in weights.items()]
-        status = {"status": {"traffic": traffic, "trafficGeneration": generation}}
-        path = CORE.format(self.namespace) + "/chat/status"
-        answer = self.server.request("PATCH", path, status, "application/merge-patch+json")
-        assert answer.status_code == 200, answer.text
-
-    def slice_of(self, revision: str, *addresses: str, ready: bool = True) -> None:
-        body = {
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {
-                "name": f"chat-rev-{revision}-x",
-                "labels": {"llmfleet.dev/deployment": "chat", "llmfleet.dev/revision": revision},
-            },
-            "addressType": "IPv4",
-            "ports": [{"name": "http", "port": 8000, "protocol": "TCP"}],
-            "endpoints": [{"addresses": [a], "conditions": {"ready": ready}} for a in addresses],
-        }  # fmt: skip
-        path = f"{SLICES.format(self.namespace)}/chat-rev-{revision}-x?fieldManager=t&force=true"
-        answer = self.server.request("PATCH", path, body, "application/apply-patch+yaml")
-        assert answer.status_code in (200, 201), answer.text
-
-    def delete_slice(self, revision: str) -> None:
-        path = f"{SLICES.format(self.namespace)}/chat-rev-{revision}-x"
-        assert self.server.request("DELETE", path).status_code == 200
-
-
-def grant(server: ApiServer, namespace: str, deployment: dict[str, Any]) -> None:
-    """The account and the rights that the operator makes for this router, and no others."""
-    for child in build_router(parse(deployment), SETTINGS):
-        if child.key.kind in RIGHTS:
-            server.create(RIGHTS[child.key.kind].format(namespace), child.body)
+from tests.integration.router.process import CORE, Proxy, RouterProcess, grant
 
 
 @pytest_asyncio.fixture

@@ -193,11 +193,16 @@ def test_abort_when_a_router_is_silent_then_it_goes_on_after_the_drain_timeout()
         world.routers(1)  # the other one
         world.wait(30)
     assert 0 < (world.plans[-1].requeue_after or 0) <= 60
+    said = world.condition("RoutersConfirmed")["message"]
+    assert "is kept for them until 20" in said, said
     world.served.pop(min(world.served))  # whatever it was doing has ended by now
+    told = set()
     for _ in range(6):
         world.wait(30)
         world.reconcile(snapshot=silent(world, since))
         world.kubelet()
+        told.add(world.condition("RoutersConfirmed")["message"].partition("; ")[2])
+    assert "what the rollout gave up goes away without them" in told
     assert world.replicas() == {old: 4}
 
 
