@@ -55,8 +55,8 @@ class Stream:
                     self._transport.abort()
                     return
                 case Kind.GONE:
-                    self._expire()
-                    return
+                    self._proxy.expire(self._plural)
+                    return  # as when its time is up; resuming it is what fails
                 case Kind.DUPLICATE:
                     await self._target.write(line)
                     await self._target.write(line)

@@ -234,12 +234,23 @@ def test_deletion_when_refused_then_a_condition_says_so_and_it_is_made_up_for(
 
 
 OTHER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": "not-ours"}
+SELECTOR: JSON = {"matchLabels": {"a": "b"}}
+POD: JSON = {
+    "metadata": {"labels": {"a": "b"}},
+    "spec": {"containers": [{"name": "a", "image": "a"}]},
+}
+ROLE: JSON = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "theirs"}
 TAKEN: dict[str, tuple[str, JSON]] = {
     "Service": ("chat", {"spec": {"ports": [{"port": 80}]}}),
     "ConfigMap": ("chat-llmfleet-memory", {"data": {"rejected": "[]"}}),
     "ServiceAccount": ("chat-router", {}),
-    "PodDisruptionBudget": ("chat-engine", {"spec": {"selector": {"matchLabels": {"a": "b"}}}}),
+    "PodDisruptionBudget": ("chat-engine", {"spec": {"selector": SELECTOR}}),
+    "NetworkPolicy": ("chat-engine", {"spec": {"podSelector": SELECTOR}}),
+    "Role": ("chat-router", {"rules": []}),
+    "RoleBinding": ("chat-router", {"roleRef": ROLE}),
+    "Deployment": ("chat-router", {"spec": {"selector": SELECTOR, "template": POD}}),
 }
+"""Every kind of child but those whose names nobody can know before: Secret, ControllerRevision."""
 
 
 @pytest.mark.parametrize("labelled", [False, True], ids=["unlabelled", "with our label"])
@@ -258,7 +269,9 @@ def test_children_when_their_names_belong_to_others_then_a_condition_and_nothing
 
     def told() -> bool:
         found = fleet.condition("NameTaken")
-        return bool(found) and all(name in found["message"] for name, _ in TAKEN.values())
+        return bool(found) and all(
+            f"{kind} {name}" in found["message"] for kind, (name, _) in TAKEN.items()
+        )
 
     eventually(told, "NameTaken names every one")
     operator.wait_quiet()

@@ -1,0 +1,213 @@
+"""The router's watches of the API server behind the fault proxy.
+
+Whatever strikes, the agent ends with the newest command and the endpoints that are ready, and on
+the way there never goes back to an older command nor loses pods that stay ready. Envoy is left out:
+what it is told of all this is tested in tests/integration/router.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hack.controlplane.apiserver import ApiServer
+
+from llmfleet_router import kube
+from llmfleet_router.kubeconfig import KubeAccess
+from llmfleet_router.model import Command, Desired, Endpoint, Endpoints
+from llmfleet_router.store import Store
+from tests.faults.faults import Fault, Kind
+from tests.faults.proxy import FaultProxy
+from tests.integration.router.harness import router_settings
+from tests.integration.router.process import CORE, SLICES, grant
+
+OLD, NEW = "aaaa", "bbbb"
+ON_LISTS = (
+    Kind.KILL_BEFORE, Kind.KILL_AFTER, Kind.LOSE_REPLY, Kind.THROTTLE, Kind.OUTAGE, Kind.SLOW
+)  # fmt: skip
+ON_EVENTS = (Kind.CUT, Kind.GONE, Kind.DUPLICATE, Kind.REORDER, Kind.HIDE, Kind.STALL)
+LISTS = 2
+EVENTS = {"llmdeployments": 2, "endpointslices": 3}
+"""What `Scene.roll_out` lets happen, by plural."""
+SILENCE_SECONDS = 3.0
+"""Instead of a minute and a half."""
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@dataclass
+class History(Store):
+    """A store that keeps what it was told."""
+
+    generations: list[int] = field(default_factory=list)
+    endpoints: list[set[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def set_command(self, command: Command) -> None:
+        self.generations.append(command.generation)
+        super().set_command(command)
+
+    def set_endpoints(self, endpoints: Mapping[str, Endpoints]) -> None:
+        self.endpoints.append({revision for revision, ready in endpoints.items() if ready})
+        super().set_endpoints(endpoints)
+
+    async def reaches(self, wanted: Desired) -> None:
+        """Wait until this is desired."""
+        async with asyncio.timeout(40):
+            while self.desired != wanted:
+                await self.wait(None)
+
+
+@dataclass
+class Scene:
+    """One LLMDeployment's traffic and endpoints, and an agent that watches them."""
+
+    server: ApiServer
+    namespace: str
+    source: kube.KubeSource
+    store: History
+    task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """The agent's watches begin."""
+        self.task = asyncio.create_task(self.source.run(self.store))
+
+    async def end(self) -> None:
+        """They end, as with its process."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait({self.task})
+
+    def serve(self) -> None:
+        """The old revision has everything."""
+        self._endpoints(OLD, ready=True)
+        self._traffic(1, {OLD: 100})
+
+    async def roll_out(self) -> None:
+        """The new revision gets ready and takes over; the old one's pods go away."""
+        for act in (
+            lambda: self._endpoints(NEW, ready=False),
+            lambda: self._endpoints(NEW, ready=True),
+            lambda: self._traffic(2, {OLD: 50, NEW: 50}),
+            lambda: self._traffic(3, {NEW: 100}),
+            lambda: self._must("DELETE", f"{self._slices}/chat-{OLD}"),
+        ):
+            await asyncio.to_thread(act)
+
+    def _traffic(self, generation: int, weights: dict[str, int]) -> None:
+        traffic = [{"revision": name, "weight": weight} for name, weight in weights.items()]
+        status = {"status": {"traffic": traffic, "trafficGeneration": generation}}
+        path = CORE.format(self.namespace) + "/chat/status"
+        self._must("PATCH", path, status, "application/merge-patch+json")
+
+    def _endpoints(self, revision: str, *, ready: bool) -> None:
+        body = {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": f"chat-{revision}",
+                "labels": {"llmfleet.dev/deployment": "chat", "llmfleet.dev/revision": revision},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8000, "protocol": "TCP"}],
+            "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": ready}}],
+        }  # fmt: skip
+        path = f"{self._slices}/chat-{revision}?fieldManager=t&force=true"
+        self._must("PATCH", path, body, "application/apply-patch+yaml")
+
+    def _must(self, method: str, path: str, body: Any = None, kind: str = "") -> None:
+        answer = self.server.request(method, path, body, kind)
+        assert answer.status_code < 300, answer.text
+
+    @property
+    def _slices(self) -> str:
+        return SLICES.format(self.namespace)
+
+
+@contextlib.asynccontextmanager
+async def behind(
+    fault: Fault, server: ApiServer, folder: Path
+) -> AsyncIterator[tuple[Scene, FaultProxy]]:
+    """A scene whose agent meets the fault, and has the router's own rights."""
+    namespace = f"agents-{secrets.token_hex(4)}"
+    server.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
+    spec = {
+        "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LLMDeployment",
+        "metadata": {"name": "chat"},
+        "spec": {"model": {"source": "pvc://models/tiny", "servedName": "tiny"}, "replicas": 1},
+    }  # fmt: skip
+    grant(server, namespace, server.create(CORE.format(namespace), spec))
+    token = server.service_account_token(namespace, "chat-router")
+    tls = ssl.create_default_context(cafile=str(server.ca_file))
+
+    async def kill() -> None:
+        await scene.end()
+        scene.start()
+
+    proxy = FaultProxy(server.url, tls, fault, kill, caller="agent")
+    await proxy.start()
+    access = KubeAccess(url=proxy.url, ssl_context=None, token=token)
+    settings = router_settings(folder, namespace=namespace, name="chat")
+    scene = Scene(server, namespace, kube.KubeSource(settings, access), History())
+    try:
+        yield scene, proxy
+    finally:
+        await scene.end()
+        await proxy.stop()
+        server.request("DELETE", f"/api/v1/namespaces/{namespace}")
+
+
+async def run(fault: Fault, server: ApiServer, folder: Path) -> str | None:
+    """What went wrong, None when nothing did."""
+    async with behind(fault, server, folder) as (scene, proxy):
+        await asyncio.to_thread(scene.serve)
+        proxy.arm()
+        scene.start()
+        try:
+            await scene.store.reaches(state(1, OLD))
+            await scene.roll_out()
+            await scene.store.reaches(state(3, NEW))
+        except TimeoutError:
+            return f"{fault}: it never got there, but stayed with {scene.store.desired}"
+        told = scene.store
+        if told.generations != sorted(told.generations):
+            return f"{fault}: it went back to an older command: {told.generations}"
+        first = next(place for place, each in enumerate(told.endpoints) if NEW in each)
+        if not all(NEW in each for each in told.endpoints[first:]):
+            return f"{fault}: it lost endpoints that were ready: {told.endpoints}"
+        return None if proxy.struck else f"{fault}: it never struck"
+
+
+def state(generation: int, revision: str) -> Desired:
+    """One revision has everything, on one pod."""
+    return Desired(
+        command=Command(generation=generation, weights=((revision, 100),)),
+        endpoints={revision: (Endpoint(address="192.0.2.1", port=8000),)},
+    )
+
+
+def places(kind: Kind) -> list[Fault]:
+    if kind in ON_LISTS:
+        return [Fault(kind=kind, at=at) for at in range(LISTS)]
+    return [
+        Fault(kind=kind, at=at, plural=plural)
+        for plural, events in EVENTS.items()
+        for at in range(events)
+    ]
+
+
+@pytest.mark.parametrize("kind", [*ON_LISTS, *ON_EVENTS])
+async def test_agent_when_a_fault_strikes_then_it_ends_with_the_newest_and_never_goes_back(
+    api_server: ApiServer, tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kube, "SILENCE_SECONDS", SILENCE_SECONDS)
+    runs = (run(fault, api_server, tmp_path) for fault in places(kind))
+    assert [problem for problem in await asyncio.gather(*runs) if problem] == []
