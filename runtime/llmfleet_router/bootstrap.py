@@ -105,7 +105,7 @@ def _connection_manager(name: str, settings: Settings, token: str | None) -> JSO
         },
         "http_filters": _http_filters(settings, token),
         "local_reply_config": build_local_reply_config(),
-        "access_log": build_access_log(settings.access_log),
+        "access_log": [*build_access_log(settings.access_log), build_attempt_errors()],
         # Edge without internal clients: their request ids and x-envoy-* are not believed.
         "use_remote_address": True,
         "skip_xff_append": True,
@@ -153,7 +153,6 @@ def _http_filters(settings: Settings, token: str | None) -> list[JSON]:
                 # Answers by status and their times, per cluster: 2 µs a request, and the same is
                 # counted per listener. Attempts and their errors are counted all the same.
                 "dynamic_stats": False,
-                "upstream_log": [build_attempt_errors()],
             },
         },
     ]

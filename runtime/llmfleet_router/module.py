@@ -20,8 +20,10 @@ from llmfleet_router.settings import Policy, Settings
 JSON = dict[str, Any]
 
 FILTER_NAME = "request"
-KEY_OBJECT = "envoy.hashable_string"
-"""The key's name in the request's filter state, and that of Envoy's factory that makes it."""
+KEY_HEADER = "x-envoy-downstream-service-node"
+"""Carries the key to Envoy's balancer and to the engine. Envoy finds this name, one of few, without
+indexing all headers, and removes it from what clients send before it looks for a route. Nothing
+else here uses it."""
 SESSION_HEADER = "x-session-id"
 _TYPE = "type.googleapis.com/"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmfleet_router.model import Routes
-from llmfleet_router.module import KEY_OBJECT, SESSION_HEADER, build_switch
+from llmfleet_router.module import KEY_HEADER, SESSION_HEADER, build_switch
 from llmfleet_router.resources import TYPE, cluster_name, mirror_name
 from llmfleet_router.routing import HeaderMatch, Mirror
 from llmfleet_router.settings import Policy, Settings
@@ -24,6 +24,9 @@ POST_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/
 MODELS_PATH = "/v1/models"
 HEALTH_PATH = "/health"
 SHADOW_HEADER = "x-llmfleet-shadow"
+ELSEWHERE_HEADER = "x-envoy-ratelimited"
+"""An engine's answer that another pod should be asked. Envoy finds headers of its own at once; for
+any other name it indexes all headers of every answer."""
 RETRIED_BYTES = 64 << 10
 """Larger bodies are not sent twice; a pod that cannot be connected to is replaced for them too."""
 
@@ -81,7 +84,7 @@ def _table(name: str, choices: list[tuple[list[JSON], JSON]]) -> JSON:
         "virtual_hosts": [{"name": "llmfleet", "domains": ["*"], "routes": table}],
         # What Envoy itself says about where the client is; the engine needs none of it.
         "request_headers_to_remove": ["x-envoy-external-address", "x-envoy-internal"],
-        "response_headers_to_remove": ["x-llmfleet-retriable"],
+        "response_headers_to_remove": [ELSEWHERE_HEADER],
     }
 
 
@@ -111,7 +114,7 @@ def _sticky(routes: Routes, settings: Settings) -> tuple[list[JSON], JSON]:
     matches: list[JSON] = [{"name": SESSION_HEADER, "present_match": True}]
     by: list[JSON] = [{"header": {"header_name": SESSION_HEADER}}]
     if settings.policy is Policy.PREFIX_HASH:
-        by.insert(0, {"filter_state": {"key": KEY_OBJECT}, "terminal": True})
+        by.insert(0, {"header": {"header_name": KEY_HEADER}, "terminal": True})
     action = _to_engines(routes.split, settings, routes.routing.mirror)
     action["route"]["weighted_clusters"]["use_hash_policy"] = True
     action["route"]["hash_policy"] = by
@@ -125,8 +128,7 @@ def _to_engines(
         "weighted_clusters": {"clusters": [_weighted(*share) for share in split]},
         "timeout": "0s",
         "retry_policy": {
-            "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers",
-            "retriable_headers": [_exact("x-llmfleet-retriable", "true")],
+            "retry_on": "connect-failure,refused-stream,reset-before-request,envoy-ratelimited",
             "num_retries": 1,
             "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
             "retry_host_predicate": [
@@ -144,7 +146,7 @@ def _to_engines(
         },
     }
     if settings.policy is Policy.PREFIX_HASH:
-        action["hash_policy"] = [{"filter_state": {"key": KEY_OBJECT}}]
+        action["hash_policy"] = [{"header": {"header_name": KEY_HEADER}}]
     elif settings.policy is Policy.SESSION:
         action["hash_policy"] = [{"header": {"header_name": SESSION_HEADER}}]
     if mirror:

@@ -210,6 +210,6 @@ async def _answer(
     body = json.dumps(error_body(message, code=code, kind=kind)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if retriable:
-        headers += [(b"x-llmfleet-retriable", b"true"), (b"retry-after", b"1")]
+        headers += [(b"x-envoy-ratelimited", b"true"), (b"retry-after", b"1")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

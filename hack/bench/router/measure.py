@@ -44,8 +44,9 @@ class Part:
 
 
 PARTS = (
-    Part(name="1kb", size_bytes=1_000, connections=64, rounds=4, seconds=2),
-    Part(name="220kb", size_bytes=220_000, connections=32, rounds=3, seconds=2),
+    # Short turns: the speed of a shared machine changes from one second to the next.
+    Part(name="1kb", size_bytes=1_000, connections=64, rounds=8, seconds=1),
+    Part(name="220kb", size_bytes=220_000, connections=32, rounds=6, seconds=1),
     Part(name="latency", size_bytes=1_000, connections=1, rounds=3, seconds=2),
     Part(name="stream", size_bytes=1_000, connections=100, rounds=3, seconds=2, stream=True),
 )

@@ -46,9 +46,6 @@ bool envoy_dynamic_module_callback_http_add_header(envoy_stream, enum header_map
 // A value whose data is NULL removes the header.
 bool envoy_dynamic_module_callback_http_set_header(envoy_stream, enum header_map, struct text name,
                                                    struct text value);
-// The object that Envoy's factory of this name makes of the value, kept under that name.
-bool envoy_dynamic_module_callback_http_set_filter_state_typed(envoy_stream, struct text name,
-                                                               struct text value);
 size_t envoy_dynamic_module_callback_http_get_body_size(envoy_stream, enum body_kind);
 size_t envoy_dynamic_module_callback_http_get_body_chunks_size(envoy_stream, enum body_kind);
 bool envoy_dynamic_module_callback_http_get_body_chunks(envoy_stream, enum body_kind,
@@ -199,13 +196,10 @@ __attribute__((noinline)) static void remove_private(envoy_stream stream,
         stream, kRequestHeaders, (struct text){name, lengths[i]}, (struct text){0});
 }
 
-// For the engine a header; for Envoy, which hashes it once more to pick a pod, an object beside the
-// headers: to find a header by a name that is not its own, Envoy indexes all of them.
+// Envoy hashes it once more to pick a pod. To find a header by a name that is not among its own, it
+// would index all of them; this one it removes from what clients send, and uses for nothing else.
 static void add_digits(envoy_stream stream, const char digits[kKeyDigits]) {
-  struct text key = {digits, kKeyDigits};
-  add(stream, TEXT("x-llmfleet-key"), key);
-  envoy_dynamic_module_callback_http_set_filter_state_typed(stream, TEXT("envoy.hashable_string"),
-                                                            key);
+  add(stream, TEXT("x-envoy-downstream-service-node"), (struct text){digits, kKeyDigits});
 }
 
 static void add_key(envoy_stream stream, struct span text, bool is_session) {

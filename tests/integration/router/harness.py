@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import operator
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class StubEngine:
     port: int = 0
     seen: list[dict[str, Any]] = field(default_factory=list)
     refuse_retriable: int = 0
-    """Answer the next so many requests 503 with x-llmfleet-retriable."""
+    """Answer the next so many requests 503 with x-envoy-ratelimited."""
     refuse_plain: int = 0
     fail: int = 0
     """Answer the next so many requests 500."""
@@ -99,7 +100,7 @@ class StubEngine:
             await self.held.wait()
         if self.refuse_retriable > 0:
             self.refuse_retriable -= 1
-            return web.json_response({}, status=503, headers={"x-llmfleet-retriable": "true"})
+            return web.json_response({}, status=503, headers={"x-envoy-ratelimited": "true"})
         if self.refuse_plain > 0:
             self.refuse_plain -= 1
             return web.json_response({}, status=503)
@@ -229,6 +230,15 @@ async def running_router(
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
+
+
+async def shown(
+    router: RunningRouter, name: str, value: int, how: Callable[[int, int], bool] = operator.ge
+) -> None:
+    """Waits until Envoy's own counter has come so far; nobody is told."""
+    async with asyncio.timeout(10):
+        while not how((await router.agent.admin.numbers([name]))[name], value):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 @dataclass

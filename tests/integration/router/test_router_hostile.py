@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from llmfleet_router.module import KEY_HEADER
 from tests.integration.router.harness import (
     TOKEN,
     RunningRouter,
@@ -190,10 +191,20 @@ async def test_hostile_request_when_sent_then_the_documented_answer_comes(
         [f"x-llmfleet-{i}: forged" for i in range(90)],
         [f"x-llmfleet-{chr(97 + i) * 3000}: forged" for i in range(10)],
         ["x-envoy-external-address: 1.2.3.4", "x-envoy-internal: true", "x-envoy-retry-on: 5xx"],
+        [f"{KEY_HEADER}: forged"] * 3,
         ["x-http-method: DELETE", "x-http-method-override: DELETE", "x-method-override: DELETE"],
         ["x-session-id: s", "x-llmfleet-token: forged", "x-session-id: t"],
     ],
-    ids=["thrice", "any case", "90 of them", "30 KB of them", "envoy's", "methods", "session"],
+    ids=[
+        "thrice",
+        "any case",
+        "90 of them",
+        "30 KB of them",
+        "envoy's",
+        "the key",
+        "methods",
+        "session",
+    ],
 )
 @pytest.mark.asyncio(loop_scope="module")
 async def test_private_header_when_a_client_sends_it_then_no_engine_sees_it(
@@ -205,10 +216,11 @@ async def test_private_header_when_a_client_sends_it_then_no_engine_sees_it(
     assert status == 200
     (seen,) = engine.seen
     assert seen["headers"].getall("x-llmfleet-token") == [TOKEN]
-    assert len(seen["headers"].getall("x-llmfleet-key")) == 1
+    assert len(seen["headers"].getall(KEY_HEADER)) == 1
     assert "forged" not in seen["headers"].values()
     assert "DELETE" not in seen["headers"].values()
-    assert not [name for name in seen["headers"] if name.lower().startswith("x-envoy-")]
+    envoys = {name.lower() for name in seen["headers"] if name.lower().startswith("x-envoy-")}
+    assert envoys == {KEY_HEADER}
 
 
 def http2(*pieces: bytes, length: int | None = None, has_trailers: bool = False) -> bytes:
@@ -262,7 +274,7 @@ async def test_http2_body_when_it_comes_in_pieces_then_the_engine_gets_just_it_a
         writer.close()
     one, two = engine.seen
     assert one["bytes"] == two["bytes"] == len(body)
-    assert one["headers"]["x-llmfleet-key"] == two["headers"]["x-llmfleet-key"]
+    assert one["headers"][KEY_HEADER] == two["headers"][KEY_HEADER]
     assert two["headers"].getall("x-llmfleet-token") == [TOKEN]
 
 

@@ -13,7 +13,7 @@ import pytest
 from llmfleet_router.applier import MIN_UNROUTED_SECONDS
 from llmfleet_router.routing import Mirror, Routing
 from tests.integration.router.conftest import StartEngine
-from tests.integration.router.harness import TOKEN, RunningRouter, free_ports, poll
+from tests.integration.router.harness import TOKEN, RunningRouter, free_ports, poll, shown
 from tests.integration.router.test_router_requests import ask
 
 SENT = "cluster.mirror-bbbb.upstream_rq_total"
@@ -42,13 +42,6 @@ async def metrics(router: RunningRouter) -> dict[str, float]:
                 revision, value = line.removeprefix(head + 'revision="').split('"} ')
                 found[f"{kind} {revision}"] = float(value)
     return found
-
-
-async def shown(router: RunningRouter, counter: str, least: int) -> None:
-    """Waits until Envoy's own counter has come so far; nobody is told."""
-    async with asyncio.timeout(10):
-        while (await router.agent.admin.numbers([counter]))[counter] < least:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def test_mirror_when_all_is_mirrored_then_answers_are_dropped_and_counted_apart(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
 import socket
 import uuid
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ import aiohttp
 import pytest
 
 from llmfleet_router.model import Endpoint
+from llmfleet_router.module import KEY_HEADER
 from llmfleet_router.routes import RETRIED_BYTES
 from llmfleet_router.settings import Policy
 from tests.integration.router.conftest import StartEngine
@@ -23,6 +25,7 @@ from tests.integration.router.harness import (
     free_ports,
     poll,
     running_router,
+    shown,
 )
 
 CHAT = "/v1/chat/completions"
@@ -59,7 +62,7 @@ async def test_headers_when_a_client_sends_private_ones_then_the_engine_gets_onl
     assert sent["x-llmfleet-token"] == TOKEN
     assert sent["authorization"] == "Bearer abc"
     private = {k for k in sent if k.startswith(("x-llmfleet-", "x-envoy-"))}
-    assert private == {"x-llmfleet-token", "x-llmfleet-key"}
+    assert private == {"x-llmfleet-token", KEY_HEADER}
     assert "x-http-method-override" not in sent
     assert str(uuid.UUID(sent["x-request-id"])) == headers["x-request-id"]
     assert not {h for h in headers if h.startswith("x-envoy-")}
@@ -154,7 +157,7 @@ async def test_affinity_when_prompts_share_a_beginning_then_they_meet_the_same_e
         e.seen.clear()
     differing = {await engine_of({"messages": [{"content": f"q{i}"}]}) for i in range(40)}
     assert differing == {"a0", "a1", "a2", "a3"}
-    assert len({s["headers"]["x-llmfleet-key"] for e in engines for s in e.seen}) == 40
+    assert len({s["headers"][KEY_HEADER] for e in engines for s in e.seen}) == 40
     for field in ("prompt", "input"):
         assert len({await engine_of({"n": i, field: "hello"}) for i in range(6)}) == 1
     session = {await engine_of({"messages": [i]}, x_session_id="s1") for i in range(8)}
@@ -187,7 +190,7 @@ async def test_affinity_key_when_a_chat_goes_on_then_it_stays_and_another_chat_h
     other = json.loads(json.dumps(first).replace("drift", "a canary"))
     for messages in (first, first + more, first + more + more, other):
         await ask(router, {"user": "me", "messages": messages})
-    keys = [seen["headers"]["x-llmfleet-key"] for seen in engine.seen]
+    keys = [seen["headers"][KEY_HEADER] for seen in engine.seen]
     assert keys[0] == keys[1] == keys[2]
     assert keys[3] != keys[0]
 
@@ -199,7 +202,7 @@ async def test_affinity_key_when_revisions_differ_then_it_is_the_same(
     await router.serve(1, {"aaaa": 50, "bbbb": 50}, aaaa=[a], bbbb=[b])
     for _ in range(30):
         await ask(router, {"messages": ["same"]})
-    keys = {s["headers"]["x-llmfleet-key"] for s in a.seen + b.seen}
+    keys = {s["headers"][KEY_HEADER] for s in a.seen + b.seen}
     assert a.seen
     assert b.seen
     assert len(keys) == 1
@@ -263,7 +266,7 @@ async def test_retry_when_503_is_marked_retriable_then_once_and_hidden(
     status, _, headers = await ask(router, {"messages": []})
     assert status == 503
     assert len(a.seen) == len(b.seen) == 1, "one retry, on the other engine"
-    assert "x-llmfleet-retriable" not in headers
+    assert "x-envoy-ratelimited" not in headers
     a.refuse_retriable, b.refuse_retriable = 1, 0
     assert (await ask(router, {"messages": []}))[0] == 200
 
@@ -321,6 +324,27 @@ async def test_state_when_requests_fail_then_errors_count_attempts_and_not_refus
     assert revision["requests"] == 5
     assert revision["errors"] == 2
     assert revision["inFlight"] == 0
+
+
+@pytest.mark.parametrize(("sent", "errors"), [(9, 0), (10, 1)], ids=["sends", "waits"])
+async def test_state_when_the_client_leaves_then_an_error_only_where_an_engine_was_asked(
+    router: RunningRouter, start_engine: StartEngine, sent: int, errors: int
+) -> None:
+    engine = await start_engine("a")
+    engine.held = asyncio.Event()
+    await router.serve(1, {"aaaa": 100}, aaaa=[engine])
+    _, writer = await asyncio.open_connection("127.0.0.1", router.agent.settings.http_port)
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+    writer.write(f"{head}content-length: 10\r\n\r\n".encode() + b'{"a": "b"}'[:sent])
+    active = "http.public.downstream_rq_active"
+    await shown(router, active, 1, operator.eq)
+    if errors:
+        await asyncio.wait_for(poll(lambda: engine.active == 1), 10)
+    writer.close()
+    await shown(router, active, 0, operator.eq)
+    engine.held.set()
+    (revision,) = (await router.confirmed(1))["revisions"]
+    assert (revision["requests"], revision["errors"]) == (errors, errors)
 
 
 async def test_ejection_when_an_engine_and_its_standbys_refuse_then_it_rests_but_half_stay(

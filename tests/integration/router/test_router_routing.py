@@ -11,6 +11,7 @@ import pytest
 
 from llmfleet_router import routes
 from llmfleet_router.model import Routes
+from llmfleet_router.module import KEY_HEADER
 from llmfleet_router.routing import HeaderMatch, HeaderRoute, Mirror, Routing
 from llmfleet_router.settings import Policy, Settings
 from tests.integration.router.conftest import StartEngine
@@ -94,11 +95,11 @@ async def test_preview_when_served_then_with_the_checks_and_filters_of_the_publi
             assert answer.headers["retry-after"] == "5"
             assert (await answer.json())["error"]["code"] == "no_engine_available"
         await router.serve(1, {"aaaa": 100}, Routing(preview="bbbb"), **engines)
-        assert await revision_of(router.preview_url, x_llmfleet_key="forged") == "bbbb"
+        assert await revision_of(router.preview_url, **{KEY_HEADER: "forged"}) == "bbbb"
         assert await revision_of(router.url) == "aaaa"
         (seen,) = engines["bbbb"][0].seen
         assert seen["headers"]["x-llmfleet-token"] == "tok%en-1"
-        assert seen["headers"]["x-llmfleet-key"] != "forged"
+        assert seen["headers"][KEY_HEADER] != "forged"
         for method, path, body, status in (
             ("POST", "/sleep", b"{}", 404), ("GET", CHAT, b"", 405), ("POST", CHAT, b"x", 415),
             ("GET", "/health", b"", 200),
@@ -173,6 +174,8 @@ async def test_sessions_when_stickiness_is_on_then_pods_stay_and_chance_rules_th
         if await revision_of(router.url, x_session_id=f"user-{i}") == "aaaa":
             assert [e.name for e in a if e.seen] == [pod]
     assert {await revision_of(router.url) for _ in range(40)} == {"aaaa", "bbbb"}
+    forged = ({KEY_HEADER: str(i), "x-session-id": "user-0"} for i in range(20))
+    assert len({await revision_of(router.url, **each) for each in forged}) == 1, "no client's key"
     forged = {"x_llmfleet_key": "0", "x_session_id": "one"}
     assert len({await revision_of(router.url, **forged) for _ in range(40)}) == 1
 

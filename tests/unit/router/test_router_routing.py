@@ -229,7 +229,7 @@ def test_stickiness_when_asked_for_then_sessions_have_a_route_with_arms_in_one_o
     assert "use_hash_policy" not in ordinary["route"]["weighted_clusters"]
     last = sticky["route"]["hash_policy"][-1]
     assert last == {"header": {"header_name": "x-session-id"}}
-    pod = {"filter_state": {"key": "envoy.hashable_string"}, "terminal": True}
+    pod = {"header": {"header_name": "x-envoy-downstream-service-node"}, "terminal": True}
     assert (pod in sticky["route"]["hash_policy"]) == (policy is Policy.PREFIX_HASH)
 
 

@@ -138,7 +138,7 @@ async def test_request_when_engine_is_stopping_then_retriable_503(engine: Guarde
     async with engine.client() as client:
         answer = await client.post("/v1/completions", json=BODY)
     assert answer.status_code == 503
-    assert answer.headers["x-llmfleet-retriable"] == "true"
+    assert answer.headers["x-envoy-ratelimited"] == "true"
     assert answer.json()["error"]["type"] == "server_error"
 
 
