@@ -234,21 +234,24 @@ def test_deletion_when_refused_then_a_condition_says_so_and_it_is_made_up_for(
 
 
 OTHER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": "not-ours"}
-SELECTOR: JSON = {"matchLabels": {"a": "b"}}
-POD: JSON = {
+THEIR_SELECTOR: JSON = {"matchLabels": {"a": "b"}}
+THEIR_TEMPLATE: JSON = {
     "metadata": {"labels": {"a": "b"}},
     "spec": {"containers": [{"name": "a", "image": "a"}]},
 }
-ROLE: JSON = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "theirs"}
+THEIR_ROLE: JSON = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "theirs"}
 TAKEN: dict[str, tuple[str, JSON]] = {
     "Service": ("chat", {"spec": {"ports": [{"port": 80}]}}),
     "ConfigMap": ("chat-llmfleet-memory", {"data": {"rejected": "[]"}}),
     "ServiceAccount": ("chat-router", {}),
-    "PodDisruptionBudget": ("chat-engine", {"spec": {"selector": SELECTOR}}),
-    "NetworkPolicy": ("chat-engine", {"spec": {"podSelector": SELECTOR}}),
+    "PodDisruptionBudget": ("chat-engine", {"spec": {"selector": THEIR_SELECTOR}}),
+    "NetworkPolicy": ("chat-engine", {"spec": {"podSelector": THEIR_SELECTOR}}),
     "Role": ("chat-router", {"rules": []}),
-    "RoleBinding": ("chat-router", {"roleRef": ROLE}),
-    "Deployment": ("chat-router", {"spec": {"selector": SELECTOR, "template": POD}}),
+    "RoleBinding": ("chat-router", {"roleRef": THEIR_ROLE}),
+    "Deployment": (
+        "chat-router",
+        {"spec": {"selector": THEIR_SELECTOR, "template": THEIR_TEMPLATE}},
+    ),
 }
 """Every kind of child but those whose names nobody can know before: Secret, ControllerRevision."""
 
