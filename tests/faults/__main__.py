@@ -118,10 +118,10 @@ async def _caught(
     Among many others a plan may also fail because the machine is busy.
     """
 
-    async def repeat(listed: list[Result], bug: str | None) -> list[Result]:
+    async def repeat(listed: list[Result], planted: str | None) -> list[Result]:
         plans = [result.plan for result in listed if result.problem]
         return await campaign.run_all(
-            shared, plans, outcomes, bug=bug, concurrent=CONFIRMED_AT_ONCE
+            shared, plans, outcomes, bug=planted, concurrent=CONFIRMED_AT_ONCE
         )
 
     again = await repeat(results, bug)

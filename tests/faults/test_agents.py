@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hack.controlplane.apiserver import ApiServer
@@ -26,9 +24,10 @@ from llmfleet_router.store import Store
 from tests.faults.faults import Fault, Kind
 from tests.faults.proxy import FaultProxy
 from tests.integration.router.harness import router_settings
-from tests.integration.router.process import CORE, SLICES, grant
+from tests.integration.router.process import Commander, create_chat
 
 OLD, NEW = "aaaa", "bbbb"
+ADDRESS = "192.0.2.1"
 ON_LISTS = (
     Kind.KILL_BEFORE, Kind.KILL_AFTER, Kind.LOSE_REPLY, Kind.THROTTLE, Kind.OUTAGE, Kind.SLOW
 )  # fmt: skip
@@ -68,11 +67,9 @@ class History(Store):
 
 
 @dataclass
-class Scene:
+class Scene(Commander):
     """One LLMDeployment's traffic and endpoints, and an agent that watches them."""
 
-    server: ApiServer
-    namespace: str
     source: kube.KubeSource
     store: History
     task: asyncio.Task[None] | None = None
@@ -89,47 +86,19 @@ class Scene:
 
     def serve(self) -> None:
         """The old revision has everything."""
-        self._endpoints(OLD, ready=True)
-        self._traffic(1, {OLD: 100})
+        self.slice_of(OLD, ADDRESS)
+        self.traffic(1, **{OLD: 100})
 
     async def roll_out(self) -> None:
         """The new revision gets ready and takes over; the old one's pods go away."""
         for act in (
-            lambda: self._endpoints(NEW, ready=False),
-            lambda: self._endpoints(NEW, ready=True),
-            lambda: self._traffic(2, {OLD: 50, NEW: 50}),
-            lambda: self._traffic(3, {NEW: 100}),
-            lambda: self._must("DELETE", f"{self._slices}/chat-{OLD}"),
+            lambda: self.slice_of(NEW, ADDRESS, ready=False),
+            lambda: self.slice_of(NEW, ADDRESS),
+            lambda: self.traffic(2, **{OLD: 50, NEW: 50}),
+            lambda: self.traffic(3, **{NEW: 100}),
+            lambda: self.delete_slice(OLD),
         ):
             await asyncio.to_thread(act)
-
-    def _traffic(self, generation: int, weights: dict[str, int]) -> None:
-        traffic = [{"revision": name, "weight": weight} for name, weight in weights.items()]
-        status = {"status": {"traffic": traffic, "trafficGeneration": generation}}
-        path = CORE.format(self.namespace) + "/chat/status"
-        self._must("PATCH", path, status, "application/merge-patch+json")
-
-    def _endpoints(self, revision: str, *, ready: bool) -> None:
-        body = {
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {
-                "name": f"chat-{revision}",
-                "labels": {"llmfleet.dev/deployment": "chat", "llmfleet.dev/revision": revision},
-            },
-            "addressType": "IPv4",
-            "ports": [{"name": "http", "port": 8000, "protocol": "TCP"}],
-            "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": ready}}],
-        }  # fmt: skip
-        path = f"{self._slices}/chat-{revision}?fieldManager=t&force=true"
-        self._must("PATCH", path, body, "application/apply-patch+yaml")
-
-    def _must(self, method: str, path: str, body: Any = None, kind: str = "") -> None:
-        answer = self.server.request(method, path, body, kind)
-        assert answer.status_code < 300, answer.text
-
-    @property
-    def _slices(self) -> str:
-        return SLICES.format(self.namespace)
 
 
 @contextlib.asynccontextmanager
@@ -137,15 +106,8 @@ async def behind(
     fault: Fault, server: ApiServer, folder: Path
 ) -> AsyncIterator[tuple[Scene, FaultProxy]]:
     """A scene whose agent meets the fault, and has the router's own rights."""
-    namespace = f"agents-{secrets.token_hex(4)}"
-    server.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
-    spec = {
-        "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LLMDeployment",
-        "metadata": {"name": "chat"},
-        "spec": {"model": {"source": "pvc://models/tiny", "servedName": "tiny"}, "replicas": 1},
-    }  # fmt: skip
-    grant(server, namespace, server.create(CORE.format(namespace), spec))
-    token = server.service_account_token(namespace, "chat-router")
+    namespace = server.create_namespace()
+    token = create_chat(server, namespace)
     tls = ssl.create_default_context(cafile=str(server.ca_file))
 
     async def kill() -> None:
@@ -190,7 +152,7 @@ def state(generation: int, revision: str) -> Desired:
     """One revision has everything, on one pod."""
     return Desired(
         command=Command(generation=generation, weights=((revision, 100),)),
-        endpoints={revision: (Endpoint(address="192.0.2.1", port=8000),)},
+        endpoints={revision: (Endpoint(address=ADDRESS, port=8000),)},
     )
 
 

@@ -20,12 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.integration.router.process import (
-    CORE,
-    Proxy,
-    RouterProcess,
-    grant,
-)
+from tests.integration.router.process import CORE, Proxy, RouterProcess, create_chat
 
 from hack.bench.router import tools
 from hack.controlplane.apiserver import ApiServer, running_api_server
@@ -100,16 +95,7 @@ async def _with_router(
     server: ApiServer, folder: Path, measured: Measured, arguments: list[str]
 ) -> JSON:
     namespace = server.create_namespace()
-    model = {"source": "pvc://models/tiny", "servedName": "tiny"}
-    deployment = server.create(
-        CORE.format(namespace),
-        {
-            "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LLMDeployment",
-            "metadata": {"name": "chat"}, "spec": {"model": model, "replicas": 1},
-        },
-    )  # fmt: skip
-    grant(server, namespace, deployment)
-    token = server.service_account_token(namespace, "chat-router")
+    token = create_chat(server, namespace)
     kubeconfig = server.write_kubeconfig(folder / "kubeconfig", token)
     router = RouterProcess(server, namespace, Proxy(0), kubeconfig, folder)
     await router.start()

@@ -86,11 +86,43 @@ class Proxy:
 
 
 @dataclass
-class RouterProcess:
-    """``python -m llmfleet_router`` with a service account that has the router's Role only."""
+class Commander:
+    """Plays the operator and the endpoint controller for the LLMDeployment ``chat``."""
 
     server: ApiServer
     namespace: str
+
+    def traffic(self, generation: int, **weights: int) -> None:
+        traffic = [{"revision": r, "weight": w} for r, w in weights.items()]
+        status = {"status": {"traffic": traffic, "trafficGeneration": generation}}
+        path = CORE.format(self.namespace) + "/chat/status"
+        answer = self.server.request("PATCH", path, status, "application/merge-patch+json")
+        assert answer.status_code == 200, answer.text
+
+    def slice_of(self, revision: str, *addresses: str, ready: bool = True) -> None:
+        body = {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": f"chat-rev-{revision}-x",
+                "labels": {"llmfleet.dev/deployment": "chat", "llmfleet.dev/revision": revision},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8000, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [a], "conditions": {"ready": ready}} for a in addresses],
+        }  # fmt: skip
+        path = f"{SLICES.format(self.namespace)}/chat-rev-{revision}-x?fieldManager=t&force=true"
+        answer = self.server.request("PATCH", path, body, "application/apply-patch+yaml")
+        assert answer.status_code in (200, 201), answer.text
+
+    def delete_slice(self, revision: str) -> None:
+        path = f"{SLICES.format(self.namespace)}/chat-rev-{revision}-x"
+        assert self.server.request("DELETE", path).status_code == 200
+
+
+@dataclass
+class RouterProcess(Commander):
+    """``python -m llmfleet_router`` with a service account that has the router's Role only."""
+
     proxy: Proxy
     kubeconfig: Path
     directory: Path
@@ -148,31 +180,16 @@ class RouterProcess:
                                 return state
                 await asyncio.sleep(0.05)
 
-    def traffic(self, generation: int, **weights: int) -> None:
-        traffic = [{"revision": r, "weight": w} for r, w in weights.items()]
-        status = {"status": {"traffic": traffic, "trafficGeneration": generation}}
-        path = CORE.format(self.namespace) + "/chat/status"
-        answer = self.server.request("PATCH", path, status, "application/merge-patch+json")
-        assert answer.status_code == 200, answer.text
 
-    def slice_of(self, revision: str, *addresses: str, ready: bool = True) -> None:
-        body = {
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {
-                "name": f"chat-rev-{revision}-x",
-                "labels": {"llmfleet.dev/deployment": "chat", "llmfleet.dev/revision": revision},
-            },
-            "addressType": "IPv4",
-            "ports": [{"name": "http", "port": 8000, "protocol": "TCP"}],
-            "endpoints": [{"addresses": [a], "conditions": {"ready": ready}} for a in addresses],
-        }  # fmt: skip
-        path = f"{SLICES.format(self.namespace)}/chat-rev-{revision}-x?fieldManager=t&force=true"
-        answer = self.server.request("PATCH", path, body, "application/apply-patch+yaml")
-        assert answer.status_code in (200, 201), answer.text
-
-    def delete_slice(self, revision: str) -> None:
-        path = f"{SLICES.format(self.namespace)}/chat-rev-{revision}-x"
-        assert self.server.request("DELETE", path).status_code == 200
+def create_chat(server: ApiServer, namespace: str) -> str:
+    """Creates the LLMDeployment ``chat``; the token of its router, with its rights."""
+    spec = {
+        "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LLMDeployment",
+        "metadata": {"name": "chat"},
+        "spec": {"model": {"source": "pvc://models/tiny", "servedName": "tiny"}, "replicas": 1},
+    }  # fmt: skip
+    grant(server, namespace, server.create(CORE.format(namespace), spec))
+    return server.service_account_token(namespace, "chat-router")
 
 
 def grant(server: ApiServer, namespace: str, deployment: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from hack.controlplane.apiserver import ApiServer
 
-from tests.integration.router.process import CORE, Proxy, RouterProcess, grant
+from tests.integration.router.process import Proxy, RouterProcess, create_chat
 
 
 @pytest_asyncio.fixture
@@ -23,13 +23,7 @@ async def process(
 ) -> AsyncIterator[RouterProcess]:
     proxy = Proxy(int(api_server.url.rsplit(":", 1)[1]))
     await proxy.start()
-    spec = {
-        "apiVersion": "llmfleet.dev/v1alpha1", "kind": "LLMDeployment",
-        "metadata": {"name": "chat"},
-        "spec": {"model": {"source": "pvc://models/tiny", "servedName": "tiny"}, "replicas": 1},
-    }  # fmt: skip
-    grant(api_server, namespace, api_server.create(CORE.format(namespace), spec))
-    token = api_server.service_account_token(namespace, "chat-router")
+    token = create_chat(api_server, namespace)
     kubeconfig = api_server.write_kubeconfig(
         tmp_path / "kubeconfig", token, f"https://127.0.0.1:{proxy.port}"
     )
