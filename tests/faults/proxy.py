@@ -263,13 +263,13 @@ class FaultProxy:
             transport = request.transport
             if transport is None or transport.is_closing():
                 return answer  # its client was killed meanwhile
-            await answer.prepare(request)
             assert isinstance(transport, asyncio.Transport)
             self._watches.add(transport)
             traffic = self.usage.of(self._caller, call)
             stream = Stream(self, call, traffic, upstream.content, answer, transport)
             try:
                 with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                    await answer.prepare(request)
                     await stream.run()
             finally:
                 self._watches.discard(transport)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -49,6 +51,19 @@ _IMPLIED: dict[str, JSON] = {
 """Defaults that the models cannot carry, since they depend on a neighbour."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Property:
+    """What the models say of one key, or of the items of a list."""
+
+    required: bool
+    default: Any
+    """As stored, without the defaults in it; of no use where it is required."""
+    model: type[BaseModel] | None
+    """Of an object."""
+    items: _Property | None
+    """Of a list."""
+
+
 def hash_payload(raw_spec: Mapping[str, Any]) -> JSON:
     """Return the canonical payload of a revision.
 
@@ -63,7 +78,7 @@ def hash_payload(raw_spec: Mapping[str, Any]) -> JSON:
     """
     payload: JSON = {}
     for section in HASHED_SECTIONS:
-        kept = _without_defaults(raw_spec.get(section), _field(LLMDeploymentSpec, section), section)
+        kept = _without_defaults(raw_spec.get(section), _SPEC.get(section), section)
         if kept not in ({}, None):
             payload[section] = kept
     return payload
@@ -77,7 +92,7 @@ def unknown_fields(raw: Mapping[str, Any]) -> tuple[str, ...]:
     spec = raw.get("spec") or {}
     found: list[str] = []
     for section in HASHED_SECTIONS:
-        _collect_unknown(spec.get(section), _field(LLMDeploymentSpec, section), section, found)
+        _collect_unknown(spec.get(section), _SPEC.get(section), section, found)
     return tuple(found)
 
 
@@ -94,29 +109,28 @@ def unbuilt_fields(resource: LLMDeployment | Mapping[str, Any]) -> tuple[str, ..
 
 def _is_set(spec: Mapping[str, Any], path: str) -> bool:
     value: Any = spec
-    model: type[BaseModel] = LLMDeploymentSpec
-    field: FieldInfo | None = None
+    known: Mapping[str, _Property] = _SPEC
+    found: _Property | None = None
     for key in path.split("."):
         if not isinstance(value, Mapping) or key not in value:
             return False
-        value, field = value[key], _field(model, key)
-        model = (_nested_model(field) if field else None) or model
+        value, found = value[key], known.get(key)
+        known = _properties(found.model) if found and found.model else known
     if path == "rollout.analysis.metrics":
         return any(each.get("name") not in BUILT_METRICS for each in value or ())
     if value is None:
         return False
-    kept = _without_defaults(value, field, path)
-    return field is None or not _equals_default(kept, field)
+    kept = _without_defaults(value, found, path)
+    return found is None or not _equals_default(kept, found)
 
 
-def _without_defaults(value: Any, field: FieldInfo | None, path: str) -> Any:
+def _without_defaults(value: Any, known: _Property | None, path: str) -> Any:
     """Remove from a stored value, at every depth, what equals its default."""
-    model = _nested_model(field) if field else None
     if isinstance(value, Mapping):
-        return _without_defaults_in_object(value, model, path)
+        return _without_defaults_in_object(value, known.model if known else None, path)
     if isinstance(value, list):
-        item = _item_field(field)
-        return [_without_defaults(each, item, path) for each in value]
+        items = known.items if known else None
+        return [_without_defaults(each, items, path) for each in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -127,59 +141,70 @@ def _without_defaults_in_object(
 ) -> JSON:
     kept: JSON = {}
     implied = _IMPLIED.get(path, {})
+    properties = _properties(model) if model else {}
     for key, stored in value.items():
         if stored is None or (key in implied and implied[key] == stored):
             continue
-        field = _field(model, key) if model else None
-        cleaned = _without_defaults(stored, field, f"{path}.{key}")
-        if field is not None and _equals_default(cleaned, field):
+        known = properties.get(key)
+        cleaned = _without_defaults(stored, known, f"{path}.{key}")
+        if known is not None and _equals_default(cleaned, known):
             continue
         kept[key] = cleaned
     return kept
 
 
-def _equals_default(value: Any, field: FieldInfo) -> bool:
+def _equals_default(value: Any, known: _Property) -> bool:
+    return (
+        not known.required and type(value) is type(known.default) and bool(value == known.default)
+    )
+
+
+def _collect_unknown(value: Any, known: _Property | None, path: str, found: list[str]) -> None:
+    if isinstance(value, list):
+        items = known.items if known else None
+        for index, each in enumerate(value):
+            _collect_unknown(each, items, f"{path}[{index}]", found)
+    elif isinstance(value, Mapping) and known is not None and known.model is not None:
+        properties = _properties(known.model)
+        for key, each in value.items():
+            if key not in properties:
+                found.append(f"{path}.{key}")
+            else:
+                _collect_unknown(each, properties[key], f"{path}.{key}", found)
+
+
+@cache
+def _properties(model: type[BaseModel]) -> Mapping[str, _Property]:
+    """Return the fields of a model by their spelling in the resource."""
+    return {
+        str(field.alias): _Property(
+            required=field.is_required(),
+            default=_stored_default(field),
+            model=_model_in(field.annotation),
+            items=_items_in(field.annotation),
+        )
+        for field in model.model_fields.values()
+    }
+
+
+def _stored_default(field: FieldInfo) -> Any:
     if field.is_required():
-        return False
+        return None
     default = field.get_default(call_default_factory=True)
     if isinstance(default, BaseModel):
-        default = {}  # what is left of it once its own defaults are removed
-    elif isinstance(default, tuple):
-        default = [
+        return {}  # what is left of it once its own defaults are removed
+    if isinstance(default, tuple):
+        return [
             each.model_dump(mode="json", by_alias=True, exclude_none=True)
             if isinstance(each, BaseModel)
             else each
             for each in default
         ]
-    return type(value) is type(default) and bool(value == default)
-
-
-def _collect_unknown(value: Any, field: FieldInfo | None, path: str, found: list[str]) -> None:
-    model = _nested_model(field) if field else None
-    if isinstance(value, list):
-        item = _item_field(field)
-        for index, each in enumerate(value):
-            _collect_unknown(each, item, f"{path}[{index}]", found)
-    elif isinstance(value, Mapping) and model is not None:
-        for key, each in value.items():
-            known = _field(model, key)
-            if known is None:
-                found.append(f"{path}.{key}")
-            else:
-                _collect_unknown(each, known, f"{path}.{key}", found)
-
-
-def _field(model: type[BaseModel], alias: str) -> FieldInfo | None:
-    """Return the field of a model that is spelled so in the resource."""
-    return next((each for each in model.model_fields.values() if each.alias == alias), None)
-
-
-def _nested_model(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the model of a field that holds an object; optional and annotated ones too."""
-    return _model_in(field.annotation)
+    return default
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model of an annotation for an object; optional and annotated ones too."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _model_in(get_args(annotation)[0])
@@ -190,18 +215,17 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _item_field(field: FieldInfo | None) -> FieldInfo | None:
-    """Return the items of a list field, as a field without default."""
-    item = _item_in(field.annotation) if field else None
-    return None if item is None else FieldInfo(annotation=item)
-
-
-def _item_in(annotation: Any) -> Any:
+def _items_in(annotation: Any) -> _Property | None:
+    """Return what is said of the items of an annotation for a list."""
     origin = get_origin(annotation)
     if origin is tuple:
-        return get_args(annotation)[0]
+        item = get_args(annotation)[0]
+        return _Property(required=True, default=None, model=_model_in(item), items=_items_in(item))
     if origin is Annotated:
-        return _item_in(get_args(annotation)[0])
+        return _items_in(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        return next((i for arg in get_args(annotation) if (i := _item_in(arg)) is not None), None)
+        return next((i for arg in get_args(annotation) if (i := _items_in(arg))), None)
     return None
+
+
+_SPEC = _properties(LLMDeploymentSpec)

@@ -21,7 +21,7 @@ from llmfleet.cluster.errors import ApiError, Expired, Forbidden, OutOfOrder
 from llmfleet.cluster.store import Listing, version_number
 from llmfleet.planning.snapshot import JSON
 
-LIST_CHUNK: Final = 500
+LIST_CHUNK: Final = 200
 LIST_AGAIN_AFTER_FAILURES: Final = 4
 """A watch that cannot be resumed (etcd restored, history gone) is not resumed for ever."""
 SERVER_TIMEOUT_SECONDS: Final = (300, 600)
