@@ -72,6 +72,8 @@ def lie(leaf: Leaf, value: Any, truth: JSON) -> JSON:
         name = "forged" if step == ENTRY else step
         if following is None:
             here[name] = value
+            if name == "prefix":
+                del here["exact"]  # a header has one of the two
         elif following == ITEM:
             true_items = truth.get(name) or []
             item = dict(true_items[0]) if true_items else {}
@@ -97,6 +99,9 @@ def _neighbours(name: str, item: JSON) -> JSON:
         "autoscaling": {"desired": 3},
         "rollout": {"id": 5, "revision": "forged", "step": 0, "startedAt": TIME},
         "tokenSecret": {"name": "forged", "uid": "forged"},
+        "headerRoute": {"revision": "forged", "headers": [{"name": "x-forged", "exact": "1"}]},
+        "headers": {"name": "x-forged", "exact": "1"},
+        "mirror": {"revision": "forged", "percent": 5},
         "conditions": {
             "status": "True", "observedGeneration": 1, "lastTransitionTime": TIME,
             "reason": "Forged", "message": "forged",

@@ -9,7 +9,7 @@ from typing import Any
 from tests.faults.operators import World
 from tests.faults.run import TROUBLE, Run, difference
 from tests.faults.workloads import Workload
-from tests.walker.oracles import SETTLED, fresh, problems
+from tests.walker.oracles import PROMOTE, SETTLED, fresh, problems
 
 JSON = dict[str, Any]
 
@@ -17,6 +17,8 @@ PATIENCE_SECONDS = 120.0
 QUIET_SECONDS = 0.5
 STUCK_SECONDS = 12.0
 """Quiet for this long without being Healthy or Degraded: it waits for something."""
+MOST_PROMOTIONS = 10
+"""By hand, of one rollout; one that needs more is stuck."""
 MERGE = "application/merge-patch+json"
 
 
@@ -83,6 +85,20 @@ class Lane:
         if code == 200:
             self.room.objects["llmdeployments"]["chat"] = answer
         return code, str(answer.get("message") or "")
+
+    async def finish(self) -> None:
+        """Wait until it rests, and promote by hand what waits for that."""
+        await self.settle()
+        for _ in range(MOST_PROMOTIONS):
+            status = self.resource()["status"]
+            if status["phase"] != "Paused":
+                break
+            act = {PROMOTE: f"{status['rollout']['revision']}@walker-{time.time_ns()}"}
+            code, answer = await self._world.player.request(
+                "PATCH", self.path("chat"), {"metadata": {"annotations": act}}, MERGE
+            )
+            assert code == 200, answer
+            await self.settle()
 
     async def forge(self, patch: JSON) -> tuple[int, str]:
         """Edit the status subresource by hand; the API server's status and sentence."""

@@ -13,6 +13,7 @@ from tests.faults.player import Room
 JSON = dict[str, Any]
 Path = tuple[str, ...]
 
+PROMOTE = "llmfleet.dev/promote"
 SETTLED = {"Healthy", "Degraded"}
 _FRESH = (
     (re.compile(r'(\\"number\\": ?)\d+'), r"\1N"),
@@ -24,7 +25,8 @@ _FRESH = (
 def fresh(state: JSON) -> JSON:
     """A namespace's state (``Run.state``) without what depends on how it came about.
 
-    Numbers of revisions and rollouts only rise; which rollout was the last is history.
+    Numbers of revisions and rollouts only rise; which rollout was the last, and which acts were
+    carried out, is history.
     """
     text = json.dumps(state, sort_keys=True)
     for pattern, instead in _FRESH:
@@ -32,12 +34,21 @@ def fresh(state: JSON) -> JSON:
     found: JSON = json.loads(text)
     for revision in found.get("controllerrevisions", {}).values():
         revision.pop("revision", None)
+    for memory in found.get("configmaps", {}).values():
+        for name in ("handledActs", "pastActs"):
+            (memory.get("data") or {}).pop(name, None)
     for resource in found.get("llmdeployments", {}).values():
         resource["status"].pop("rollout", None)
         for condition in resource["status"].get("conditions", []):
             condition.pop("observedGeneration", None)
         resource["status"].pop("observedGeneration", None)
+        resource["status"].pop("handledActs", None)
         resource["metadata"].pop("generation", None)
+        annotations = resource["metadata"].get("annotations") or {}
+        kept = {key: one for key, one in annotations.items() if key != PROMOTE}
+        resource["metadata"].pop("annotations", None)
+        if kept:
+            resource["metadata"]["annotations"] = kept
     return found
 
 

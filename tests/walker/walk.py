@@ -152,7 +152,7 @@ async def walk_path(world: World, root: JSON, lane: Lane, chosen: Sequence[Leaf]
             return visit
         if len(visit.name) % 2:  # some are edited again before they are done
             await lane.settle()
-    await lane.settle()
+    await lane.finish()
     for text in lane.alarms():
         visit.alarm("the end", text)
     async with open_lane(world, root, spec) as other:
