@@ -20,8 +20,8 @@ JSON = dict[str, Any]
 Owner = tuple[str, str]
 
 PER_NAMESPACE = 100
-"""A Role or RoleBinding costs the API server a look at every RoleBinding of its namespace, so
-that in ten namespaces 5,000 resources would measure that."""
+"""The API server's work for a Role or RoleBinding grows with the RoleBindings of its namespace, so
+a larger fleet has more namespaces, not fuller ones."""
 TELL_SECONDS = 30.0
 OWNER_LABEL = "llmfleet.dev/deployment"
 RESOURCES = "/apis/llmfleet.dev/v1alpha1"
