@@ -78,10 +78,8 @@ def complete(
     )
 
 
-def stream(
-    client: OpenAI, model: str, prompt: str, *, max_tokens: int = 96, min_tokens: int = 0
-) -> Answer:
-    """One streamed chat completion of at least ``min_tokens``; its pieces are joined."""
+def stream(client: OpenAI, model: str, prompt: str, *, max_tokens: int = 96) -> Answer:
+    """One streamed chat completion; its pieces are joined."""
     started = time.monotonic()
     first: float | None = None
     pieces: list[str] = []
@@ -93,7 +91,6 @@ def stream(
         temperature=0,
         stream=True,
         stream_options={"include_usage": True},
-        extra_body={"min_tokens": min_tokens},
     ):
         if chunk.usage:
             tokens = chunk.usage.completion_tokens

@@ -44,11 +44,10 @@ def fresh(state: JSON) -> JSON:
         resource["status"].pop("observedGeneration", None)
         resource["status"].pop("handledActs", None)
         resource["metadata"].pop("generation", None)
-        annotations = resource["metadata"].get("annotations") or {}
-        kept = {key: one for key, one in annotations.items() if key != PROMOTE}
-        resource["metadata"].pop("annotations", None)
-        if kept:
-            resource["metadata"]["annotations"] = kept
+        annotations = resource["metadata"].pop("annotations", {})
+        annotations.pop(PROMOTE, None)
+        if annotations:
+            resource["metadata"]["annotations"] = annotations
     return found
 
 

@@ -88,7 +88,7 @@ class Fleet:
         Raises:
             TimeoutError: it took longer than ``seconds``.
         """
-        await self._wait(self.engine_created, seconds)
+        await self._wait(self.engine_created, "have their Deployment", seconds)
 
     async def wait_healthy(self, seconds: float) -> None:
         """Wait until every one is Healthy.
@@ -96,13 +96,13 @@ class Fleet:
         Raises:
             TimeoutError: it took longer than ``seconds``.
         """
-        await self._wait(self.healthy, seconds)
+        await self._wait(self.healthy, "are Healthy", seconds)
 
     def delays(self) -> list[float]:
         """Seconds from sending each to its engine Deployment's creation, ascending."""
         return sorted(at - self.sent[owner] for owner, at in self.engine_created.items())
 
-    async def _wait(self, reached: dict[Owner, float], seconds: float) -> None:
+    async def _wait(self, reached: dict[Owner, float], what: str, seconds: float) -> None:
         told = time.monotonic()
         async with asyncio.timeout(seconds):
             while len(reached) < len(self.owners):
@@ -110,7 +110,7 @@ class Fleet:
                 await self._news.wait()
                 if time.monotonic() - told > TELL_SECONDS:
                     told = time.monotonic()
-                    sys.stderr.write(f"  {len(reached)} of {len(self.owners)}\n")
+                    sys.stderr.write(f"  {len(reached)} of {len(self.owners)} {what}\n")
 
     async def _create(self, owner: Owner) -> None:
         namespace, name = owner
