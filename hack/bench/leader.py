@@ -16,16 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.integration.operator.harness import (
-    Fleet,
-    OperatorProcess,
-    eventually,
-    llm_deployment,
-    running_operator,
-)
-
 from hack.bench.report import at_most, finish
 from hack.controlplane.apiserver import running_api_server
+from hack.processes.fleet import Fleet, llm_deployment
+from hack.processes.operator import OperatorProcess, running_operator
+from hack.processes.waiting import eventually
 
 TARGET_SECONDS = 20.0
 RENEW_SECONDS = 2.0

@@ -15,15 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.integration.operator.harness import DEPLOYMENTS, OperatorProcess, eventually
-from tests.integration.router.process import SLICES
-
 from hack import native
 from hack.bench.promote import AGENT_PORT, HTTP_PORT, ROLLOUT
 from hack.bench.router.isolated import ENGINE_ADDRESS, ENGINE_PORT
 from hack.bench.router.weights import Client
 from hack.controlplane.apiserver import ApiServer
 from hack.controlplane.plane import FAST_PACE, running_control_plane
+from hack.processes.fleet import DEPLOYMENTS
+from hack.processes.operator import OperatorProcess
+from hack.processes.router import SLICES
+from hack.processes.waiting import eventually
 
 JSON = dict[str, Any]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hack.controlplane.apiserver import ApiServer
+from hack.processes.operator import operator_token
 
 from tests.faults.faults import Fault, Kind
 from tests.faults.operators import World
@@ -18,7 +19,6 @@ from tests.faults.player import ROUTER_DELAY_SECONDS, Player
 from tests.faults.run import Outcome, Run
 from tests.faults.workloads import WORKLOADS, Workload
 from tests.faults.zygote import Zygote
-from tests.integration.operator.harness import operator_token
 
 ON_CALLS = (
     Kind.KILL_BEFORE,

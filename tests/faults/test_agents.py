@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from hack.controlplane.apiserver import ApiServer
+from hack.processes.agent import router_settings
+from hack.processes.router import Commander, create_chat
 
 from llmfleet_router import kube
 from llmfleet_router.kubeconfig import KubeAccess
@@ -23,8 +25,6 @@ from llmfleet_router.model import Command, Desired, Endpoint, Endpoints
 from llmfleet_router.store import Store
 from tests.faults.faults import Fault, Kind
 from tests.faults.proxy import FaultProxy
-from tests.integration.router.harness import router_settings
-from tests.integration.router.process import Commander, create_chat
 
 OLD, NEW = "aaaa", "bbbb"
 ADDRESS = "192.0.2.1"

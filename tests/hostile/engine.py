@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from hack.processes.agent import TOKEN
+
 from tests.hostile.requests import API_PATHS, LIMIT
-from tests.integration.router.harness import TOKEN
 
 ANSWER: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 PAIRS: Final = frozenset({*(("POST", path) for path in API_PATHS), ("GET", "/v1/models")})

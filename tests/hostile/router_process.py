@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import structlog
+from hack.processes.agent import running_router
 
 from llmfleet_router.model import Endpoint
 from tests.hostile.requests import LIMIT
-from tests.integration.router.harness import running_router
 
 
 async def serve(directory: Path, engine_port: int) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from hack.controlplane.apiserver import ApiServer, find_binary
-
-from tests.integration.operator.harness import Fleet, eventually, llm_deployment
+from hack.processes.fleet import Fleet, llm_deployment
+from hack.processes.waiting import eventually
 
 JSON = dict[str, Any]
 HEALTHY: JSON = {

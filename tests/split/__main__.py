@@ -18,9 +18,10 @@ from pathlib import Path
 import structlog
 from hack.bench.report import Target, at_least, at_most, finish, skipped
 from hack.bench.router import tools
+from hack.controlplane.apiserver import free_ports
+from hack.processes.agent import RunningRouter, running_router
 
 from llmfleet_router.model import Command, Endpoint
-from tests.integration.router.harness import RunningRouter, free_ports, running_router
 from tests.split.chance import chi_square_tail, sigmas
 from tests.split.client import CONNECTIONS, ask
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from tests.integration.operator.harness import OperatorProcess
 
 from hack.controlplane.apiserver import ApiServer
+from hack.processes.operator import OperatorProcess
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _OBJECTS = re.compile(r'^llmfleet_objects\{phase="\w+"\} (\S+)$', re.MULTILINE)

@@ -20,10 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.integration.router.process import CORE, Proxy, RouterProcess, create_chat
-
 from hack.bench.router import tools
 from hack.controlplane.apiserver import ApiServer, running_api_server
+from hack.processes.router import CORE, Proxy, RouterProcess, create_chat
 
 JSON = dict[str, Any]
 Measured = Callable[[ApiServer, RouterProcess, list[str]], JSON]

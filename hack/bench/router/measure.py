@@ -11,11 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.integration.router.harness import free_ports
-
 from hack.bench.router import load, tools
 from hack.bench.router.load import Round
 from hack.bench.router.subjects import SUBJECTS, Subject
+from hack.controlplane.apiserver import free_ports
 
 ENGINES = 4
 STREAM_CHUNKS = 100

@@ -18,9 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.integration.router.harness import free_ports
-
 from hack.bench.router import load, subjects, tools
+from hack.controlplane.apiserver import free_ports
 
 JSON = dict[str, Any]
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.integration.router.harness import RunningRouter, free_ports, running_router
-
 from hack.bench.router import tools
 from hack.bench.router.load import ROUTER_CORE, on_core, pin, process
+from hack.controlplane.apiserver import free_ports
+from hack.processes.agent import RunningRouter, running_router
 from llmfleet_router.envoy import find_envoy
 from llmfleet_router.model import Command, Endpoint
 from llmfleet_router.settings import AccessLog, Policy

@@ -10,10 +10,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.integration.router.process import RouterProcess
-
 from hack.bench.router import isolated
 from hack.controlplane.apiserver import ApiServer
+from hack.processes.router import RouterProcess
 
 JSON = dict[str, Any]
 

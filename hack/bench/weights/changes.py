@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from tests.integration.router.process import RouterProcess
 
 from hack.bench.router import isolated
 from hack.controlplane.apiserver import ApiServer
+from hack.processes.router import RouterProcess
 
 JSON = dict[str, Any]
 

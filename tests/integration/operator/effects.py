@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
+from hack.processes.fleet import Fleet
 from kubernetes.aio import client as kube
 from kubernetes.aio import config as kube_config
 
@@ -24,7 +25,6 @@ from llmfleet.cluster.transitions import Transitions
 from llmfleet.planning.decide import decide
 from llmfleet.planning.plan import Plan
 from llmfleet.planning.snapshot import OperatorSettings
-from tests.integration.operator.harness import Fleet
 
 Owner = tuple[str, str]
 SETTINGS = OperatorSettings(runtime_image_gpu="g", runtime_image_cpu="c", router_image="r")

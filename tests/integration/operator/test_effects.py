@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from hack.controlplane.apiserver import ApiServer
+from hack.processes.fleet import Fleet, llm_deployment
+from hack.processes.waiting import eventually
 
 from llmfleet.cluster import metrics
 from llmfleet.cluster.errors import Conflict, Forbidden, NotLeading
@@ -17,7 +19,6 @@ from llmfleet.planning.decide import decide
 from llmfleet.planning.plan import Child, Plan
 from llmfleet.planning.snapshot import ObjectKey
 from tests.integration.operator.effects import Effects, running_effects
-from tests.integration.operator.harness import Fleet, eventually, llm_deployment
 
 JSON = dict[str, Any]
 

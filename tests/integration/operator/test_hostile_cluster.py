@@ -14,15 +14,9 @@ from typing import Any
 
 import pytest
 from hack.controlplane.apiserver import ApiServer
-
-from tests.integration.operator.harness import (
-    Fleet,
-    OperatorProcess,
-    eventually,
-    llm_deployment,
-    operator_token,
-    running_operator,
-)
+from hack.processes.fleet import Fleet, llm_deployment
+from hack.processes.operator import OperatorProcess, operator_token, running_operator
+from hack.processes.waiting import eventually
 
 JSON = dict[str, Any]
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/llmfleet-operator"

@@ -11,15 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 from hack.controlplane.apiserver import CRD_PATH, ApiServer
-
-from tests.integration.operator.harness import (
-    OPERATOR_NAMESPACE,
-    Fleet,
-    OperatorProcess,
-    eventually,
-    llm_deployment,
-    running_operator,
-)
+from hack.processes.fleet import Fleet, llm_deployment
+from hack.processes.operator import OPERATOR_NAMESPACE, OperatorProcess, running_operator
+from hack.processes.waiting import eventually
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/llmfleet-operator"
 

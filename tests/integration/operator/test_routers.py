@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from hack.processes.waiting import eventually
 
 from llmfleet.cluster.routers import RouterPoller
 from llmfleet.planning.snapshot import ObservedPod, RouterReach, RouterReport
-from tests.integration.operator.harness import FakeRouter, eventually
+from tests.integration.operator.fake_router import FakeRouter
 
 
 @pytest.fixture

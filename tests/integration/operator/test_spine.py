@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from hack.controlplane.apiserver import ApiServer
+from hack.processes.fleet import Fleet, llm_deployment
+from hack.processes.waiting import eventually
 
 from llmfleet.cluster.errors import Conflict, NotLeading
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT
@@ -17,7 +19,7 @@ from llmfleet.cluster.watching import Reflector
 from llmfleet.planning.decide import decide
 from llmfleet.reconcile import Spine
 from tests.integration.operator.effects import Effects, running_effects
-from tests.integration.operator.harness import FakeRouter, Fleet, eventually, llm_deployment
+from tests.integration.operator.fake_router import FakeRouter
 
 JSON = dict[str, Any]
 CHILD_KINDS = ("Deployment", "ControllerRevision", "Service", "ServiceAccount", "ConfigMap",

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest_asyncio
+from hack.processes.agent import RunningRouter, running_router
 
-from tests.integration.router.harness import RunningRouter, StubEngine, running_router
+from tests.integration.router.harness import StubEngine
 
 StartEngine = Callable[..., Awaitable[StubEngine]]
 

@@ -10,15 +10,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hack.processes.agent import TOKEN, RunningRouter, running_router
 
 from llmfleet_router.module import KEY_HEADER
-from tests.integration.router.harness import (
-    TOKEN,
-    RunningRouter,
-    StubEngine,
-    poll,
-    running_router,
-)
+from tests.integration.router.harness import StubEngine, poll
 
 LIMIT = 65536
 CHAT = "/v1/chat/completions"

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from hack.controlplane.apiserver import ApiServer
-
-from tests.integration.router.process import Proxy, RouterProcess, create_chat
+from hack.processes.router import Proxy, RouterProcess, create_chat
 
 
 @pytest_asyncio.fixture

@@ -9,11 +9,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hack.controlplane.apiserver import free_ports
+from hack.processes.agent import TOKEN, RunningRouter
 
 from llmfleet_router.applier import MIN_UNROUTED_SECONDS
 from llmfleet_router.routing import Mirror, Routing
 from tests.integration.router.conftest import StartEngine
-from tests.integration.router.harness import TOKEN, RunningRouter, free_ports, poll, shown
+from tests.integration.router.harness import poll, shown
 from tests.integration.router.test_router_requests import ask
 
 SENT = "cluster.mirror-bbbb.upstream_rq_total"

@@ -13,20 +13,15 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hack.controlplane.apiserver import free_ports
+from hack.processes.agent import TOKEN, RunningRouter, running_router
 
 from llmfleet_router.model import Endpoint
 from llmfleet_router.module import KEY_HEADER
 from llmfleet_router.routes import RETRIED_BYTES
 from llmfleet_router.settings import Policy
 from tests.integration.router.conftest import StartEngine
-from tests.integration.router.harness import (
-    TOKEN,
-    RunningRouter,
-    free_ports,
-    poll,
-    running_router,
-    shown,
-)
+from tests.integration.router.harness import poll, shown
 
 CHAT = "/v1/chat/completions"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hack.processes.agent import RunningRouter, running_router
 
 from llmfleet_router import routes
 from llmfleet_router.model import Routes
@@ -15,7 +16,7 @@ from llmfleet_router.module import KEY_HEADER
 from llmfleet_router.routing import HeaderMatch, HeaderRoute, Mirror, Routing
 from llmfleet_router.settings import Policy, Settings
 from tests.integration.router.conftest import StartEngine
-from tests.integration.router.harness import Prober, RunningRouter, StubEngine, running_router
+from tests.integration.router.harness import Prober, StubEngine
 
 CHAT = "/v1/chat/completions"
 TESTERS = HeaderRoute(

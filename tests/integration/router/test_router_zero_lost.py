@@ -7,10 +7,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from hack.processes.agent import RunningRouter, running_router
 
 from llmfleet_router.routing import Routing
 from tests.integration.router.conftest import StartEngine
-from tests.integration.router.harness import Prober, RunningRouter, poll, running_router
+from tests.integration.router.harness import Prober, poll
 
 
 async def test_prober_when_endpoints_weights_and_revisions_change_then_nothing_is_lost(

@@ -10,14 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from hack.controlplane.apiserver import ApiServer, find_binary, running_api_server
+from hack.processes.fleet import Fleet, llm_deployment
+from hack.processes.operator import running_operator
+from hack.processes.waiting import eventually
 from hack.security.rendered import chart
-
-from tests.integration.operator.harness import (
-    Fleet,
-    eventually,
-    llm_deployment,
-    running_operator,
-)
 
 JSON = dict[str, Any]
 Right = tuple[str, str, str]

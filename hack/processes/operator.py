@@ -1,124 +1,25 @@
-"""An operator process under test, and a test that plays kubelet and controllers."""
+"""``python -m llmfleet`` as a service account that holds exactly the chart's rights."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import secrets
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlparse
 
 import httpx
 import yaml
+
 from hack.controlplane.apiserver import REPOSITORY, ApiServer, free_ports
+from hack.processes.waiting import eventually
 
-JSON = dict[str, Any]
-T = TypeVar("T")
-
-DEPLOYMENTS = "/apis/llmfleet.dev/v1alpha1/namespaces/{}/llmdeployments"
-CHILD_PATHS = {
-    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
-    "ControllerRevision": "/apis/apps/v1/namespaces/{}/controllerrevisions",
-    "Service": "/api/v1/namespaces/{}/services",
-    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
-    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
-    "Secret": "/api/v1/namespaces/{}/secrets",
-    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
-    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
-    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
-    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
-}
 OPERATOR_NAMESPACE = "default"
-
-
-def eventually(question: Callable[[], T], what: str, seconds: float = 30.0) -> T:
-    """Ask until the answer is truthy; the API server pushes nothing to a test."""
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(httpx.TransportError):
-            if answer := question():
-                return answer
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-
-
-def llm_deployment(name: str = "chat", **spec: Any) -> JSON:
-    """A valid LLMDeployment without accelerators."""
-    return {
-        "apiVersion": "llmfleet.dev/v1alpha1",
-        "kind": "LLMDeployment",
-        "metadata": {"name": name},
-        "spec": {
-            "model": {"source": "pvc://models/tiny-llama", "servedName": "tiny"},
-            "accelerator": {"type": "cpu"},
-            "replicas": 1,
-            **spec,
-        },
-    }
-
-
-class Fleet:
-    """One namespace, seen as its users and its kubelet see it."""
-
-    def __init__(self, server: ApiServer, namespace: str) -> None:
-        self.server = server
-        self.namespace = namespace
-
-    def path(self, kind: str, name: str = "") -> str:
-        return CHILD_PATHS[kind].format(self.namespace) + (f"/{name}" if name else "")
-
-    def resource_path(self, name: str = "") -> str:
-        return DEPLOYMENTS.format(self.namespace) + (f"/{name}" if name else "")
-
-    def apply(self, body: JSON) -> JSON:
-        return self.server.create(self.resource_path(), body)
-
-    def get(self, path: str) -> JSON | None:
-        answer = self.server.request("GET", path)
-        assert answer.status_code in (200, 404), answer.text
-        return answer.json() if answer.status_code == 200 else None
-
-    def resource(self, name: str = "chat") -> JSON | None:
-        return self.get(self.resource_path(name))
-
-    def child(self, kind: str, name: str) -> JSON | None:
-        return self.get(self.path(kind, name))
-
-    def children(self, kind: str) -> list[JSON]:
-        listed = self.get(self.path(kind)) or {}
-        return [
-            item
-            for item in listed["items"]
-            if (item["metadata"].get("labels") or {}).get("llmfleet.dev/deployment")
-        ]
-
-    def condition(self, kind: str, name: str = "chat") -> JSON | None:
-        status = (self.resource(name) or {}).get("status") or {}
-        return next((one for one in status.get("conditions") or [] if one["type"] == kind), None)
-
-    def patch(
-        self, path: str, body: Any, manager: str = "kubectl-edit", kind: str = "merge"
-    ) -> JSON:
-        types = {"merge": "application/merge-patch+json", "json": "application/json-patch+json"}
-        types["strategic"] = "application/strategic-merge-patch+json"
-        answer = self.server.request("PATCH", f"{path}?fieldManager={manager}", body, types[kind])
-        assert answer.status_code == 200, answer.text
-        stored: JSON = answer.json()
-        return stored
-
-    def events(self, reason: str) -> list[JSON]:
-        listed = self.get(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events") or {}
-        return [event for event in listed["items"] if event["reason"] == reason]
 
 
 class OperatorProcess:
@@ -150,9 +51,11 @@ class OperatorProcess:
             )
 
     def answer(self, path: str) -> httpx.Response:
+        """Ask its own port (``/metrics``, ``/healthz``, ``/readyz``)."""
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", trust_env=False, timeout=5)
 
     def metric(self, name: str) -> float:
+        """A metric without labels; 0 where it is not exported."""
         found = re.search(rf"^{re.escape(name)} (\S+)$", self.answer("/metrics").text, re.MULTILINE)
         return float(found.group(1)) if found else 0.0
 
@@ -163,10 +66,12 @@ class OperatorProcess:
         return {f"{kind} {verb}": float(n) for kind, verb, n in found if kind != "Lease"}
 
     def reconciles(self) -> float:
+        """Passes so far, whatever their result."""
         pattern = r'^llmfleet_reconcile_total\{result="\w+"\} (\S+)$'
         return sum(map(float, re.findall(pattern, self.answer("/metrics").text, re.MULTILINE)))
 
     def wait_leading(self, seconds: float = 30.0) -> None:
+        """Wait until it holds the Lease."""
         eventually(lambda: self.metric("llmfleet_leader") == 1, "the operator leads", seconds)
 
     def wait_quiet(self) -> None:
@@ -183,6 +88,7 @@ class OperatorProcess:
         eventually(unchanged, "no more writes")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal it, and wait up to 30 s for its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(30)
@@ -253,42 +159,3 @@ def operator_token(server: ApiServer) -> str:
         )
         assert answer.status_code in (200, 201), answer.text
     return server.service_account_token(OPERATOR_NAMESPACE, "llmfleet")
-
-
-class FakeRouter(ThreadingHTTPServer):
-    """Answers ``/llmfleet/state`` as the contract says, hanging GET included."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _State)
-        self.changed = threading.Condition()
-        self.generation: int | None = None
-        self.asked: list[JSON] = []
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
-
-    def serve(self, generation: int) -> None:
-        with self.changed:
-            self.generation = generation
-            self.changed.notify_all()
-
-
-class _State(BaseHTTPRequestHandler):
-    server: FakeRouter
-
-    def do_GET(self) -> None:
-        query = {name: values[0] for name, values in parse_qs(urlparse(self.path).query).items()}
-        with self.server.changed:
-            self.server.asked.append(query)
-            if "generation" in query:
-                wanted, seconds = int(query["generation"]), float(query["timeout"])
-                self.server.changed.wait_for(lambda: self.server.generation == wanted, seconds)
-            answer = {"schema": 1, "trafficGeneration": self.server.generation, "revisions": []}
-        body = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: Any) -> None:
-        del arguments

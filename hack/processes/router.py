@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from hack import native
-from hack.controlplane.apiserver import ApiServer
 
+from hack import native
+from hack.controlplane.apiserver import ApiServer, free_ports
 from llmfleet.api.deployment import parse
 from llmfleet.planning.router import build_router
 from llmfleet.planning.snapshot import OperatorSettings
-from tests.integration.router.harness import free_ports
 
 CORE = "/apis/llmfleet.dev/v1alpha1/namespaces/{}/llmdeployments"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
@@ -45,6 +44,7 @@ class Proxy:
     _server: asyncio.Server | None = None
 
     async def start(self) -> None:
+        """Listen on a free port."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -55,6 +55,7 @@ class Proxy:
             writer.transport.abort()
 
     async def stop(self) -> None:
+        """Cut, and stop listening."""
         self.cut()
         assert self._server is not None
         self._server.close()
@@ -93,6 +94,7 @@ class Commander:
     namespace: str
 
     def traffic(self, generation: int, **weights: int) -> None:
+        """Command a split by revision in the status."""
         traffic = [{"revision": r, "weight": w} for r, w in weights.items()]
         status = {"status": {"traffic": traffic, "trafficGeneration": generation}}
         path = CORE.format(self.namespace) + "/chat/status"
@@ -100,6 +102,7 @@ class Commander:
         assert answer.status_code == 200, answer.text
 
     def slice_of(self, revision: str, *addresses: str, ready: bool = True) -> None:
+        """Write the EndpointSlice of a revision's engines."""
         body = {
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {
@@ -115,6 +118,7 @@ class Commander:
         assert answer.status_code in (200, 201), answer.text
 
     def delete_slice(self, revision: str) -> None:
+        """Delete it again."""
         path = f"{SLICES.format(self.namespace)}/chat-rev-{revision}-x"
         assert self.server.request("DELETE", path).status_code == 200
 
@@ -130,6 +134,7 @@ class RouterProcess(Commander):
     ports: list[int] = field(default_factory=lambda: free_ports(4))
 
     async def start(self) -> None:
+        """Start it; it is up when ``until`` returns."""
         http, agent, admin, preview = self.ports
         env = {
             **os.environ,
@@ -152,9 +157,11 @@ class RouterProcess(Commander):
 
     @property
     def log(self) -> Path:
+        """What agent and Envoy say."""
         return self.directory / "router.log"
 
     async def end(self, number: int = signal.SIGTERM) -> int:
+        """Signal it, and wait up to 20 s for its exit status."""
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(number)
@@ -162,6 +169,7 @@ class RouterProcess(Commander):
             return await self.process.wait()
 
     async def get(self, path: str) -> tuple[int, str]:
+        """Status and text of an answer of the agent's port."""
         url = f"http://127.0.0.1:{self.ports[1]}{path}"
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             return answer.status, await answer.text()
