@@ -9,7 +9,7 @@ from typing import Any
 from tests.faults.operators import World
 from tests.faults.run import TROUBLE, Run, difference
 from tests.faults.workloads import Workload
-from tests.walker.oracles import PROMOTE, SETTLED, fresh, problems
+from tests.walker.oracles import BY_WALKER, PROMOTE, SETTLED, fresh, problems
 
 JSON = dict[str, Any]
 
@@ -93,7 +93,7 @@ class Lane:
             status = self.resource()["status"]
             if status["phase"] != "Paused":
                 break
-            act = {PROMOTE: f"{status['rollout']['revision']}@walker-{time.time_ns()}"}
+            act = {PROMOTE: f"{status['rollout']['revision']}{BY_WALKER}{time.time_ns()}"}
             code, answer = await self._world.player.request(
                 "PATCH", self.path("chat"), {"metadata": {"annotations": act}}, MERGE
             )

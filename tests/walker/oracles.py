@@ -14,6 +14,8 @@ JSON = dict[str, Any]
 Path = tuple[str, ...]
 
 PROMOTE = "llmfleet.dev/promote"
+BY_WALKER = "@walker-"
+"""In the values of the walker's own acts, which a person would have to carry out as well."""
 SETTLED = {"Healthy", "Degraded"}
 _FRESH = (
     (re.compile(r'(\\"number\\": ?)\d+'), r"\1N"),
@@ -25,8 +27,8 @@ _FRESH = (
 def fresh(state: JSON) -> JSON:
     """A namespace's state (``Run.state``) without what depends on how it came about.
 
-    Numbers of revisions and rollouts only rise; which rollout was the last, and which acts were
-    carried out, is history.
+    Numbers of revisions and rollouts only rise; which rollout was the last, and what the walker
+    promoted by hand, is history.
     """
     text = json.dumps(state, sort_keys=True)
     for pattern, instead in _FRESH:
@@ -35,20 +37,30 @@ def fresh(state: JSON) -> JSON:
     for revision in found.get("controllerrevisions", {}).values():
         revision.pop("revision", None)
     for memory in found.get("configmaps", {}).values():
-        for name in ("handledActs", "pastActs"):
-            (memory.get("data") or {}).pop(name, None)
+        data = memory.get("data") or {}
+        for name in {"handledActs", "pastActs"} & set(data):
+            data[name] = _acts_of_others(json.loads(data[name]))
     for resource in found.get("llmdeployments", {}).values():
         resource["status"].pop("rollout", None)
         for condition in resource["status"].get("conditions", []):
             condition.pop("observedGeneration", None)
         resource["status"].pop("observedGeneration", None)
-        resource["status"].pop("handledActs", None)
+        acts = _acts_of_others(resource["status"].pop("handledActs", {}))
+        if acts:
+            resource["status"]["handledActs"] = acts
         resource["metadata"].pop("generation", None)
         annotations = resource["metadata"].pop("annotations", {})
         annotations.pop(PROMOTE, None)
         if annotations:
             resource["metadata"]["annotations"] = annotations
     return found
+
+
+def _acts_of_others(acts: Any) -> Any:
+    """Acts, by kind or as a list, without the walker's promotions."""
+    if isinstance(acts, dict):
+        return {act: value for act, value in acts.items() if BY_WALKER not in value}
+    return [act for act in acts if BY_WALKER not in act]
 
 
 def problems(resource: JSON, room: Room, root: JSON) -> Iterator[str]:
