@@ -28,6 +28,7 @@ from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.probes import ProbeServer
 from llmfleet.cluster.prometheus import Prometheus, RequestPoller, connect
+from llmfleet.cluster.recording import Recorder
 from llmfleet.cluster.routers import RouterPoller
 from llmfleet.cluster.store import Owner
 from llmfleet.cluster.transitions import Transitions
@@ -119,7 +120,7 @@ async def _lead(
 
     def crd_changed() -> None:
         if spine is not None:
-            applier.status_schema = crd.status_schema
+            recorder.schema = crd.status_schema
             spine.wake_all()
 
     election = environment.leader_election
@@ -132,10 +133,11 @@ async def _lead(
     observer = Observer(api, caches, routers, requests, crd)
     notifier = Notifier(environment.notify_url)
     transitions = Transitions(EventRecorder(api, environment.pod_name), notifier)
-    applier = Applier(api, caches, observer, transitions)
+    recorder = Recorder(api, transitions)
+    applier = Applier(api, caches, observer, recorder, transitions)
     try:
         await crd.start()
-        applier.status_schema = crd.status_schema
+        recorder.schema = crd.status_schema
         if election:
             await lease.acquire()
         probes.ready.append(caches.problem)

@@ -49,6 +49,8 @@ class Outcome:
     """Which of the calls write."""
     watched: dict[str, int]
     """Watch events by plural."""
+    told: frozenset[str]
+    """What Events say of the resource."""
 
 
 class Run:
@@ -82,6 +84,7 @@ class Run:
                 calls=tuple(map(str, self.proxy.calls)),
                 writes=tuple(n for n, call in enumerate(self.proxy.calls) if call.writes),
                 watched=dict(self.proxy.watched),
+                told=await self._told(),
             )
         finally:
             await self.end()
@@ -109,6 +112,8 @@ class Run:
             }
             assert not extra, f"created more often than undisturbed: {dict(extra)}"
             assert not missing, f"never created: {missing}"
+            if self._loses_answer_of_status():
+                await self._all_told(expected.told)
             return self.proxy.struck
         finally:
             await self.end()
@@ -183,21 +188,22 @@ class Run:
 
     def state(self) -> JSON:
         """Everything in the namespace, without what differs between two equal runs."""
-        uids = self.room.uids[("llmdeployments", "chat")]
         found: JSON = {}
         for plural, bodies in self.room.objects.items():
             if plural == "pods":
                 found[plural] = sorted(map(_pod_summary, bodies.values()))
             else:
                 found[plural] = {name: _normal(plural, body) for name, body in bodies.items()}
-        text = json.dumps(found, sort_keys=True)
-        for uid in uids:
+        normal: JSON = json.loads(self._plain(json.dumps(found, sort_keys=True)))
+        return normal
+
+    def _plain(self, text: str) -> str:
+        for uid in self.room.uids[("llmdeployments", "chat")]:
             text = text.replace(uid, "UID").replace(uid[:8], "UID")
         text = text.replace(self.namespace, "NAMESPACE")
         for pattern, instead in _DIFFERS:
             text = pattern.sub(instead, text)
-        normal: JSON = json.loads(text)
-        return normal
+        return text
 
     async def _begin(self) -> None:
         await self.make_namespace()
@@ -247,6 +253,22 @@ class Run:
         said = self.operator.log.read_text()
         for trouble in TROUBLE:
             assert trouble not in said, f"the operator's log says {trouble!r}: {self.operator.log}"
+
+    def _loses_answer_of_status(self) -> bool:
+        if self._fault is None or self._fault.kind is not Kind.LOSE_REPLY or not self.proxy.struck:
+            return False
+        return self.proxy.calls[self._fault.at].kind == "llmdeployments.llmfleet.dev/status"
+
+    async def _told(self) -> frozenset[str]:
+        path = f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
+        _, listed = await self._world.player.request("GET", path)
+        return frozenset(self._plain(f"{one['reason']}: {one['note']}") for one in listed["items"])
+
+    async def _all_told(self, wanted: frozenset[str]) -> None:
+        deadline = time.monotonic() + self._patience()
+        while untold := wanted - await self._told():
+            assert time.monotonic() < deadline, f"never told: {sorted(untold)}"
+            await asyncio.sleep(0.1)
 
     def _engine_uids(self) -> set[str]:
         pods = self.room.objects["pods"].values()

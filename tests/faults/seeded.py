@@ -8,7 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 from llmfleet import reconcile
-from llmfleet.cluster import applying, caches, equality, kinds, observing, store, watching
+from llmfleet.cluster import (
+    applying,
+    caches,
+    equality,
+    kinds,
+    observing,
+    recording,
+    store,
+    watching,
+)
 from llmfleet.cluster.errors import (
     AlreadyExists,
     ApiError,
@@ -28,12 +37,13 @@ __all__ = ["BUGS", "plant", "plant_next_build"]
 @bug()
 def status_write_skipped() -> None:
     """The decision is not recorded once there is a status."""
-    real = applying.Applier.record
+    real = recording.Recorder.record
 
-    async def record(self: Any, raw: Any, wanted: Any) -> Any:
-        return raw if (raw.get("status") or {}).get("traffic") else await real(self, raw, wanted)
+    async def record(self: Any, raw: Any, plan: Any, wanted: Any) -> Any:
+        known = (raw.get("status") or {}).get("traffic")
+        return raw if known else await real(self, raw, plan, wanted)
 
-    swap(applying.Applier, "record", record)
+    swap(recording.Recorder, "record", record)
 
 
 @bug(Kind.CONFLICT, workloads={"scale", "update"}, places={"patch deployments"})
@@ -50,18 +60,28 @@ def conflict_swallowed() -> None:
     swap(applying.Applier, "_change", change)
 
 
+@bug(Kind.LOSE_REPLY, workloads={"update"}, places={"patch llmdeployments/status"})
+def news_lost_with_the_answer() -> None:
+    """What a status write without an answer had to tell is told to nobody."""
+
+    async def nothing(*_: Any) -> None:
+        return
+
+    swap(recording.Recorder, "tell_unanswered", nothing)
+
+
 @bug(Kind.CONFLICT, places={"patch llmdeployments/status"})
 def conflict_of_status_swallowed() -> None:
     """A status refused as outdated counts as recorded."""
-    real = applying.Applier.record
+    real = recording.Recorder.record
 
-    async def record(self: Any, raw: Any, wanted: Any) -> Any:
+    async def record(self: Any, raw: Any, plan: Any, wanted: Any) -> Any:
         try:
-            return await real(self, raw, wanted)
+            return await real(self, raw, plan, wanted)
         except Conflict:
             return raw
 
-    swap(applying.Applier, "record", record)
+    swap(recording.Recorder, "record", record)
 
 
 @bug(Kind.GONE, Kind.HIDE, places={"pods"})

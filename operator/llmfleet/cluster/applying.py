@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
-import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +25,12 @@ import structlog
 from llmfleet.cluster import metrics
 from llmfleet.cluster.caches import Caches, observed_object
 from llmfleet.cluster.client import ApiServer
-from llmfleet.cluster.crd import prune
-from llmfleet.cluster.equality import Difference, content_fingerprint, difference
+from llmfleet.cluster.equality import Difference, content_fingerprint, difference, json_hash
 from llmfleet.cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
-from llmfleet.cluster.fields import RESOURCE_VERSION, handover_patch, needs_handover
-from llmfleet.cluster.kinds import DEPLOYMENT, LLM_DEPLOYMENT, OWNER_LABEL, SECRET, Kind, kind_of
+from llmfleet.cluster.fields import handover_patch, needs_handover
+from llmfleet.cluster.kinds import DEPLOYMENT, OWNER_LABEL, SECRET, Kind, kind_of
 from llmfleet.cluster.observing import Observer
+from llmfleet.cluster.recording import Recorder
 from llmfleet.cluster.store import Owner, version_number
 from llmfleet.cluster.transitions import Transitions
 from llmfleet.planning.plan import Child, ChildMode, Deletion, Plan, PlannedEvent
@@ -65,20 +63,30 @@ class Applied:
 
 
 class Applier:
-    """Performs plans."""
+    """Performs plans.
+
+    Args:
+        api: where to write.
+        caches: told of every write's answer.
+        observer: told of what is refused, and of names that are taken.
+        recorder: records a plan before it is performed, and tells its news.
+        transitions: told of children that were changed by hand.
+    """
 
     def __init__(
-        self, api: ApiServer, caches: Caches, observer: Observer, transitions: Transitions
+        self,
+        api: ApiServer,
+        caches: Caches,
+        observer: Observer,
+        recorder: Recorder,
+        transitions: Transitions,
     ) -> None:
         self._api = api
         self._caches = caches
         self._observer = observer
+        self._recorder = recorder
         self._transitions = transitions
-        self.status_schema: JSON | None = None
-        """Schema of the installed CRD's status while the CRD is outdated: what is not in it is
-        not written. None writes everything."""
         self._settled: dict[str, tuple[str, str]] = {}
-        self._settled_status: dict[str, tuple[str, str]] = {}
         self._tokens: dict[str, JSON] = {}
         """What the status will say of the routers' token, by uid of a new LLMDeployment."""
 
@@ -94,22 +102,22 @@ class Applier:
         owner: Owner = (meta["namespace"], meta["name"])
         if await self._names_taken(owner, snapshot, plan):
             raise Conflict("a name the plan needs is in use", status=409)
+        await self._recorder.tell_unanswered(snapshot.raw)
         version = version_number(meta["resourceVersion"])
         if _is_new(snapshot) and await self._begin(owner, snapshot, plan):
             return Applied(changed=True, version=version, unfinished=True)
-        if snapshot.routers_believed and self._to_record(snapshot.raw, plan.status) is not None:
+        if snapshot.routers_believed and self._recorder.differs(snapshot.raw, plan.status):
             return Applied(changed=False, version=version, look_again=True)
         refusals: dict[ObjectKey, ApiError] = {}
         token = self._tokens.get(meta["uid"]) or await self._token(plan, refusals)
-        recorded = await self.record(snapshot.raw, plan.status and {**plan.status, **token})
+        status = plan.status and {**plan.status, **token}
+        recorded = await self._recorder.record(snapshot.raw, plan, status)
         self._tokens.pop(meta["uid"], None)
-        if recorded is not snapshot.raw:
-            self._transitions.count(plan)
         try:
             return await self._perform(owner, snapshot, plan, recorded, refusals)
         finally:
             # The next plan starts from the status and sees no transition: it is told now or never.
-            await self._post(snapshot.raw, plan)
+            await self._recorder.tell(snapshot.raw, plan)
 
     async def _perform(
         self,
@@ -176,66 +184,13 @@ class Applier:
 
     async def record_only(self, raw: JSON, plan: Plan) -> None:
         """Write a plan's status and Events; nothing else of it is performed."""
-        await self.record(raw, plan.status)
-        await self._post(raw, plan)
-
-    async def _post(self, raw: JSON, plan: Plan) -> None:
-        for event in plan.events:
-            await self._transitions.tell(raw, event, plan.status)
-
-    async def record(self, raw: JSON, status: JSON | None) -> JSON:
-        """Write the status if it differs from the stored one.
-
-        Returns:
-            The resource as stored now; ``raw`` itself when nothing was to be written.
-
-        Raises:
-            Conflict: the LLMDeployment changed since ``raw`` was read.
-        """
-        status = self._to_record(raw, status)
-        if status is None:
-            return raw
-        meta = raw["metadata"]
-        answer = await self._api.apply(
-            LLM_DEPLOYMENT,
-            {
-                "apiVersion": LLM_DEPLOYMENT.api_version,
-                "kind": LLM_DEPLOYMENT.kind,
-                "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
-                "status": status,
-            },
-            resource_version=meta["resourceVersion"],
-            subresource="status",
-        )
-        if (answer.get("status") or {}) != status:
-            answer = await self._replace_status(answer, status)
-        self._settled_status[meta["uid"]] = (_hash(status), _hash(answer.get("status") or {}))
-        return answer
-
-    def _to_record(self, raw: JSON, status: JSON | None) -> JSON | None:
-        """The status as it can be stored, None when it already is."""
-        if status is None:
-            return None
-        if self.status_schema is not None:
-            status = prune(status, self.status_schema)
-        stored: JSON = raw.get("status") or {}
-        if status == stored:
-            return None
-        settled = self._settled_status.get(raw["metadata"]["uid"])
-        return None if settled == (_hash(status), _hash(stored)) else status
-
-    async def _replace_status(self, raw: JSON, status: JSON) -> JSON:
-        """Remove status fields of other writers, which an apply leaves alone."""
-        meta = raw["metadata"]
-        test = {"op": "test", "path": RESOURCE_VERSION, "value": meta["resourceVersion"]}
-        replace = {"op": "replace", "path": "/status", "value": status}
-        return await self._api.json_patch(
-            LLM_DEPLOYMENT, meta["namespace"], meta["name"], [test, replace], "status"
-        )
+        await self._recorder.tell_unanswered(raw)
+        await self._recorder.record(raw, plan, plan.status)
+        await self._recorder.tell(raw, plan)
 
     def forget(self, uid: str) -> None:
         """Drop what is remembered about an LLMDeployment that is gone."""
-        self._settled_status.pop(uid, None)
+        self._recorder.forget(uid)
         self._tokens.pop(uid, None)
 
     async def _names_taken(self, owner: Owner, snapshot: Snapshot, plan: Plan) -> bool:
@@ -387,11 +342,7 @@ def _with_token(body: JSON) -> JSON:
 
 
 def _settlement(live: JSON, intent: JSON) -> tuple[str, str]:
-    return _hash(intent), content_fingerprint(live)
-
-
-def _hash(value: JSON) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return json_hash(intent), content_fingerprint(live)
 
 
 def _label(key: ObjectKey) -> str:

@@ -117,7 +117,12 @@ def content_fingerprint(live: JSON) -> str:
         for entry in meta.get("managedFields") or []
         if not entry.get("subresource") and "f:spec" in (entry.get("fieldsV1") or {})
     ]
-    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
+    return json_hash(seen)
+
+
+def json_hash(value: JSON) -> str:
+    """SHA-256 of an object's JSON with sorted keys, in 64 hex digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def own_annotations(meta: JSON) -> JSON:

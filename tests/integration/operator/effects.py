@@ -20,6 +20,7 @@ from llmfleet.cluster.events import EventRecorder
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.prometheus import RequestPoller
+from llmfleet.cluster.recording import Recorder
 from llmfleet.cluster.routers import AGENT_PORT, RouterPoller
 from llmfleet.cluster.transitions import Transitions
 from llmfleet.planning.decide import decide
@@ -77,7 +78,7 @@ async def running_effects(
     routers = RouterPoller(wake, port=router_port)
     observer = Observer(api, caches, routers, RequestPoller(None, wake), FixedSettings())
     transitions = Transitions(EventRecorder(api, "test"), Notifier(None))
-    applier = Applier(api, caches, observer, transitions)
+    applier = Applier(api, caches, observer, Recorder(api, transitions), transitions)
     caches.start()
     await caches.wait_synced()
     try:

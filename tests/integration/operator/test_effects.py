@@ -14,7 +14,7 @@ from hack.processes.fleet import Fleet, llm_deployment
 from hack.processes.waiting import eventually
 
 from llmfleet.cluster import metrics
-from llmfleet.cluster.errors import Conflict, Forbidden, NotLeading
+from llmfleet.cluster.errors import Conflict, Forbidden, NotLeading, Unavailable
 from llmfleet.planning.decide import decide
 from llmfleet.planning.plan import Child, Plan
 from llmfleet.planning.snapshot import ObjectKey
@@ -191,6 +191,31 @@ async def test_apply_when_a_child_conflicts_after_the_status_then_its_transition
     await effects.settle()
     notes = [event["note"] for event in fleet.events("RolloutStarted")]
     assert notes.count(f"rolling out {begun}") == 1
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_apply_when_the_status_gets_no_answer_then_its_transition_is_told_once(
+    effects: Effects, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, arrives: bool
+) -> None:
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/two"}}})
+    write = effects.api.apply
+
+    async def unanswered(*arguments: Any, **options: Any) -> JSON:
+        if arrives:
+            await write(*arguments, **options)
+        raise Unavailable("no answer", status=0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(effects.api, "apply", unanswered)
+        with pytest.raises(Unavailable):
+            await effects.step()
+    assert not fleet.events("RolloutStarted")
+    await effects.settle()
+    begun = fleet.resource()["status"]["specRevision"]
+    notes = [event["note"] for event in fleet.events("RolloutStarted")]
+    assert notes == [f"rolling out {begun}"]
 
 
 async def test_apply_when_a_child_is_gone_and_the_watch_lags_then_it_is_made_again(
