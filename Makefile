@@ -87,7 +87,7 @@ check-security: $(STAMP) ## checkov over the chart and everything the planner re
 	@$(PY) -m hack.security
 
 ##@ Measure it
-.PHONY: bench-operator bench-router bench-weights-load bench-promote bench-leader
+.PHONY: bench-operator bench-router bench-weights-load bench-promote bench-leader bench-canary
 bench-operator: $(STAMP) ## 1,000 LLMDeployments on a real API server without kubelets (ARGS="--count 5000")
 	@hack/test binaries
 	@$(PY) -m hack.bench.operator $(ARGS)
@@ -106,6 +106,9 @@ bench-promote: $(STAMP) ## From a promote act to the first request that the new 
 bench-leader: $(STAMP) ## Kill the leading operator ten times: how long until the other acts
 	@hack/test binaries
 	@$(PY) -m hack.bench.leader $(ARGS)
+
+bench-canary: $(STAMP) ## 10,000 simulated good releases and some bad ones: who is sent back, and when
+	@$(PY) -m hack.bench.canary $(ARGS)
 
 ##@ Develop it
 .PHONY: format generate lock

@@ -156,7 +156,7 @@ class Analysis(ResourceModel):
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.01
     """Chance of ever aborting a good release over its whole life."""
     min_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 200
-    """Requests each arm needs before a verdict."""
+    """Requests each arm needs before it can be successful; it can fail with fewer."""
     max_duration: Annotated[str, DurationBetween("1m", "168h")] = "30m"
     """Longest an analysis step lasts."""
     first_token_timeout: Annotated[str, DurationBetween("1s", "1h")] = "60s"  # noqa: S105 - a duration

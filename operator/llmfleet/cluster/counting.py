@@ -1,18 +1,20 @@
 """Adds up Prometheus counters since a moment: exact whole numbers, across restarts of routers.
 
 PromQL's ``increase`` extrapolates to the ends of its window and gives fractions; a verdict needs
-the requests that were really counted.
+the requests that were really counted. They are counted by interval, too, since evidence is gathered
+interval by interval; which ones there are depends on the clock alone, so that an operator that
+starts anew counts the same.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from llmfleet.planning.snapshot import RequestCounts
+from llmfleet.planning.snapshot import Look, RequestCounts
 
 Sample = tuple[float, float]
 """Unix time in seconds, and the counter's value."""
@@ -21,6 +23,26 @@ Labels = frozenset[tuple[str, str]]
 REQUESTS: Final = "llmfleet_router_requests_total"
 ERRORS: Final = "llmfleet_router_errors_total"
 REVISION: Final = "revision"
+INTERVALS: Final = ((24, 5.0), (238, 60.0), (288, 300.0))
+"""So many intervals of so many seconds, short while a broken revision costs most: two minutes,
+four hours, a day; then they are as long as ``LONG_SECONDS``."""
+LONG_SECONDS: Final = 3600.0
+LATE_SECONDS: Final = 5.0
+"""A sample is no longer waited for when a newer one of another router is this much younger."""
+
+
+def interval_at(seconds: float) -> int:
+    """Index of the interval in which so many seconds since the start lie.
+
+    >>> [interval_at(at) for at in (0.0, 4.9, 5.0, 119.0, 120.0, 181.0)]
+    [0, 0, 1, 23, 24, 25]
+    """
+    index, left = 0, seconds
+    for many, length in INTERVALS:
+        if left < many * length:
+            return index + int(left // length)
+        index, left = index + many, left - many * length
+    return index + int(left // LONG_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +65,9 @@ class Attempt:
         self.since = since
         self._last: dict[Labels, Sample] = {}
         self._totals: dict[tuple[str, str], float] = defaultdict(float)
+        self._by_interval: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+        self._closed = 0
+        """Index of the first interval that has not been told yet."""
 
     def add(self, found: Iterable[Series]) -> None:
         """Count what is new in these samples; those seen before are left out by their time.
@@ -61,9 +86,12 @@ class Attempt:
                 if last is not None and at <= last[0]:
                     continue
                 before = 0.0 if last is None or value < last[1] else last[1]
+                self._last[key] = (at, value)
                 grown = value - before if at > start else 0.0
                 self._totals[name, revision] += grown
-                self._last[key] = (at, value)
+                if grown:
+                    interval = max(interval_at(at - start), self._closed)
+                    self._by_interval[name, revision][interval] += round(grown)
 
     @property
     def latest(self) -> float | None:
@@ -74,11 +102,27 @@ class Attempt:
         """By revision; one that no sample told of is absent."""
         as_of = datetime.fromtimestamp(self.latest or 0.0, UTC)
         revisions = {revision for name, revision in self._totals if name == REQUESTS}
+        looks = self._looks(sorted(revisions))
         return {
             revision: RequestCounts(
                 total=round(self._totals[REQUESTS, revision]),
                 failed=round(self._totals[ERRORS, revision]),
                 as_of=as_of,
+                looks=looks[revision],
             )
             for revision in sorted(revisions)
+        }
+
+    def _looks(self, revisions: Sequence[str]) -> dict[str, tuple[Look, ...]]:
+        """Closed intervals by revision, those in which nothing happened left out for all."""
+        age = (self.latest or 0.0) - LATE_SECONDS - self.since.timestamp()
+        self._closed = max(self._closed, interval_at(max(0.0, age)))
+        seen = {index for counts in self._by_interval.values() for index in counts}
+        told = sorted(index for index in seen if index < self._closed)
+        return {
+            revision: tuple(
+                (self._by_interval[REQUESTS, revision][i], self._by_interval[ERRORS, revision][i])
+                for i in told
+            )
+            for revision in revisions
         }

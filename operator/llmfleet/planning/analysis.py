@@ -1,12 +1,12 @@
 """The judge of a revision: what is known about it, as one verdict (design, section 8).
 
-The words have Argo Rollouts' meaning. This judge is simple: the share of failed requests of both
-revisions over the same time, with a minimum of samples. Whoever replaces it keeps the signature of
-``judge_requests``.
+The words have Argo Rollouts' meaning. A canary fails on evidence (``evidence``), which is valid
+however often one looks; it is successful with a minimum of samples whose shares are near enough.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,11 +14,18 @@ from enum import StrEnum
 from typing import Final
 
 from llmfleet.api import MetricResult
+from llmfleet.planning.evidence import log_evidence
 from llmfleet.planning.snapshot import RequestCounts
 
 ERROR_RATE: Final = "ErrorRate"
+DEFAULT_ALPHA: Final = 0.01
+"""Chance of ever failing a revision that is no worse than accepted."""
+MOST_ODDS: Final = 1_000_000
+"""Larger odds are told as this."""
 DEFAULT_MIN_EFFECT: Final = 0.01
 """Smallest worsening of the share of failed requests that matters, as a share of all requests."""
+STICKY_MIN_EFFECT: Final = 0.02
+"""The same where each session stays with a revision: one that always fails is no sign of it."""
 NUMBERS_KEPT: Final = timedelta(minutes=1)
 """So long recorded numbers stay as they are while the verdict does, or every look would write."""
 
@@ -27,7 +34,7 @@ class Verdict(StrEnum):
     """What an analysis says."""
 
     RUNNING = "Running"
-    """Too few samples yet."""
+    """Too few samples yet, or a difference that may be chance."""
     SUCCESSFUL = "Successful"
     FAILED = "Failed"
     INCONCLUSIVE = "Inconclusive"
@@ -59,6 +66,7 @@ def judge_requests(
     canary: str,
     min_samples: int,
     min_effect: float | None = None,
+    alpha: float = DEFAULT_ALPHA,
     unknown: str = "no request counts are known",
 ) -> Judgement:
     """Compare the share of failed requests of two revisions over the same time.
@@ -67,8 +75,9 @@ def judge_requests(
         counts: by revision, since the attempt began; None or an absent entry = unknown.
         stable: hash of the revision compared with.
         canary: hash of the revision judged.
-        min_samples: requests each needs before there is a verdict.
+        min_samples: requests each needs before it can be successful.
         min_effect: worsening that is still accepted, a share of all requests; None = 0.01.
+        alpha: chance of ever failing a canary that is not worse than that.
         unknown: why there may be no counts.
     """
     before, after = (counts or {}).get(stable), (counts or {}).get(canary)
@@ -77,23 +86,41 @@ def judge_requests(
         return Judgement(verdict=Verdict.INCONCLUSIVE, message=unknown)
     if any(not 0 <= each.failed <= each.total for each in (before, after)):
         return Judgement(verdict=Verdict.ERROR, message="more requests failed than were sent")
+    evidence = log_evidence(before.looks, after.looks, effect)
     fewest = min(before.total, after.total)
-    if fewest < min_samples:
+    if evidence < -math.log(alpha) and fewest < min_samples:
         text = f"{fewest} of {min_samples} requests that each revision needs"
         return Judgement(verdict=Verdict.RUNNING, message=text, requests=after.total)
     old, new = before.failed / before.total, after.failed / after.total
-    failed = new - old > effect
+    verdict, said = _verdict(new - old - effect, evidence, alpha)
     return Judgement(
-        verdict=Verdict.FAILED if failed else Verdict.SUCCESSFUL,
+        verdict=verdict,
         message=(
             f"{new:.1%} of {after.total} requests failed, {old:.1%} of {before.total} on {stable};"
-            f" at most {effect:.1%} more are accepted"
+            f" at most {effect:.1%} more are accepted{said}"
         ),
         stable=old,
         canary=new,
         requests=after.total,
         min_effect=effect,
     )
+
+
+def _verdict(excess: float, evidence: float, alpha: float) -> tuple[Verdict, str]:
+    """The verdict, and what chance has to do with it as the end of a sentence.
+
+    Args:
+        excess: of the canary's share of failed requests, beyond what is accepted.
+        evidence: that it is one, as a logarithm.
+        alpha: see ``judge_requests``.
+    """
+    odds = round(math.exp(min(evidence, math.log(MOST_ODDS))))
+    if evidence >= -math.log(alpha):
+        return Verdict.FAILED, f", and chance does this to a good one at most once in {odds:,}"
+    if excess <= 0:
+        return Verdict.SUCCESSFUL, ""
+    rare = f" (at most once in {odds:,})" if odds > 1 else ""
+    return Verdict.RUNNING, f", but it may be chance{rare}"
 
 
 def keep_numbers(fresh: Judgement, recorded: MetricResult | None, now: datetime) -> Judgement:

@@ -21,6 +21,7 @@ from llmfleet.api import (
 from llmfleet.planning.acts import Acts, decide_acts
 from llmfleet.planning.analysis import (
     ERROR_RATE,
+    STICKY_MIN_EFFECT,
     Judgement,
     Verdict,
     describe_failed,
@@ -300,12 +301,16 @@ def _judge(
     metric = next((each for each in analysis.metrics if each.name == ERROR_RATE), None)
     if metric is None:
         return Judgement(verdict=Verdict.INCONCLUSIVE, message="spec does not judge ErrorRate")
+    effect = metric.min_effect_share
+    if effect is None and facts.policy.stickiness == "Session":
+        effect = STICKY_MIN_EFFECT
     fresh = judge_requests(
         facts.requests,
         stable=stable,
         canary=current,
         min_samples=analysis.min_samples,
-        min_effect=metric.min_effect_share,
+        min_effect=effect,
+        alpha=analysis.alpha,
         unknown=facts.requests_problem,
     )
     recorded = next((each for each in record.metric_results if each.name == ERROR_RATE), None)

@@ -128,6 +128,10 @@ class RouterReport:
     traffic_generation: int | None
 
 
+Look = tuple[int, int]
+"""Requests of one interval, and how many of them failed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestCounts:
     """Requests that routers sent to one revision since the attempt's first one was served."""
@@ -138,6 +142,9 @@ class RequestCounts:
     """Those that ended in an error of the server, a reset, or without an answer."""
     as_of: datetime
     """When the last of them was counted."""
+    looks: tuple[Look, ...] = ()
+    """The same by interval, oldest first, as far as nothing is added to it any more; the intervals
+    are those of the other revisions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

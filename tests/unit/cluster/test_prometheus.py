@@ -68,6 +68,46 @@ def test_counts_then_each_revision_has_its_own_failures() -> None:
     assert found == {"new": (2, 1), "old": (90, 0)}
 
 
+def told(attempt: Attempt) -> dict[str, tuple[tuple[int, int], ...]]:
+    return {revision: counts.looks for revision, counts in attempt.counts().items()}
+
+
+def test_looks_then_both_revisions_have_the_same_closed_intervals() -> None:
+    attempt = Attempt(SINCE)
+    attempt.add([
+        series([(2, 3), (12, 9), (130, 10)]), series([(12, 2)], ERRORS),
+        series([(2, 40), (12, 90), (130, 100)], revision="old"),
+        series([(200, 50)], revision="old", pod="r2"),
+    ])  # fmt: skip
+    assert told(attempt) == {
+        "new": ((3, 0), (6, 2), (1, 0)),
+        "old": ((40, 0), (50, 0), (10, 0)),
+    }
+    assert attempt.counts()["old"].total == 150  # what is not closed is counted, and no look
+
+
+def test_looks_when_the_operator_starts_anew_then_they_are_the_same() -> None:
+    samples = [(at, at * 3.0) for at in range(1, 600, 7)]
+    at_once = Attempt(SINCE)
+    at_once.add([series(samples), series([(at, value // 10) for at, value in samples], ERRORS)])
+    by_and_by = Attempt(SINCE)
+    for number in range(2, len(samples) + 2, 2):
+        seen = samples[:number]
+        by_and_by.add([series(seen), series([(at, value // 10) for at, value in seen], ERRORS)])
+        assert told(by_and_by)["new"] == told(at_once)["new"][: len(told(by_and_by)["new"])]
+    assert told(by_and_by) == told(at_once)
+
+
+def test_looks_when_a_sample_comes_late_then_no_look_that_was_told_changes() -> None:
+    attempt = Attempt(SINCE)
+    attempt.add([series([(2, 3), (12, 9), (60, 9)])])
+    before = told(attempt)["new"]
+    attempt.add([series([(2, 70)], pod="late"), series([(90, 10)])])
+    after = told(attempt)["new"]
+    assert after[: len(before)] == before
+    assert sum(requests for requests, _ in after) == 79
+
+
 def test_query_when_samples_are_known_then_only_newer_ones_are_asked_for() -> None:
     attempt = Attempt(SINCE)
     assert build_query(OWNER, attempt, START + 600).endswith("[750s]")

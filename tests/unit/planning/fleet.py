@@ -53,6 +53,16 @@ def resource(**spec: Any) -> JSON:
     }
 
 
+def counted(total: int, failed: int = 0, *, intervals: int = 10) -> RequestCounts:
+    """Requests, and failures among them, spread over intervals."""
+
+    def part(whole: int, number: int) -> int:
+        return whole * (number + 1) // intervals - whole * number // intervals
+
+    looks = tuple((part(total, i), part(failed, i)) for i in range(intervals))
+    return RequestCounts(total=total, failed=failed, as_of=START, looks=looks)
+
+
 def _routed(status: JSON) -> set[str]:
     """Revisions that get requests, or copies of them, beside the weights."""
     routing = status.get("routing") or {}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from llmfleet.planning.snapshot import RequestCounts
 from tests.unit.planning.canaries import annotate, fail, rejected, split, started
-from tests.unit.planning.fleet import START, Fleet, hash_of, resource
+from tests.unit.planning.fleet import Fleet, counted, hash_of, resource
 from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import said
 from tests.unit.planning.test_rollout import turn
@@ -106,13 +104,13 @@ def test_preview_duration_when_a_pod_is_lost_then_it_counts_anew() -> None:
 def test_needed_requests_when_too_few_came_then_it_waits_for_them() -> None:
     world, old, new = started(blue_green(previewDuration="1m", minPreviewRequests=50))
     at_preview(world, new)
-    world.requests = {new: counts(12), old: counts(900)}
+    world.requests = {new: counted(12), old: counted(900)}
     world.wait(120)
     turn(world)
     turn(world)
     assert split(world) == {old: 100}
     assert "until it has had 50 requests there (12 so far)" in world.status()["message"]
-    world.requests = {new: counts(50), old: counts(900)}
+    world.requests = {new: counted(50), old: counted(900)}
     world.wait(61)
     turn(world)
     assert split(world) == {new: 100}
@@ -121,7 +119,7 @@ def test_needed_requests_when_too_few_came_then_it_waits_for_them() -> None:
 def test_preview_when_its_requests_fail_then_the_new_set_is_rejected_before_it_serves() -> None:
     world, old, new = started(blue_green(previewDuration="10m"))
     at_preview(world, new)
-    world.requests = {new: counts(300, failed=30), old: counts(900)}
+    world.requests = {new: counted(300, failed=30), old: counted(900)}
     turn(world)
     assert rejected(world) == {new: "ErrorRateRegression"}
     assert preview(world) == old
@@ -195,7 +193,3 @@ def test_spec_when_it_changes_again_in_mid_rollout_then_the_newest_is_served(sta
         turn(world)
         world.wait(10)
     assert split(world) == {third: 100}
-
-
-def counts(total: int, failed: int = 0) -> RequestCounts:
-    return RequestCounts(total=total, failed=failed, as_of=START + timedelta(hours=1))

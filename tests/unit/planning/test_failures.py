@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from llmfleet.planning.plan import Result
-from llmfleet.planning.snapshot import RequestCounts, Snapshot
+from llmfleet.planning.snapshot import JSON, RequestCounts, Snapshot
 from tests.unit.planning.canaries import (
     STEPS,
     annotate,
@@ -22,7 +21,7 @@ from tests.unit.planning.canaries import (
     split,
     started,
 )
-from tests.unit.planning.fleet import Fleet
+from tests.unit.planning.fleet import Fleet, counted
 from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import CASES, ended, said
 from tests.unit.planning.test_rollout import turn
@@ -106,18 +105,14 @@ def test_canary_when_the_cluster_fails_then_it_is_tried_again_until_retries_are_
     at_share(world, new, 25)
 
 
-def counts(total: int, failed: int) -> RequestCounts:
-    return RequestCounts(total=total, failed=failed, as_of=datetime(2026, 3, 1, tzinfo=UTC))
-
-
-def counted(world: Fleet, requests: Mapping[str, RequestCounts] | None) -> Snapshot:
+def having(world: Fleet, requests: Mapping[str, RequestCounts] | None) -> Snapshot:
     return replace(world.snapshot(), requests=requests)
 
 
 def test_canary_when_more_of_its_requests_fail_then_it_is_rejected_with_the_numbers() -> None:
     world, old, new = started()
     at_share(world, new, 25)
-    world.reconcile(counted(world, {old: counts(900, 1), new: counts(300, 30)}))
+    world.reconcile(having(world, {old: counted(900, 1), new: counted(300, 30)}))
     assert rejected(world) == {new: "ErrorRateRegression"}
     assert "10.0% of 300 requests failed" in world.status()["message"]
     assert split(world) == {old: 100}
@@ -127,7 +122,7 @@ def test_rejection_then_it_says_how_many_requests_the_canary_failed() -> None:
     world, old, new = started()
     at_share(world, new, 25)
     fail(world, new, {**said("BadConfig", retriable=False), "restarts": 1})
-    world.reconcile(counted(world, {old: counts(900, 1), new: counts(40, 3)}))
+    world.reconcile(having(world, {old: counted(900, 1), new: counted(40, 3)}))
     assert rejected(world) == {new: "BadConfig"}
     message = world.status()["rejectedRevisions"][0]["message"]
     assert message.endswith("; it failed 3 of the 40 requests that it got")
@@ -137,17 +132,17 @@ def test_numbers_when_they_change_then_they_are_written_once_a_minute() -> None:
     world, old, new = started()
     at_share(world, new, 25)
     world.wait(60)  # past what was written while there were no numbers
-    world.reconcile(counted(world, {old: counts(90, 1), new: counts(20, 0)}))
+    world.reconcile(having(world, {old: counted(90, 1), new: counted(20, 0)}))
     written = world.writes
     world.wait(50)
-    world.reconcile(counted(world, {old: counts(180, 1), new: counts(40, 0)}))
+    world.reconcile(having(world, {old: counted(180, 1), new: counted(40, 0)}))
     assert world.writes == written
     world.wait(10)
-    world.reconcile(counted(world, {old: counts(200, 1), new: counts(60, 0)}))
+    world.reconcile(having(world, {old: counted(200, 1), new: counted(60, 0)}))
     (result,) = world.status()["rollout"]["metricResults"]
     assert (result["verdict"], result["n"]) == ("Running", 60)
     assert result["asOf"] == "2026-03-01T" + world.now.strftime("%H:%M:%SZ")
-    world.reconcile(counted(world, {old: counts(900, 1), new: counts(300, 1)}))
+    world.reconcile(having(world, {old: counted(900, 1), new: counted(300, 1)}))
     (result,) = world.status()["rollout"]["metricResults"]
     assert (result["verdict"], result["n"]) == ("Successful", 300)
 
@@ -163,11 +158,52 @@ def test_canary_when_its_first_share_is_served_then_counting_begins_and_stays() 
     assert world.status()["rollout"]["servedSince"] == since
 
 
-def test_canary_when_samples_are_too_few_then_it_is_not_judged() -> None:
+def test_canary_when_samples_are_too_few_then_it_is_not_successful() -> None:
     world, old, new = started()
     at_share(world, new, 25)
-    world.reconcile(counted(world, {old: counts(900, 1), new: counts(199, 199)}))
-    assert rejected(world) == {}
+    world.reconcile(having(world, {old: counted(900, 1), new: counted(199)}))
+    (result,) = world.status()["rollout"]["metricResults"]
+    assert (result["verdict"], rejected(world)) == ("Running", {})
+
+
+def test_canary_when_few_requests_are_evidence_enough_then_it_is_rejected() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    world.reconcile(having(world, {old: counted(150, 1), new: counted(30, 20)}))
+    assert rejected(world) == {new: "ErrorRateRegression"}
+    assert "chance does this to a good one at most once in 1,000,000" in world.status()["message"]
+
+
+def test_canary_when_a_difference_may_be_chance_then_there_is_no_verdict() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    world.reconcile(having(world, {old: counted(900, 1), new: counted(300, 7)}))
+    (result,) = world.status()["rollout"]["metricResults"]
+    assert (result["verdict"], rejected(world)) == ("Running", {})
+    assert "it may be chance" in result["message"]
+
+
+@pytest.mark.parametrize(("stickiness", "accepted"), [("None", "1.0%"), ("Session", "2.0%")])
+def test_canary_when_sessions_stay_with_it_then_a_larger_worsening_is_accepted(
+    stickiness: str, accepted: str
+) -> None:
+    steps: list[JSON] = [{"setWeight": 25}, {"pause": {}}]
+    world, old, new = started(canary(steps, stickiness=stickiness))
+    at_share(world, new, 25)
+    world.reconcile(having(world, {old: counted(900, 1), new: counted(300)}))
+    (result,) = world.status()["rollout"]["metricResults"]
+    assert f"at most {accepted} more are accepted" in result["message"]
+
+
+def test_canary_when_alpha_is_larger_then_less_evidence_rejects_it() -> None:
+    requests = counted(900, 1), counted(300, 12)
+    for alpha, expected in ((0.01, []), (0.4, ["ErrorRateRegression"])):
+        world, old, new = started(
+            canary([{"setWeight": 25}, {"pause": {}}], analysis={"alpha": alpha})
+        )
+        at_share(world, new, 25)
+        world.reconcile(having(world, {old: requests[0], new: requests[1]}))
+        assert list(rejected(world).values()) == expected
 
 
 @pytest.mark.parametrize(
@@ -194,7 +230,7 @@ def test_analysis_when_nothing_is_known_then_it_is_inconclusive_at_max_duration(
 def test_analysis_when_it_succeeds_then_the_next_step_follows_at_once() -> None:
     world, old, new = started(canary([{"setWeight": 25}, {"analysis": {}}, {"setWeight": 50}]))
     at_share(world, new, 25)
-    world.reconcile(counted(world, {old: counts(900, 9), new: counts(300, 3)}))
+    world.reconcile(having(world, {old: counted(900, 9), new: counted(300, 3)}))
     assert world.status()["rollout"]["step"] == 2
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from llmfleet.planning.snapshot import JSON, RequestCounts
+from llmfleet.planning.snapshot import JSON
 from tests.unit.planning.canaries import annotate, at_share, canary, rejected, split, started
-from tests.unit.planning.fleet import START
+from tests.unit.planning.fleet import counted
 from tests.unit.planning.test_rollout import turn
 
 WAITS: dict[str, list[JSON]] = {
@@ -26,10 +26,7 @@ def test_flagger_1801_when_requests_fail_while_it_waits_for_approval_then_it_goe
         annotate(world, "pause", "true")
     turn(world)
     assert split(world) == {old: 75, new: 25}
-    world.requests = {
-        old: RequestCounts(total=900, failed=1, as_of=START),
-        new: RequestCounts(total=300, failed=60, as_of=START),
-    }
+    world.requests = {old: counted(900, 1), new: counted(300, 60)}
     turn(world)
     assert rejected(world) == {new: "ErrorRateRegression"}
     assert split(world) == {old: 100}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
-from llmfleet.planning.snapshot import RequestCounts
 from tests.unit.gitops.states.registry import JSON, new, reach, rest, state, until
 from tests.unit.planning.canaries import annotate, canary, fail
-from tests.unit.planning.fleet import Fleet
+from tests.unit.planning.fleet import Fleet, counted
 from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import CASES, ended, said
 from tests.unit.planning.test_rollout import turn
@@ -106,11 +104,7 @@ def _() -> Fleet:
 @state("rejected: more requests fail")
 def _() -> Fleet:
     world = reach("canary: timed pause")
-    when = datetime(2026, 3, 1, tzinfo=UTC)
-    requests = {
-        world.status()["servedRevision"]: RequestCounts(total=900, failed=1, as_of=when),
-        new(world): RequestCounts(total=300, failed=30, as_of=when),
-    }
+    requests = {world.status()["servedRevision"]: counted(900, 1), new(world): counted(300, 30)}
     world.reconcile(replace(world.snapshot(), requests=requests))
     rest(world)
     return world
