@@ -80,7 +80,7 @@ def rejected_after(stable: Looks, canary: Looks) -> int | None:
 
 @pytest.mark.parametrize("burst", [1.0, 10.0])
 def test_good_release_when_looked_at_all_the_time_then_it_is_not_rejected(burst: float) -> None:
-    seen = [rejected_after(*released(seed, 0.02, 0.02, burst)) for seed in range(60)]
+    seen = [rejected_after(*released(seed, 0.02, 0.02, burst)) for seed in range(40)]
     assert sum(each is not None for each in seen) <= 1  # alpha is 1 in 100
 
 
