@@ -24,6 +24,8 @@ STALL_SECONDS = 240.0
 QUIET_SECONDS = 1.0
 REFERENCE_QUIET_SECONDS = 3.0
 TROUBLE = ("reconcile crashed", "stores a child otherwise", "Traceback")
+FOR_MOMENTS = "belongs to somebody else"
+"""Whether an object that is made again meets its predecessor's children is a matter of moments."""
 _DIFFERS = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"), "TIME"),
     (re.compile(r"trafficGeneration \d+"), "trafficGeneration N"),
@@ -262,7 +264,8 @@ class Run:
     async def _told(self) -> frozenset[str]:
         path = f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
         _, listed = await self._world.player.request("GET", path)
-        return frozenset(self._plain(f"{one['reason']}: {one['note']}") for one in listed["items"])
+        notes = [self._plain(f"{one['reason']}: {one['note']}") for one in listed["items"]]
+        return frozenset(note for note in notes if FOR_MOMENTS not in note)
 
     async def _all_told(self, wanted: frozenset[str]) -> None:
         deadline = time.monotonic() + self._patience()
