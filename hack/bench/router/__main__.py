@@ -22,11 +22,11 @@ import structlog
 from hack.bench.report import Target, at_least, at_most, finish, skipped
 from hack.bench.router import measure, prefix, tools, weights
 from hack.bench.router.measure import Rounds, speed_ratio, summary
-from hack.bench.router.subjects import SUBJECTS
+from hack.bench.router.subjects import DIRECT, OURS, SUBJECTS
 
 JSON = dict[str, Any]
 
-OURS, DIRECT, ENVOY, RIVAL = "llmfleet", "direct", "envoy", "vllm-router"
+ENVOY, RIVAL = "envoy", "vllm-router"
 LOADS = tuple(part.name for part in measure.PARTS)
 PARTS = (*LOADS, "weights", "prefix")
 NOT_ASKED = "left out by --only"

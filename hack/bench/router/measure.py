@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from hack.bench.router import load, tools
 from hack.bench.router.load import Round
-from hack.bench.router.subjects import SUBJECTS, Subject
+from hack.bench.router.subjects import DIRECT, OURS, SUBJECTS, Subject
 from hack.controlplane.apiserver import free_ports
 
 ENGINES = 4
@@ -78,22 +78,35 @@ async def measure(
             except tools.AbsentError as error:
                 absent[name] = str(error)
                 tools.say(f"{name}: {error}")
-        return {part.name: await _rounds(part, running, engines[0]) for part in parts}, absent
+        measured = {part.name: await _rounds(part, running, engines[0], absent) for part in parts}
+        return measured, absent
 
 
-async def _rounds(part: Part, running: Mapping[str, Subject], engine: int) -> Rounds:
+async def _rounds(
+    part: Part, running: dict[str, Subject], engine: int, absent: dict[str, str]
+) -> Rounds:
+    """One part; a rival that does not get through it is absent from here on."""
     measured: Rounds = {name: [] for name in running}
     for number in range(part.rounds):
         tools.say(f"{part.name}: round {number + 1} of {part.rounds}")
-        for name, subject in running.items():
-            await asyncio.to_thread(load.settled, subject.pid)
-            one = await asyncio.to_thread(
-                load.run_wrk, subject.port, subject.pid, engine=engine,
-                connections=part.connections, seconds=part.seconds, size_bytes=part.size_bytes,
-                stream=part.stream,
-            )  # fmt: skip
-            measured[name].append(one)
+        for name, subject in list(running.items()):
+            try:
+                measured[name].append(await asyncio.to_thread(_turn, part, subject, engine))
+            except (RuntimeError, OSError) as error:
+                if name in {OURS, DIRECT}:
+                    raise
+                absent[name] = f"it failed in {part.name}, round {number + 1}: {error}"
+                tools.say(f"{name}: {absent[name]}")
+                del running[name], measured[name]
     return measured
+
+
+def _turn(part: Part, subject: Subject, engine: int) -> Round:
+    load.settled(subject.pid)
+    return load.run_wrk(
+        subject.port, subject.pid, engine=engine, connections=part.connections,
+        seconds=part.seconds, size_bytes=part.size_bytes, stream=part.stream,
+    )  # fmt: skip
 
 
 def paired(

@@ -28,6 +28,8 @@ from llmfleet_router.settings import AccessLog, Policy
 
 JSON = dict[str, Any]
 START_SECONDS = 90.0
+OURS, DIRECT = "llmfleet", "direct"
+"""What the others are compared with: without one of them nothing is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,12 @@ at most alpha (Ville's inequality).
 One bet. Of n requests of the canary a fail, of m of stable b. Take shares c and s = c - min_effect
 on the border of the hypothesis and a stake x >= 0, which may depend on earlier intervals, n and m,
 and multiply the capital for every request of the canary by 1 + (x/n)(y - c), and for every request
-of stable by 1 - (x/m)(y - s), where y is 1 for a failure, else 0. Where the true shares are c' and s', the
-expected product is at most exp(x((c' - s') - min_effect)), since 1 + z <= exp(z), and so at most 1
-under the hypothesis. It needs no constant share: only the mean difference within one interval
-counts. With c, s and x from a supposed pair of shares this is a two-sample e-variable of Turner,
-Ly and Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for optional
-stopping" (2021).
+of stable by 1 - (x/m)(y - s), where y is 1 for a failure, else 0. Where the true shares are c' and
+s', the expected product is at most exp(x((c' - s') - min_effect)), since 1 + z <= exp(z), and so at
+most 1 under the hypothesis. It needs no constant share: only the mean difference within one
+interval counts. With c, s and x from a supposed pair of shares this is a two-sample e-variable of
+Turner, Ly and Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for
+optional stopping" (2021).
 
 Two things keep the bets apart from what they bet on. Stable's share is estimated from earlier
 intervals only; and since nobody knows how much worse the canary may be, the capital is divided

@@ -17,6 +17,37 @@ def a_round(
     )  # fmt: skip
 
 
+async def test_rival_when_it_fails_in_mid_part_then_it_is_absent_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = {"litellm": 3}
+
+    def turn(part: measure.Part, subject: str, engine: int) -> Round:
+        ends[subject] = ends.get(subject, 99) - 1
+        if ends[subject] == 0:
+            raise RuntimeError("unable to connect")
+        return a_round(10)
+
+    monkeypatch.setattr(measure, "_turn", turn)
+    running, absent = {"llmfleet": "llmfleet", "litellm": "litellm"}, {}
+    one, two = measure.PARTS[1], measure.PARTS[2]
+    measured = await measure._rounds(one, running, 0, absent)  # type: ignore[arg-type]
+    assert {name: len(rounds) for name, rounds in measured.items()} == {"llmfleet": one.rounds}
+    assert absent == {"litellm": "it failed in 220kb, round 3: unable to connect"}
+    assert set(await measure._rounds(two, running, 0, absent)) == {"llmfleet"}  # type: ignore[arg-type]
+
+
+async def test_our_router_when_it_fails_then_the_benchmark_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def turn(part: measure.Part, subject: str, engine: int) -> Round:
+        raise RuntimeError(subject)
+
+    monkeypatch.setattr(measure, "_turn", turn)
+    with pytest.raises(RuntimeError, match="llmfleet"):
+        await measure._rounds(measure.PARTS[0], {"llmfleet": "llmfleet"}, 0, {})  # type: ignore[dict-item]
+
+
 def test_ratio_when_the_machine_slows_down_for_a_round_then_the_ratio_stays() -> None:
     ours = [a_round(80), a_round(40), a_round(80)]
     others = [a_round(100), a_round(50), a_round(100)]
