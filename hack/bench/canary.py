@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hack.bench.report import at_most, finish
-from llmfleet.api import DEFAULT_STEPS
+from llmfleet.api import DEFAULT_STEPS, Analysis
 from llmfleet.cluster.counting import INTERVALS
-from llmfleet.planning.analysis import DEFAULT_ALPHA, DEFAULT_MIN_EFFECT, Verdict, judge_requests
+from llmfleet.planning.analysis import DEFAULT_MIN_EFFECT, Verdict, judge_requests
 from llmfleet.planning.snapshot import Look, RequestCounts
 
 Sides = tuple[tuple[Look, ...], tuple[Look, ...]]
@@ -38,7 +38,8 @@ USUAL = (0.001, 0.005, 0.02)
 BURST, BURST_SECONDS = 10.0, (400.0, 700.0)
 BAD = (0.02, 0.03, 0.05, 0.1, 0.3, 1.0)
 USUAL_OF_BAD = 0.005
-MIN_SAMPLES = 200
+JUDGED = Analysis()
+"""As a spec that says nothing is judged."""
 SURE = 1.96
 """Standard deviations of a two-sided 95 % interval."""
 FAILURE_LIMIT = 3
@@ -89,7 +90,7 @@ def main() -> int:
     count = wrong["llmfleet"]
     bound = _upper(count, each * len(good))
     target = at_most(
-        "good releases ever sent back, upper end of 95 %", bound * 100, DEFAULT_ALPHA * 100, " %"
+        "good releases ever sent back, upper end of 95 %", bound * 100, JUDGED.alpha * 100, " %"
     )
     details = {"good": each * len(good), "sent_back": wrong, "bad": found}
     return finish("bench-canary", [target], details)
@@ -186,25 +187,31 @@ def _llmfleet(sides: Sides) -> bool:
     for name, looks in zip(("stable", "canary"), sides, strict=True):
         total, failed = _total(looks)
         counts[name] = RequestCounts(total=total, failed=failed, as_of=WHEN, looks=looks)
-    judged = judge_requests(counts, stable="stable", canary="canary", min_samples=MIN_SAMPLES)
+    judged = judge_requests(
+        counts,
+        stable="stable",
+        canary="canary",
+        min_samples=JUDGED.min_samples,
+        alpha=JUDGED.alpha,
+    )
     return judged.verdict is Verdict.FAILED
 
 
 def _share(sides: Sides) -> bool:
     """1 point more of all requests so far, from 200 requests on."""
     (m, b), (n, a) = map(_total, sides)
-    return min(m, n) >= MIN_SAMPLES and a / n - b / m > DEFAULT_MIN_EFFECT
+    return min(m, n) >= JUDGED.min_samples and a / n - b / m > DEFAULT_MIN_EFFECT
 
 
 def _chi_square(sides: Sides) -> bool:
     """Pearson's chi-square of the 2x2 table, p < 0.01 (Abramowitz and Stegun, 26.4)."""
     (m, b), (n, a) = map(_total, sides)
     failed = a + b
-    if min(m, n) < MIN_SAMPLES or not 0 < failed < m + n:
+    if min(m, n) < JUDGED.min_samples or not 0 < failed < m + n:
         return False
     difference = a * (m - b) - b * (n - a)
     square = difference**2 * (m + n) / (m * n * failed * (m + n - failed))
-    return difference > 0 and math.erfc(math.sqrt(square / 2)) < DEFAULT_ALPHA
+    return difference > 0 and math.erfc(math.sqrt(square / 2)) < JUDGED.alpha
 
 
 def _limit(sides: Sides) -> bool:

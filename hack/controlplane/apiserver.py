@@ -103,6 +103,12 @@ class ApiServer:
         stored: JSON = answer.json()
         return stored
 
+    def apply(self, path: str, body: JSON) -> None:
+        """Server-side apply as the admin; raises AssertionError with the refusal."""
+        query = f"{path}?fieldManager=tests&force=true"
+        answer = self.request("PATCH", query, body, "application/apply-patch+yaml")
+        assert answer.status_code in (200, 201), answer.text
+
     def kubectl(
         self, *arguments: str, text: str | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
@@ -130,13 +136,7 @@ class ApiServer:
         crd = yaml.safe_load(CRD_PATH.read_text())
         name = crd["metadata"]["name"]
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        answer = self.request(
-            "PATCH",
-            f"{path}/{name}?fieldManager=tests&force=true",
-            crd,
-            "application/apply-patch+yaml",
-        )
-        assert answer.status_code in (200, 201), answer.text
+        self.apply(f"{path}/{name}", crd)
         served = f"/apis/{crd['spec']['group']}/v1alpha1/{crd['spec']['names']['plural']}"
         wait_for(lambda: self.request("GET", served).status_code == 200, "the CRD is served")
 

@@ -151,11 +151,5 @@ def operator_token(server: ApiServer) -> str:
         ],
     }
     for plural, body in (("clusterroles", role), ("clusterrolebindings", binding)):
-        answer = server.request(
-            "PATCH",
-            f"{rbac}/{plural}/llmfleet-test?fieldManager=tests&force=true",
-            body,
-            "application/apply-patch+yaml",
-        )
-        assert answer.status_code in (200, 201), answer.text
+        server.apply(f"{rbac}/{plural}/llmfleet-test", body)
     return server.service_account_token(OPERATOR_NAMESPACE, "llmfleet")

@@ -19,17 +19,14 @@ import aiohttp
 
 from hack import native
 from hack.controlplane.apiserver import ApiServer, free_ports
+from hack.processes.fleet import CHILD_PATHS, DEPLOYMENTS
 from llmfleet.api.deployment import parse
 from llmfleet.planning.router import build_router
 from llmfleet.planning.snapshot import OperatorSettings
 
-CORE = "/apis/llmfleet.dev/v1alpha1/namespaces/{}/llmdeployments"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
-RIGHTS = {
-    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
-    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
-    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
-}
+RIGHTS = {"ServiceAccount", "Role", "RoleBinding"}
+"""Kinds of the children that give a router its rights."""
 SETTINGS = OperatorSettings(runtime_image_gpu="g", runtime_image_cpu="c", router_image="r")
 
 
@@ -97,7 +94,7 @@ class Commander:
         """Command a split by revision in the status."""
         traffic = [{"revision": r, "weight": w} for r, w in weights.items()]
         status = {"status": {"traffic": traffic, "trafficGeneration": generation}}
-        path = CORE.format(self.namespace) + "/chat/status"
+        path = DEPLOYMENTS.format(self.namespace) + "/chat/status"
         answer = self.server.request("PATCH", path, status, "application/merge-patch+json")
         assert answer.status_code == 200, answer.text
 
@@ -113,9 +110,7 @@ class Commander:
             "ports": [{"name": "http", "port": 8000, "protocol": "TCP"}],
             "endpoints": [{"addresses": [a], "conditions": {"ready": ready}} for a in addresses],
         }  # fmt: skip
-        path = f"{SLICES.format(self.namespace)}/chat-rev-{revision}-x?fieldManager=t&force=true"
-        answer = self.server.request("PATCH", path, body, "application/apply-patch+yaml")
-        assert answer.status_code in (200, 201), answer.text
+        self.server.apply(f"{SLICES.format(self.namespace)}/chat-rev-{revision}-x", body)
 
     def delete_slice(self, revision: str) -> None:
         """Delete it again."""
@@ -196,7 +191,7 @@ def create_chat(server: ApiServer, namespace: str) -> str:
         "metadata": {"name": "chat"},
         "spec": {"model": {"source": "pvc://models/tiny", "servedName": "tiny"}, "replicas": 1},
     }  # fmt: skip
-    grant(server, namespace, server.create(CORE.format(namespace), spec))
+    grant(server, namespace, server.create(DEPLOYMENTS.format(namespace), spec))
     return server.service_account_token(namespace, "chat-router")
 
 
@@ -204,4 +199,4 @@ def grant(server: ApiServer, namespace: str, deployment: dict[str, Any]) -> None
     """The account and the rights that the operator makes for this router, and no others."""
     for child in build_router(parse(deployment), SETTINGS):
         if child.key.kind in RIGHTS:
-            server.create(RIGHTS[child.key.kind].format(namespace), child.body)
+            server.create(CHILD_PATHS[child.key.kind].format(namespace), child.body)

@@ -67,7 +67,7 @@ def news_lost_with_the_answer() -> None:
     async def nothing(*_: Any) -> None:
         return
 
-    swap(recording.Recorder, "tell_unanswered", nothing)
+    swap(recording.Recorder, "_tell_unanswered", nothing)
 
 
 @bug(Kind.CONFLICT, places={"patch llmdeployments/status"})

@@ -22,7 +22,8 @@ from typing import Any
 
 from hack.bench.router import tools
 from hack.controlplane.apiserver import ApiServer, running_api_server
-from hack.processes.router import CORE, Proxy, RouterProcess, create_chat
+from hack.processes.fleet import DEPLOYMENTS
+from hack.processes.router import Proxy, RouterProcess, create_chat
 
 JSON = dict[str, Any]
 Measured = Callable[[ApiServer, RouterProcess, list[str]], JSON]
@@ -114,7 +115,7 @@ class StatusWriter:
 
     def __init__(self, server: ApiServer, router: RouterProcess) -> None:
         self._api = server.client()
-        self._path = CORE.format(router.namespace) + "/chat/status"
+        self._path = DEPLOYMENTS.format(router.namespace) + "/chat/status"
 
     def __enter__(self) -> StatusWriter:
         self._api.__enter__()

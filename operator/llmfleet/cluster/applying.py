@@ -102,7 +102,6 @@ class Applier:
         owner: Owner = (meta["namespace"], meta["name"])
         if await self._names_taken(owner, snapshot, plan):
             raise Conflict("a name the plan needs is in use", status=409)
-        await self._recorder.tell_unanswered(snapshot.raw)
         version = version_number(meta["resourceVersion"])
         if _is_new(snapshot) and await self._begin(owner, snapshot, plan):
             return Applied(changed=True, version=version, unfinished=True)
@@ -184,7 +183,6 @@ class Applier:
 
     async def record_only(self, raw: JSON, plan: Plan) -> None:
         """Write a plan's status and Events; nothing else of it is performed."""
-        await self._recorder.tell_unanswered(raw)
         await self._recorder.record(raw, plan, plan.status)
         await self._recorder.tell(raw, plan)
 

@@ -62,6 +62,7 @@ class Recorder:
         Raises:
             Conflict: the LLMDeployment changed since ``raw`` was read.
         """
+        await self._tell_unanswered(raw)
         status = self._to_write(raw, status)
         if status is None:
             return raw
@@ -77,12 +78,8 @@ class Recorder:
         for event in plan.events:
             await self._transitions.tell(raw, event, plan.status)
 
-    async def tell_unanswered(self, raw: JSON) -> None:
-        """Tell the news of a plan whose status write got no answer, if it is what is stored.
-
-        Args:
-            raw: the LLMDeployment as it is now.
-        """
+    async def _tell_unanswered(self, raw: JSON) -> None:
+        """Tell the news of a plan whose status write got no answer, if it is what is stored."""
         meta = raw["metadata"]
         late = self._unanswered.get(meta["uid"])
         if late is None or late.raw["metadata"]["resourceVersion"] == meta["resourceVersion"]:

@@ -18,8 +18,6 @@ from llmfleet.planning.evidence import log_evidence
 from llmfleet.planning.snapshot import RequestCounts
 
 ERROR_RATE: Final = "ErrorRate"
-DEFAULT_ALPHA: Final = 0.01
-"""Chance of ever failing a revision that is no worse than accepted."""
 MOST_ODDS: Final = 1_000_000
 """Larger odds are told as this."""
 DEFAULT_MIN_EFFECT: Final = 0.01
@@ -65,8 +63,8 @@ def judge_requests(
     stable: str,
     canary: str,
     min_samples: int,
+    alpha: float,
     min_effect: float | None = None,
-    alpha: float = DEFAULT_ALPHA,
     unknown: str = "no request counts are known",
 ) -> Judgement:
     """Compare the share of failed requests of two revisions over the same time.
@@ -76,8 +74,8 @@ def judge_requests(
         stable: hash of the revision compared with.
         canary: hash of the revision judged.
         min_samples: requests each needs before it can be successful.
+        alpha: chance of ever failing a canary that is not worse than accepted.
         min_effect: worsening that is still accepted, a share of all requests; None = 0.01.
-        alpha: chance of ever failing a canary that is not worse than that.
         unknown: why there may be no counts.
     """
     before, after = (counts or {}).get(stable), (counts or {}).get(canary)
@@ -87,12 +85,13 @@ def judge_requests(
     if any(not 0 <= each.failed <= each.total for each in (before, after)):
         return Judgement(verdict=Verdict.ERROR, message="more requests failed than were sent")
     evidence = log_evidence(before.looks, after.looks, effect)
+    failed = evidence >= -math.log(alpha)
     fewest = min(before.total, after.total)
-    if evidence < -math.log(alpha) and fewest < min_samples:
+    if not failed and fewest < min_samples:
         text = f"{fewest} of {min_samples} requests that each revision needs"
         return Judgement(verdict=Verdict.RUNNING, message=text, requests=after.total)
     old, new = before.failed / before.total, after.failed / after.total
-    verdict, said = _verdict(new - old - effect, evidence, alpha)
+    verdict, said = _verdict(new - old - effect, evidence, failed=failed)
     return Judgement(
         verdict=verdict,
         message=(
@@ -106,16 +105,16 @@ def judge_requests(
     )
 
 
-def _verdict(excess: float, evidence: float, alpha: float) -> tuple[Verdict, str]:
+def _verdict(excess: float, evidence: float, *, failed: bool) -> tuple[Verdict, str]:
     """The verdict, and what chance has to do with it as the end of a sentence.
 
     Args:
         excess: of the canary's share of failed requests, beyond what is accepted.
         evidence: that it is one, as a logarithm.
-        alpha: see ``judge_requests``.
+        failed: whether it is enough.
     """
     odds = round(math.exp(min(evidence, math.log(MOST_ODDS))))
-    if evidence >= -math.log(alpha):
+    if failed:
         return Verdict.FAILED, f", and chance does this to a good one at most once in {odds:,}"
     if excess <= 0:
         return Verdict.SUCCESSFUL, ""

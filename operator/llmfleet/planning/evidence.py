@@ -25,7 +25,7 @@ hours in which both revisions fail more would look like its fault.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -59,10 +59,7 @@ def log_evidence(stable: tuple[Look, ...], canary: tuple[Look, ...], min_effect:
     """
     capital = [0.0] * len(SUPPOSED)
     seen = failed = 0
-    owed = [0, 0]
-    for (m, b_told), (n, a_told) in zip(stable, canary, strict=True):
-        b, owed[0] = _settle(m, b_told + owed[0])
-        a, owed[1] = _settle(n, a_told + owed[1])
+    for (m, b), (n, a) in zip(_settled(stable), _settled(canary), strict=True):
         if n and m and seen:
             usual = (failed + 0.5) / (seen + 1)
             for which, excess in enumerate(SUPPOSED):
@@ -73,13 +70,17 @@ def log_evidence(stable: tuple[Look, ...], canary: tuple[Look, ...], min_effect:
     return _log_mean(capital, [1.0 / len(SUPPOSED)] * len(SUPPOSED))
 
 
-def _settle(requests: int, failures: int) -> Look:
-    """Failures of an interval, and those for the next one.
+def _settled(looks: Iterable[Look]) -> Iterator[Look]:
+    """Intervals without more failures than requests; what is too many counts in later ones.
 
-    Routers count a request when it is sent and its failure when it ends, so that an interval may
-    have more failures than requests.
+    Routers count a request when it is sent, and its failure when it ends.
     """
-    return min(requests, failures), max(0, failures - requests)
+    owed = 0
+    for requests, failed in looks:
+        owed += failed
+        counted = min(requests, owed)
+        owed -= counted
+        yield requests, counted
 
 
 def _bet(stable: Look, canary: Look, usual: float, supposed: float, min_effect: float) -> float:
