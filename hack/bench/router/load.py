@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,19 +43,24 @@ def on_core(core: int, command: list[str]) -> list[str]:
 
 @contextmanager
 def self_on_load_core() -> Iterator[None]:
-    """Keeps this process, which holds our router's agent, off the routers' core."""
+    """Keeps this process, which holds our router's agent, off the routers' core.
+
+    Threads that were started meanwhile are let go with it: they and their children had their
+    starter's core, and some of them live on.
+    """
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {LOAD_CORE})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        pin(os.getpid(), *before)
 
 
-def pin(pid: int, core: int) -> None:
-    """Holds all threads of a running process to one core."""
+def pin(pid: int, *cores: int) -> None:
+    """Holds all threads of a running process to these cores."""
     for task in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), {core})
+        with suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(int(task.name), cores)
 
 
 def family(pid: int) -> list[int]:

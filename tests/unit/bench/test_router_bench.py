@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hack.bench.router import __main__ as command
-from hack.bench.router import measure, prefix
+from hack.bench.router import load, measure, prefix
 from hack.bench.router.load import Round
 
 
@@ -46,6 +49,15 @@ async def test_our_router_when_it_fails_then_the_benchmark_does(
     monkeypatch.setattr(measure, "_turn", turn)
     with pytest.raises(RuntimeError, match="llmfleet"):
         await measure._rounds(measure.PARTS[0], {"llmfleet": "llmfleet"}, 0, {})  # type: ignore[dict-item]
+
+
+def test_core_when_the_loads_are_over_then_threads_of_that_time_have_all_cores_again() -> None:
+    cores = os.sched_getaffinity(0)
+    with ThreadPoolExecutor(1) as pool:
+        with load.self_on_load_core():
+            assert pool.submit(os.sched_getaffinity, 0).result() == {load.LOAD_CORE}
+        assert pool.submit(os.sched_getaffinity, 0).result() == cores
+    assert os.sched_getaffinity(0) == cores
 
 
 def test_ratio_when_the_machine_slows_down_for_a_round_then_the_ratio_stays() -> None:
