@@ -19,9 +19,14 @@ from llmfleet_router.settings import Settings
 log = structlog.get_logger("envoy")
 
 _PR_SET_PDEATHSIG = 1
-# Envoy's allocator has a cache per CPU, without locks, only if the C library leaves the thread's
-# restartable sequences (rseq) to it: about 2 % of the time of a small request.
-_ALLOCATOR = "glibc.pthread.rseq=0"
+_ENVIRONMENT = {
+    # Envoy's allocator has a cache per CPU, without locks, only if the C library leaves the
+    # thread's restartable sequences (rseq) to it: about 2 % of the time of a small request.
+    "GLIBC_TUNABLES": "glibc.pthread.rseq=0",
+    # For our module (native/pages.c): 3 % of the time of a small request, for 35 MB.
+    "LLMFLEET_HUGE_PAGES": "1",
+}
+"""What the process gets unless the agent's own environment says otherwise."""
 _libc = ctypes.CDLL(None)
 
 
@@ -66,7 +71,7 @@ class EnvoyProcess:
             "--drain-time-s", drain,
             "--drain-strategy", "immediate",
             "--log-level", "debug" if self._settings.log_level == "debug" else "warning",
-            env={**os.environ, "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", _ALLOCATOR)},
+            env=_ENVIRONMENT | os.environ,
             process_group=0,
             preexec_fn=_die_with_parent,
         )  # fmt: skip

@@ -14,6 +14,7 @@
 
 #include "checks.h"
 #include "key.h"
+#include "pages.h"
 
 // Of Envoy 1.40. With another, Envoy warns or refuses to load this.
 static const char kAbiVersion[] = "v0.2.0";
@@ -266,7 +267,12 @@ static void key_of_body(envoy_stream stream, bool has_last, size_t prefix) {
 
 // ── what Envoy calls ────────────────────────────────────────────────────────────────────────────
 
-EXPORT const char *envoy_dynamic_module_on_program_init(void) { return kAbiVersion; }
+EXPORT const char *envoy_dynamic_module_on_program_init(void) {
+  // Set by whoever means to serve with this process, and not only to look at its configuration.
+  const char *wanted = getenv("LLMFLEET_HUGE_PAGES");
+  if (wanted && !strcmp(wanted, "1")) use_huge_pages();
+  return kAbiVersion;
+}
 
 EXPORT void envoy_dynamic_module_on_http_filter_config_destroy(const void *pointer) {
   struct config *config = (struct config *)pointer;
