@@ -341,13 +341,22 @@ def _wanted(facts: Facts, found: Intent, record: RolloutStatus, now: datetime) -
     if facts.spec_revision in found.rejected:
         if found.cause == "Undo" and found.current is not None:
             return found.current
-        good = facts.memory.last_good
-        return found.stable or (good.hash if good else None)
+        return found.stable if found.stable not in {None, *found.rejected} else _good(facts, found)
     if found.backing_off:
         going = found.current is not None and found.failure is None
         due = found.retry_at is not None and now >= found.retry_at and not going
         return facts.spec_revision if due and found.failure is None else found.stable
     return facts.spec_revision
+
+
+def _good(facts: Facts, found: Intent) -> str | None:
+    """The revision to go back to from a served one that was rejected.
+
+    A status that is lost while a rollout goes back says no more what was served before, and the
+    rejected revision may be all that is up.
+    """
+    good = facts.memory.last_good
+    return good.hash if good is not None and good.hash not in found.rejected else found.stable
 
 
 def _start(facts: Facts, found: Intent) -> Intent:
@@ -374,7 +383,9 @@ def _start(facts: Facts, found: Intent) -> Intent:
 
 
 def _cause(facts: Facts, found: Intent) -> str | None:
-    """``Rollback`` for a revision that was served before, within rollbackWindow."""
+    """``Rollback`` to a revision served before, within rollbackWindow; ``Undo`` from a rejected."""
+    if facts.spec_revision in found.rejected and found.stable in found.rejected:
+        return "Undo"
     promoted = [
         (each.promoted_at, each.hash)
         for each in facts.deployment.status.revisions

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.planning.canaries import annotate, canary, split
@@ -198,6 +198,13 @@ class History:
     last=st.sampled_from(MODELS),
     new=st.booleans(),
 )
+@example(  # the status is lost while a rollout goes back, and only the rejected revision is up
+    actions=[
+        ("edit", "two"), ("turns", 3), ("turns", 2), ("turns", 2), ("abort", "two"),
+        ("recreate", None),
+    ],
+    surge=0, replicas=2, last="two", new=False,
+)  # fmt: skip
 def test_rollout_when_anything_happens_then_a_rejected_hash_is_never_served_again_without_retry(
     actions: list[tuple[str, Any]], surge: int, replicas: int, last: str, new: bool
 ) -> None:
