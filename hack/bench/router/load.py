@@ -11,8 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hack.bench.router import tools
+
+JSON = dict[str, Any]
 
 _CORES = sorted(os.sched_getaffinity(0))
 ROUTER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
@@ -80,37 +83,69 @@ def cpu_seconds(pid: int | None) -> float:
     return sum(int(file.read_text().split()[0]) for file in files) / 1e9
 
 
+def wrk(
+    port: int, *, connections: int, seconds: int, size_bytes: int, stream: bool = False
+) -> subprocess.Popen[str]:
+    """Starts a closed loop of POSTs on the load's core; ``answered`` has what comes of it.
+
+    Args:
+        port: of the router.
+        connections: each sends its next request when the last is answered.
+        seconds: how long.
+        size_bytes: of a prompt.
+        stream: ask for streams.
+    """
+    program, environment = tools.wrk()
+    command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s",
+               "-s", str(SCRIPT), f"http://127.0.0.1:{port}", "--", str(size_bytes)]  # fmt: skip
+    return subprocess.Popen(
+        on_core(LOAD_CORE, [*command, "stream"] if stream else command),
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def answered(running: subprocess.Popen[str], timeout_seconds: float) -> JSON:
+    """Waits for the end of ``wrk`` and returns its figures, those that ``requests.lua`` prints.
+
+    Raises:
+        RuntimeError: wrk failed, with its words.
+    """
+    try:
+        out, err = running.communicate(timeout=timeout_seconds)
+    except subprocess.TimeoutExpired:
+        running.kill()
+        out, err = running.communicate()
+    lines = [line[5:] for line in out.splitlines() if line.startswith("JSON ")]
+    if not lines:
+        raise RuntimeError(f"wrk: {err or out}")
+    said: JSON = json.loads(lines[0])
+    return said
+
+
 def run_wrk(
     port: int, pid: int | None, *, engine: int, connections: int, seconds: int, size_bytes: int,
     stream: bool = False,
 ) -> Round:  # fmt: skip
-    """One round: a closed loop of POSTs whose prompts have ``size_bytes``.
+    """One round of ``wrk``, and what the router used meanwhile.
 
     Args:
         port: of the router.
         pid: of the router, for its CPU time.
         engine: port of an engine, which knows how many events were streamed.
-        connections: each sends its next request when the last is answered.
-        seconds: how long.
-        size_bytes: of a prompt.
-        stream: ask for streams.
+        connections: as in ``wrk``.
+        seconds: as in ``wrk``.
+        size_bytes: as in ``wrk``.
+        stream: as in ``wrk``.
 
     Raises:
         RuntimeError: wrk failed, with its words.
     """
-    program, environment = tools.wrk()
-    command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s",
-               "-s", str(SCRIPT), f"http://127.0.0.1:{port}", "--", str(size_bytes)]  # fmt: skip
     before, streamed = cpu_seconds(pid), events(engine)
-    done = subprocess.run(
-        on_core(LOAD_CORE, [*command, "stream"] if stream else command),
-        env=environment, capture_output=True, text=True, check=False, timeout=seconds + 60,
-    )  # fmt: skip
+    running = wrk(
+        port, connections=connections, seconds=seconds, size_bytes=size_bytes, stream=stream
+    )
+    said = answered(running, seconds + 60)
     used, streamed = cpu_seconds(pid) - before, events(engine) - streamed
-    lines = [line[5:] for line in done.stdout.splitlines() if line.startswith("JSON ")]
-    if not lines:
-        raise RuntimeError(f"wrk: {done.stderr or done.stdout}")
-    said = json.loads(lines[0])
     return Round(
         requests_per_second=(said["requests"] - said["failed"]) / said["seconds"],
         seconds=said["seconds"],

@@ -96,9 +96,13 @@ def test_targets_when_nothing_was_measured_then_all_are_skipped_with_their_reaso
 
 
 def test_targets_when_slower_than_wanted_then_missed() -> None:
-    ratios = {"1kb": {"envoy": 0.84, "vllm-router": 3.0}}
-    loads = {"1kb": {"llmfleet": {"failed": 1}}}
-    targets = command.targets({"absent": {}, "loads": loads, "ratios": ratios})
+    details = {
+        "absent": {},
+        "loads": {"1kb": {"llmfleet": {"failed": 1}}},
+        "ratios": {"1kb": {"envoy": 0.9, "vllm-router": 3.0}},
+        "alternating": {"1kb": [0.83, 0.86, 0.83, 0.86]},
+    }
+    targets = command.targets(details)
     verdicts = {target.name: target.verdict for target in targets}
     assert verdicts["requests/s at 1 KB, of plain Envoy's"] == "MISS"
     assert verdicts["requests/s at 1 KB, of vllm-router's cache-aware"] == "PASS"
