@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 import structlog
@@ -121,7 +121,7 @@ def targets(details: JSON) -> list[Target]:
         name = f"requests/s at {title}"
         if other == ENVOY:
             runs = details.get("alternating", {}).get(part)
-            value = alternating.typical(runs) if runs else None
+            value = geometric_mean(runs) if runs else None
         else:
             value = details.get("ratios", {}).get(part, {}).get(other)
         if value is None:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from statistics import geometric_mean
 
 from hack.bench.router import load, tools
 from hack.bench.router.measure import ENGINES, STREAM_CHUNKS, STREAM_GAP_MS, Part
@@ -54,44 +53,30 @@ async def speed_ratios(part: Part, names: tuple[str, str], folder: Path) -> list
     return ratios
 
 
-def typical(ratios: Sequence[float]) -> float:
-    """What several runs say together.
-
-    >>> round(typical([0.5, 2.0]), 3)
-    1.0
-    """
-    return geometric_mean(ratios)
-
-
 def _run(part: Part, ports: Sequence[int]) -> list[int]:
     """The requests that each router answered."""
     for port in ports:
-        _counted(part, [port], WARM_UP_SECONDS)
-    return _counted(part, ports, SECONDS)
-
-
-def _counted(part: Part, ports: Sequence[int], seconds: int) -> list[int]:
-    running = [
-        load.wrk(
-            port, connections=part.connections, seconds=seconds, size_bytes=part.size_bytes
-        )
-        for port in ports
-    ]  # fmt: skip
+        load.answered(_start(part, port, WARM_UP_SECONDS), 60)
+    running = [_start(part, port, SECONDS) for port in ports]
     try:
-        if len(running) > 1:
-            for waiting in running[1:]:
-                waiting.send_signal(signal.SIGSTOP)
-            _take_turns(running, time.monotonic() + seconds)
+        _take_turns(running, time.monotonic() + SECONDS)
     finally:
         for each in running:
             each.send_signal(signal.SIGCONT)
-    figures = [load.answered(each, seconds + 60) for each in running]
+    figures = [load.answered(each, 60) for each in running]
     if failed := sum(said["failed"] for said in figures):
         raise RuntimeError(f"{failed} requests failed while routers were loaded in turn")
     return [said["requests"] for said in figures]
 
 
+def _start(part: Part, port: int, seconds: int) -> subprocess.Popen[str]:
+    return load.wrk(port, connections=part.connections, seconds=seconds, size_bytes=part.size_bytes)
+
+
 def _take_turns(running: Sequence[subprocess.Popen[str]], end: float) -> None:
+    """One of them runs at a time; the first begins."""
+    for waiting in running[1:]:
+        waiting.send_signal(signal.SIGSTOP)
     turn = 0
     while time.monotonic() < end - TURN_SECONDS:
         time.sleep(TURN_SECONDS)
