@@ -67,7 +67,8 @@ async def _measure(folder: Path, parts: list[str], names: list[str], *, quick: b
             details["loads"] = {part: _load_details(each) for part, each in rounds.items()}
             throughput = {name: rounds[name] for name in THROUGHPUT if name in rounds}
             details["ratios"] = {part: _ratios(each) for part, each in throughput.items()}
-            details["alternating"] = await _alternating(loads, names, folder / "alternating")
+            seconds = 1 if quick else alternating.SECONDS
+            details["alternating"] = await _alternating(loads, names, folder, seconds)
         except tools.AbsentError as error:
             details["absent"]["loads"] = str(error)
     if "weights" in parts:
@@ -86,12 +87,16 @@ async def _measure(folder: Path, parts: list[str], names: list[str], *, quick: b
     return details
 
 
-async def _alternating(loads: list[measure.Part], names: list[str], folder: Path) -> JSON:
+async def _alternating(
+    loads: list[measure.Part], names: list[str], folder: Path, seconds: int
+) -> JSON:
     """Ours beside plain Envoy, which is the closest; the other ratios are far from their bounds."""
     if not {OURS, ENVOY} <= set(names):
         return {}
     return {
-        part.name: await alternating.speed_ratios(part, (OURS, ENVOY), folder)
+        part.name: await alternating.speed_ratios(
+            part, (OURS, ENVOY), folder / "alternating", seconds=seconds
+        )
         for part in loads
         if part.name in THROUGHPUT
     }
@@ -190,7 +195,7 @@ def _print_tables(details: JSON) -> None:
         _print(rows)
     for part, runs in details.get("alternating", {}).items():
         each = ", ".join(f"{ratio:.3f}x" for ratio in runs)
-        sys.stdout.write(f"{part}, in turn with plain Envoy: {each}\n")
+        sys.stdout.write(f"{part}, in turn with plain Envoy: {each}\n\n")
     for name, sentence in details["absent"].items():
         sys.stdout.write(f"not measured: {name}: {sentence}\n")
     for workload, runs in details.get("prefix", {}).items():

@@ -22,12 +22,21 @@ from hack.controlplane.apiserver import free_ports
 RUNS = 4
 """An even number: who has the first turn has the more of them by one."""
 SECONDS = 6
+"""Of a run, both routers together; wrk knows whole seconds only."""
 TURN_SECONDS = 0.05
 WARM_UP_SECONDS = 1
 
 
-async def speed_ratios(part: Part, names: tuple[str, str], folder: Path) -> list[float]:
+async def speed_ratios(
+    part: Part, names: tuple[str, str], folder: Path, *, seconds: int = SECONDS
+) -> list[float]:
     """Requests a second of the first router as multiples of the second's, a ratio for each run.
+
+    Args:
+        part: the load.
+        names: of the two routers.
+        folder: for what they need.
+        seconds: of a run, both routers together.
 
     Raises:
         tools.AbsentError: one of them cannot run here.
@@ -47,19 +56,19 @@ async def speed_ratios(part: Part, names: tuple[str, str], folder: Path) -> list
                 for name in order:
                     started = SUBJECTS[name](folder / f"{part.name}-{number}-{name}", engines)
                     ports.append((await stack.enter_async_context(started)).port)
-                counts = await asyncio.to_thread(_run, part, ports)
+                counts = await asyncio.to_thread(_run, part, ports, seconds)
             counted = dict(zip(order, counts, strict=True))
             ratios.append(counted[names[0]] / counted[names[1]])
     return ratios
 
 
-def _run(part: Part, ports: Sequence[int]) -> list[int]:
+def _run(part: Part, ports: Sequence[int], seconds: int) -> list[int]:
     """The requests that each router answered."""
     for port in ports:
         load.answered(_start(part, port, WARM_UP_SECONDS), 60)
-    running = [_start(part, port, SECONDS) for port in ports]
+    running = [_start(part, port, seconds) for port in ports]
     try:
-        _take_turns(running, time.monotonic() + SECONDS)
+        _take_turns(running, time.monotonic() + seconds)
     finally:
         for each in running:
             each.send_signal(signal.SIGCONT)

@@ -350,7 +350,7 @@ def _wanted(facts: Facts, found: Intent, record: RolloutStatus, now: datetime) -
 
 
 def _good(facts: Facts, found: Intent) -> str | None:
-    """The revision to go back to from a served one that was rejected.
+    """The revision to go back to when none is served, or one that was rejected.
 
     A status that is lost while a rollout goes back says no more what was served before, and the
     rejected revision may be all that is up.
