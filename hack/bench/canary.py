@@ -22,7 +22,7 @@ from typing import Any
 from hack.bench.report import at_most, finish
 from llmfleet.api import DEFAULT_STEPS, Analysis
 from llmfleet.cluster.counting import INTERVALS
-from llmfleet.planning.analysis import DEFAULT_MIN_EFFECT, Verdict, judge_requests
+from llmfleet.planning.analysis.judge import DEFAULT_MIN_EFFECT, Verdict, judge_requests
 from llmfleet.planning.snapshot import Look, RequestCounts
 
 Sides = tuple[tuple[Look, ...], tuple[Look, ...]]

@@ -21,7 +21,7 @@ from hack import native
 from hack.controlplane.apiserver import ApiServer, free_ports
 from hack.processes.fleet import CHILD_PATHS, DEPLOYMENTS
 from llmfleet.api.deployment import parse
-from llmfleet.planning.router import build_router
+from llmfleet.planning.children.router import build_router
 from llmfleet.planning.snapshot import OperatorSettings
 
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"

@@ -12,8 +12,8 @@ from typing import Any, Final
 import yaml
 
 from llmfleet.api import parse
+from llmfleet.planning.children.naming import memory_key
 from llmfleet.planning.decide import decide
-from llmfleet.planning.naming import memory_key
 from llmfleet.planning.snapshot import NetworkSettings, OperatorSettings, Snapshot
 
 JSON = dict[str, Any]

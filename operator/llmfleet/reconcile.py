@@ -27,8 +27,8 @@ from llmfleet.cluster.store import Owner
 from llmfleet.cluster.transitions import RolloutGauges
 from llmfleet.cluster.turns import Haste, Turns
 from llmfleet.planning.plan import Plan
+from llmfleet.planning.report.unreadable import decide_unreadable
 from llmfleet.planning.snapshot import JSON, Snapshot
-from llmfleet.planning.unreadable import decide_unreadable
 
 Decide = Callable[[Snapshot, datetime], Plan]
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from llmfleet.planning import engine, revisions
+from llmfleet.planning.children.engines import vllm as engine
+from llmfleet.planning.revisions import revision as revisions
 from tests.faults.faults import Kind
 
 

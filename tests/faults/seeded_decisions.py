@@ -7,18 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from llmfleet import __main__ as program
-from llmfleet.planning import (
-    decide,
-    engine,
-    facts,
-    memory,
-    naming,
-    revisions,
-    rollout,
-    router,
-    status,
-)
+from llmfleet.planning import decide
+from llmfleet.planning.children import naming, router
+from llmfleet.planning.children.engines import vllm as engine
+from llmfleet.planning.facts import read as facts
 from llmfleet.planning.plan import Plan
+from llmfleet.planning.report import status
+from llmfleet.planning.revisions import memory
+from llmfleet.planning.revisions import revision as revisions
+from llmfleet.planning.rollout import split as rollout
 from tests.faults.faults import Kind
 from tests.faults.planting import bug, swap
 

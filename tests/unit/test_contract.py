@@ -15,9 +15,11 @@ from prometheus_client import CollectorRegistry
 
 from llmfleet.api import ALLOWED_EXTRA_ARGS, parse
 from llmfleet.cluster import routers as polling
-from llmfleet.planning import diagnosis, engine, router
-from llmfleet.planning.naming import RUNTIME_CONFIG_ANNOTATION
+from llmfleet.planning.children import router
+from llmfleet.planning.children.engines import vllm as engine
+from llmfleet.planning.children.naming import RUNTIME_CONFIG_ANNOTATION
 from llmfleet.planning.plan import Child
+from llmfleet.planning.rollout import diagnosis
 from llmfleet_router.counters import Counts
 from llmfleet_router.port import CountsCollector
 from llmfleet_router.routing import Routing, parse_routing, routing_as_json

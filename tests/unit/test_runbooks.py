@@ -16,7 +16,7 @@ import llmfleet.planning
 PLANNING = Path(llmfleet.planning.__file__).parent
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks.md"
 WORD = re.compile(r"[A-Z][a-z]+(?:[A-Z][a-z]*)*")
-MANIFESTS = {"engine.py", "network.py", "router.py"}
+MANIFESTS = {"vllm.py", "network.py", "router.py"}
 """Modules that render children: their words are Kubernetes' own."""
 ALL_IS_WELL = {
     "Confirmed", "Ready", "ReadyReplicas", "Scheduled", "Stable", "Valid",
@@ -57,7 +57,7 @@ def said(node: ast.AST) -> Iterator[str]:
 
 
 def reasons() -> set[str]:
-    modules = [path for path in PLANNING.glob("*.py") if path.name not in MANIFESTS]
+    modules = [path for path in PLANNING.rglob("*.py") if path.name not in MANIFESTS]
     return {word for path in modules for word in said(ast.parse(path.read_text()))}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from hack import native
 
 from llmfleet.api import parse
-from llmfleet.planning.router import build_router
+from llmfleet.planning.children.router import build_router
 from llmfleet.planning.snapshot import OperatorSettings
 from llmfleet_router import resources, routes
 from llmfleet_router.bootstrap import build_bootstrap

@@ -17,7 +17,7 @@ from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, kind_of
 from llmfleet.cluster.prometheus import RequestPoller
 from llmfleet.cluster.routers import RouterPoller
 from llmfleet.cluster.store import Owner
-from llmfleet.planning.naming import memory_key
+from llmfleet.planning.children.naming import memory_key
 from llmfleet.planning.snapshot import (
     JSON,
     ObjectKey,

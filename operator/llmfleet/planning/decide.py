@@ -8,42 +8,25 @@ from typing import Any
 
 from llmfleet.api import STATUS_SCHEMA
 from llmfleet.planning.acceptance import Acceptance, decide_acceptance
-from llmfleet.planning.conditions import Situation, Verdict
-from llmfleet.planning.diagnosis import (
-    UNSCHEDULABLE_SECONDS,
-    diagnose_pods,
-    waiting_for_capacity,
-    waiting_since,
-)
-from llmfleet.planning.engine import (
+from llmfleet.planning.children.engines.vllm import (
     build_engine_budget,
     build_engine_deployment,
     build_engine_service,
 )
-from llmfleet.planning.events import find_outcome, plan_events
-from llmfleet.planning.facts import Facts, read_facts
-from llmfleet.planning.failures import failure_time
-from llmfleet.planning.intent import Intent, decide_intent
-from llmfleet.planning.memory import Memory, build_memory
-from llmfleet.planning.naming import (
+from llmfleet.planning.children.naming import (
     controller_revision_key,
     deployment_key,
     is_ours,
     service_key,
     token_name,
 )
-from llmfleet.planning.network import build_network_policies, policy_keys
+from llmfleet.planning.children.network import build_network_policies, policy_keys
+from llmfleet.planning.children.router import build_router, build_token_secret, preview_key
+from llmfleet.planning.facts.read import Facts, read_facts
 from llmfleet.planning.plan import Child, Deletion, Plan, PlannedEvent
-from llmfleet.planning.revisions import (
-    Revision,
-    build_controller_revision,
-    prunable_revisions,
-    render_revision,
-)
-from llmfleet.planning.rollout import RolloutPlan, decide_rollout
-from llmfleet.planning.router import build_router, build_token_secret, preview_key
-from llmfleet.planning.snapshot import ObjectKey, Snapshot
-from llmfleet.planning.status import (
+from llmfleet.planning.report.conditions import Situation, Verdict
+from llmfleet.planning.report.events import find_outcome, plan_events
+from llmfleet.planning.report.status import (
     build_revisions,
     build_rollout,
     build_status,
@@ -52,6 +35,23 @@ from llmfleet.planning.status import (
     settings_changed,
     traffic_moves,
 )
+from llmfleet.planning.revisions.memory import Memory, build_memory
+from llmfleet.planning.revisions.revision import (
+    Revision,
+    build_controller_revision,
+    prunable_revisions,
+    render_revision,
+)
+from llmfleet.planning.rollout.diagnosis import (
+    UNSCHEDULABLE_SECONDS,
+    diagnose_pods,
+    waiting_for_capacity,
+    waiting_since,
+)
+from llmfleet.planning.rollout.failures import failure_time
+from llmfleet.planning.rollout.intent import Intent, decide_intent
+from llmfleet.planning.rollout.split import RolloutPlan, decide_rollout
+from llmfleet.planning.snapshot import ObjectKey, Snapshot
 
 
 def decide(snapshot: Snapshot, now: datetime) -> Plan:

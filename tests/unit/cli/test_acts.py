@@ -11,7 +11,7 @@ from llmfleet.api import parse
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.cli import acts
 from llmfleet.cli.acts import NothingToDoError
-from llmfleet.planning.naming import memory_key
+from llmfleet.planning.children.naming import memory_key
 from tests.unit.planning.canaries import at_share, rejected, split, started
 from tests.unit.planning.fleet import Fleet, resource
 from tests.unit.planning.test_rollout import turn

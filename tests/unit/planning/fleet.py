@@ -11,7 +11,7 @@ from typing import Any
 from llmfleet.api import parse
 from llmfleet.planning.decide import decide
 from llmfleet.planning.plan import Child, ChildMode, Plan
-from llmfleet.planning.revisions import revision_hash, spec_payload
+from llmfleet.planning.revisions.revision import revision_hash, spec_payload
 from llmfleet.planning.snapshot import (
     JSON,
     ObjectKey,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmfleet.planning.capacity import new_replicas, old_replicas, weight_for
+from llmfleet.planning.rollout.capacity import new_replicas, old_replicas, weight_for
 
 
 @given(replicas=st.integers(1, 400), surge=st.integers(0, 100))

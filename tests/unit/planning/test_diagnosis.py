@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmfleet.planning.diagnosis import diagnose_pod, diagnose_pods, waiting_for_capacity
+from llmfleet.planning.rollout.diagnosis import diagnose_pod, diagnose_pods, waiting_for_capacity
 from llmfleet.planning.snapshot import Termination
 from tests.unit.planning.fleet import START, engine_pod
 

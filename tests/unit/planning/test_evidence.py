@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmfleet.planning.evidence import SUPPOSED, _bet, log_evidence
+from llmfleet.planning.analysis.evidence import SUPPOSED, _bet, log_evidence
 
 REJECTED = math.log(100)
 Looks = tuple[tuple[int, int], ...]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llmfleet.planning.revisions import revision_hash, spec_payload
+from llmfleet.planning.revisions.revision import revision_hash, spec_payload
 from llmfleet.planning.snapshot import JSON
 from tests.unit.planning.fleet import Fleet, resource
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from llmfleet.planning.decide import decide
+from llmfleet.planning.report.unreadable import decide_unreadable
 from llmfleet.planning.snapshot import ObjectKey
-from llmfleet.planning.unreadable import decide_unreadable
 from tests.unit.gitops.states.registry import new, reach, rest, state, until
 from tests.unit.planning.canaries import annotate, fail
 from tests.unit.planning.fleet import SETTINGS, Fleet, resource

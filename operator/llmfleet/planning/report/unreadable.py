@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmfleet.api import STATUS_SCHEMA, Condition
-from llmfleet.planning.conditions import Verdict, build_conditions
 from llmfleet.planning.plan import Plan, PlannedEvent
+from llmfleet.planning.report.conditions import Verdict, build_conditions
 from llmfleet.planning.snapshot import JSON
 
 

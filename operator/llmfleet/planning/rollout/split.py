@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from llmfleet.api import HeaderRouting, Mirroring, Routing
-from llmfleet.planning.capacity import new_replicas, old_replicas, pods_for, weight_for
-from llmfleet.planning.facts import Facts, with_spec_policy
-from llmfleet.planning.intent import Intent
+from llmfleet.planning.facts.read import Facts, with_spec_policy
+from llmfleet.planning.rollout.capacity import new_replicas, old_replicas, pods_for, weight_for
+from llmfleet.planning.rollout.intent import Intent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from llmfleet.api import LLMDeployment
-from llmfleet.planning.naming import DEPLOYMENT_LABEL, canonical_json, make_child, memory_key
+from llmfleet.planning.children.naming import (
+    DEPLOYMENT_LABEL,
+    canonical_json,
+    make_child,
+    memory_key,
+)
 from llmfleet.planning.plan import Child
-from llmfleet.planning.revisions import Revision, parse_revision, revision_body
+from llmfleet.planning.revisions.revision import Revision, parse_revision, revision_body
 from llmfleet.planning.snapshot import ObservedObject
 
 MAX_REJECTED: Final = 1000

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 
 from llmfleet.api import LLMDeployment, RolloutSpec, Routing
-from llmfleet.planning.memory import Memory, parse_memory
-from llmfleet.planning.naming import deployment_key, is_ours, memory_key
-from llmfleet.planning.revisions import (
+from llmfleet.planning.children.naming import deployment_key, is_ours, memory_key
+from llmfleet.planning.revisions.memory import Memory, parse_memory
+from llmfleet.planning.revisions.revision import (
     Revision,
     adopt_revision,
     parse_controller_revision,

@@ -13,20 +13,20 @@ from llmfleet.api import (
     RolloutStatus,
 )
 from llmfleet.api.values import ResourceModel
-from llmfleet.planning.analysis import ERROR_RATE, Judgement
-from llmfleet.planning.conditions import (
+from llmfleet.planning.analysis.judge import ERROR_RATE, Judgement
+from llmfleet.planning.children.naming import selector_labels
+from llmfleet.planning.facts.read import Facts
+from llmfleet.planning.report.conditions import (
     Situation,
     Verdict,
     build_conditions,
     decide_conditions,
     format_time,
 )
-from llmfleet.planning.facts import Facts
-from llmfleet.planning.intent import Intent
-from llmfleet.planning.naming import selector_labels
-from llmfleet.planning.progress import stands_still
-from llmfleet.planning.revisions import Revision
-from llmfleet.planning.rollout import RolloutPlan
+from llmfleet.planning.report.progress import stands_still
+from llmfleet.planning.revisions.revision import Revision
+from llmfleet.planning.rollout.intent import Intent
+from llmfleet.planning.rollout.split import RolloutPlan
 from llmfleet.planning.snapshot import JSON
 
 PHASES: Final = {"True": "Healthy", "Unknown": "Progressing", "False": "Degraded"}

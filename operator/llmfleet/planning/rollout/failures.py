@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from llmfleet.planning.analysis import Judgement, Verdict
-from llmfleet.planning.diagnosis import Diagnosis, diagnose_pod
-from llmfleet.planning.facts import Facts
+from llmfleet.planning.analysis.judge import Judgement, Verdict
+from llmfleet.planning.facts.read import Facts
+from llmfleet.planning.rollout.diagnosis import Diagnosis, diagnose_pod
 from llmfleet.planning.snapshot import ObservedPod
 
 RETRY_DELAYS: Final = (timedelta(minutes=5), timedelta(minutes=10), timedelta(minutes=20))

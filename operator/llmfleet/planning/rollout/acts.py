@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from llmfleet.planning.facts import Facts
+from llmfleet.planning.facts.read import Facts
 
 ACTS: Final = ("abort", "undo", "retry", "promote")
 """In the order in which they are carried out when several are annotated at once."""

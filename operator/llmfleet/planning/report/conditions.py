@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 
 from llmfleet.api import Condition
 from llmfleet.planning.acceptance import Acceptance
-from llmfleet.planning.diagnosis import Diagnosis
-from llmfleet.planning.facts import Facts, Routers
-from llmfleet.planning.intent import Intent
-from llmfleet.planning.progress import describe_wait, next_sentence
-from llmfleet.planning.rollout import RolloutPlan
+from llmfleet.planning.facts.read import Facts, Routers
+from llmfleet.planning.report.progress import describe_wait, next_sentence
+from llmfleet.planning.rollout.diagnosis import Diagnosis
+from llmfleet.planning.rollout.intent import Intent
+from llmfleet.planning.rollout.split import RolloutPlan
 from llmfleet.planning.snapshot import JSON
 
 

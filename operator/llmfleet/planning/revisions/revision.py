@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from llmfleet.api import LLMDeployment, hash_payload
-from llmfleet.planning.engine import TOKEN_VOLUME, build_pod_template, engine_image
-from llmfleet.planning.naming import (
+from llmfleet.planning.children.engines.vllm import TOKEN_VOLUME, build_pod_template, engine_image
+from llmfleet.planning.children.naming import (
     canonical_json,
     controller_revision_key,
     make_child,

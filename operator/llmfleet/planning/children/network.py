@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import Final
 
 from llmfleet.api import LLMDeployment
-from llmfleet.planning.engine import HEALTH_PORT
-from llmfleet.planning.engine import HTTP_PORT as ENGINE_PORT
-from llmfleet.planning.naming import (
+from llmfleet.planning.children.engines.vllm import HEALTH_PORT
+from llmfleet.planning.children.engines.vllm import HTTP_PORT as ENGINE_PORT
+from llmfleet.planning.children.naming import (
     NETWORKING,
     make_child,
     object_labels,
     router_name,
     selector_labels,
 )
+from llmfleet.planning.children.router import AGENT_PORT, PREVIEW_PORT
+from llmfleet.planning.children.router import HTTP_PORT as ROUTER_PORT
 from llmfleet.planning.plan import Child
-from llmfleet.planning.router import AGENT_PORT, PREVIEW_PORT
-from llmfleet.planning.router import HTTP_PORT as ROUTER_PORT
 from llmfleet.planning.snapshot import JSON, NetworkSettings, ObjectKey
 
 NAMESPACE_NAME_LABEL: Final = "kubernetes.io/metadata.name"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from llmfleet.api import LLMDeployment, PodTemplate
-from llmfleet.planning.naming import (
+from llmfleet.planning.children.naming import (
     POLICY,
     RUNTIME_CONFIG_ANNOTATION,
     canonical_json,

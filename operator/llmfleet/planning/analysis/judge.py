@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from llmfleet.api import MetricResult
-from llmfleet.planning.evidence import log_evidence
+from llmfleet.planning.analysis.evidence import log_evidence
 from llmfleet.planning.snapshot import RequestCounts
 
 ERROR_RATE: Final = "ErrorRate"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from llmfleet.api import Analysis, HeaderRoute, Mirror, Step, parse_duration_seconds
-from llmfleet.planning.analysis import Judgement, Verdict
-from llmfleet.planning.capacity import old_replicas, pods_for
+from llmfleet.planning.analysis.judge import Judgement, Verdict
+from llmfleet.planning.rollout.capacity import old_replicas, pods_for
 
 Routes = tuple[HeaderRoute | None, Mirror | None]
 """What reaches a canary beside its weight."""

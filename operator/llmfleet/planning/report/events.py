@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from llmfleet.api import describe_routing
-from llmfleet.planning.conditions import Situation
 from llmfleet.planning.plan import Outcome, PlannedEvent, Result
+from llmfleet.planning.report.conditions import Situation
 from llmfleet.planning.snapshot import JSON
 
 _WARNS_WHEN = {

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from llmfleet.api import GROUP, PLURAL, LLMDeployment
-from llmfleet.planning.engine import (
+from llmfleet.planning.children.engines.vllm import (
     CONTAINER_SECURITY,
     POD_SECURITY,
     TOKEN_PATH,
     build_budget,
     scrape_annotations,
 )
-from llmfleet.planning.naming import (
+from llmfleet.planning.children.naming import (
     APPS,
     CORE,
     RBAC,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC
 
 from llmfleet.api import describe_step
-from llmfleet.planning.facts import Facts
-from llmfleet.planning.intent import Intent
-from llmfleet.planning.steps import Course
+from llmfleet.planning.facts.read import Facts
+from llmfleet.planning.rollout.intent import Intent
+from llmfleet.planning.rollout.steps import Course
 
 
 def describe_wait(facts: Facts, intent: Intent) -> tuple[str, str, str] | None:

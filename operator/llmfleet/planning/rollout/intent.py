@@ -18,8 +18,7 @@ from llmfleet.api import (
     RolloutSpec,
     RolloutStatus,
 )
-from llmfleet.planning.acts import Acts, decide_acts
-from llmfleet.planning.analysis import (
+from llmfleet.planning.analysis.judge import (
     ERROR_RATE,
     STICKY_MIN_EFFECT,
     Judgement,
@@ -28,9 +27,10 @@ from llmfleet.planning.analysis import (
     judge_requests,
     keep_numbers,
 )
-from llmfleet.planning.facts import Facts
-from llmfleet.planning.failures import GENTLE, Failure, find_failure, retry_time
-from llmfleet.planning.steps import (
+from llmfleet.planning.facts.read import Facts
+from llmfleet.planning.rollout.acts import Acts, decide_acts
+from llmfleet.planning.rollout.failures import GENTLE, Failure, find_failure, retry_time
+from llmfleet.planning.rollout.steps import (
     Course,
     Position,
     Routes,

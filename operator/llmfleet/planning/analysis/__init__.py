@@ -1,0 +1,1 @@
+"""Whether a revision is worse: numbers in, a verdict out. Knows nothing of rollouts."""

@@ -1,0 +1,1 @@
+"""Manifests of everything made for an LLMDeployment. Decides nothing about rollouts."""

@@ -1,0 +1,1 @@
+"""Engine pods, an engine a file."""

@@ -1,0 +1,1 @@
+"""What was observed, read in the words of decisions. No decisions here."""

@@ -1,0 +1,1 @@
+"""What people read: status, conditions, Events. Decides nothing."""

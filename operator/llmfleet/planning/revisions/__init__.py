@@ -1,0 +1,1 @@
+"""Revisions: their hash, their frozen copies, and what outlives the resource. No rollout here."""
