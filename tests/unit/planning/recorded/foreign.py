@@ -67,7 +67,7 @@ def _canary_renamed(status: Any, served: str, target: str) -> None:
 MOON = {"setMoon": {"phase": "full"}}
 FORGERIES = {
     "newer-schema": Forgery(
-        about="A newer operator wrote the status.", word="schema", change=_status(schema=2)
+        about="A newer operator wrote the status.", word="schema", change=_status(schema=99)
     ),
     "unknown-step": Forgery(
         about="The step under way is of a kind that a newer operator knows.",
@@ -81,7 +81,7 @@ FORGERIES = {
     ),
     "unknown-strategy": Forgery(
         about="The frozen plan has a strategy of a newer operator.",
-        word="Shadow",
+        word="strategy",
         change=_plan(strategy="Shadow"),
     ),
     "unreadable-plan": Forgery(

@@ -115,7 +115,7 @@ def running() -> Fleet:
 
 @state(
     "An analysis has too few requests; then there are enough, and they are good.",
-    [["requests", {"one": [900, 1], "two": [300, 0]}]],
+    [["turns", 2], ["requests", {"one": [900, 1], "two": [300, 0]}]],
 )
 def analysis_running() -> Fleet:
     return running()
@@ -123,7 +123,7 @@ def analysis_running() -> Fleet:
 
 @state(
     "An analysis has too few requests; then there are more, and many of them fail.",
-    [["requests", {"one": [900, 1], "two": [300, 60]}]],
+    [["turns", 2], ["requests", {"one": [900, 1], "two": [300, 60]}]],
 )
 def analysis_failing() -> Fleet:
     return running()

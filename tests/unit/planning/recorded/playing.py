@@ -6,6 +6,7 @@ of the file's ``names``.
 
 - ``promote``, ``abort``, ``retry``, ``undo``, ``pause``: annotates; None removes.
 - ``edit``: replaces parts of spec. ``settings``: the operator is started with others.
+- ``turns``: so many passes, a few seconds apart.
 - ``mend``: what kept pods from starting is gone.
 - ``requests``: ``{NAME: [TOTAL, FAILED]}``, counted as of now and ever after; with the key
   ``asOf`` they stay as of then. None: nobody can tell any more.
@@ -94,6 +95,10 @@ class Play:
             world.edit(**value)
         elif verb == "settings":
             world.settings = replace(world.settings, **value)
+        elif verb == "turns":
+            for _ in range(value):
+                self.turn()
+                world.wait(ROUND_SECONDS)
         elif verb == "mend":
             world.broken = frozenset()
             clear = {"unschedulable": None, "unschedulable_since": None, "waiting_reason": None}
