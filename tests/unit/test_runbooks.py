@@ -29,6 +29,8 @@ NO_REASONS = {
     "Reconciling", "RolledBack", "RuntimeOutdated", "Stalled",  # types of conditions
     "Rejected",  # stands in a sentence for a reason that was lost
     "RollingUpdate", "Rollback", "Session", "Undo",  # strategy, causes and stickiness of a rollout
+    "BackingOff", "Forward", "Returning", "Undoing",  # states of a rollout
+    "Retried",  # why a rollout goes on going back though a new try of it is asked for
     "ErrorRate",  # a metric
     "Failed", "Succeeded",  # phases of pods
     "ErrImageNeverPull", "ErrImagePull", "ImageInspectError", "ImagePullBackOff",

@@ -10,6 +10,7 @@ from llmfleet.api.canonical import (
     hash_payload,
     unbuilt_fields,
     unknown_fields,
+    unknown_settings,
 )
 from llmfleet.api.deployment import (
     API_VERSION,
@@ -59,14 +60,17 @@ from llmfleet.api.source import (
 )
 from llmfleet.api.spec import Accelerator, Drain, LLMDeploymentSpec, RouterSpec
 from llmfleet.api.status import (
+    COMPATIBLE_SCHEMA,
     STATUS_SCHEMA,
     Condition,
+    CountedRequests,
     HeaderRouting,
     LLMDeploymentStatus,
     MetricResult,
     Mirroring,
     ObjectIdentity,
     RejectedRevision,
+    RequestsAtStart,
     RevisionStatus,
     RolloutStatus,
     Routing,
@@ -78,6 +82,7 @@ from llmfleet.api.words import describe_routing, describe_step
 __all__ = [
     "ALLOWED_EXTRA_ARGS",
     "API_VERSION",
+    "COMPATIBLE_SCHEMA",
     "CRD_SCHEMA",
     "DEFAULT_STEPS",
     "GROUP",
@@ -98,6 +103,7 @@ __all__ = [
     "ChatTemplate",
     "Condition",
     "ConfigMapKey",
+    "CountedRequests",
     "DraftModel",
     "Drain",
     "DriftSpec",
@@ -121,6 +127,7 @@ __all__ = [
     "Pause",
     "PodTemplate",
     "RejectedRevision",
+    "RequestsAtStart",
     "RevisionStatus",
     "RolloutSpec",
     "RolloutStatus",
@@ -140,4 +147,5 @@ __all__ = [
     "source_scheme",
     "unbuilt_fields",
     "unknown_fields",
+    "unknown_settings",
 ]

@@ -95,6 +95,20 @@ def unknown_fields(raw: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def unknown_settings(settings: Mapping[str, Any], path: str) -> tuple[str, ...]:
+    """Return the paths of keys in settings of a rollout that this version does not know.
+
+    They come from a newer version, or a person: following only the rest is another rollout.
+
+    Args:
+        settings: ``spec.rollout`` as stored, or what was frozen of it.
+        path: of the settings, which the answer begins with.
+    """
+    found: list[str] = []
+    _collect_unknown(settings, _SPEC.get("rollout"), path, found)
+    return tuple(found)
+
+
 def unbuilt_fields(resource: LLMDeployment | Mapping[str, Any]) -> tuple[str, ...]:
     """Return what is set to something other than its default without having an effect yet.
 

@@ -22,8 +22,11 @@ from llmfleet.api.values import (
     list_map,
 )
 
-STATUS_SCHEMA = 1
-"""Version of the status this operator reads and writes."""
+STATUS_SCHEMA = 2
+"""Latest version of the status that this operator reads."""
+COMPATIBLE_SCHEMA = 1
+"""Version it writes while nothing is under way that operators of that version could not go on
+with; an undo's target in mid-rollout is version 2."""
 
 INT64 = SchemaExtra((("format", "int64"),))
 Generation = Annotated[int, INT64]
@@ -99,17 +102,40 @@ class MetricResult(ResourceModel):
     """When the numbers were read; they are written anew once a minute, or with the verdict."""
 
 
+class CountedRequests(ResourceModel):
+    """Requests of one revision in an attempt."""
+
+    total: Annotated[int, INT64]
+    """Those sent to it."""
+    failed: Annotated[int, INT64]
+    """Those of them that failed."""
+
+
+class RequestsAtStart(ResourceModel):
+    """Requests of both revisions of an attempt, when a step's clock started."""
+
+    stable: CountedRequests
+    """Of the served revision."""
+    canary: CountedRequests
+    """Of the one being rolled out."""
+
+
 class RolloutStatus(ResourceModel):
     """The rollout under way; absent when there is none."""
 
     id: Annotated[int, INT64] | None = None
     """Number of the attempt; rises by one with every rollout."""
+    state: Annotated[str, Field(max_length=64)] | None = None
+    """`Forward`, `Undoing` (to a kept revision, without steps), `Returning` (to the served one) or
+    `BackingOff` (between two tries)."""
     revision: Hash | None = None
     """Hash of the revision being rolled out."""
     step: Annotated[int, Field(ge=0)] | None = None
     """Index of the step under way."""
     step_started_at: datetime | None = None
     """When the step's traffic was really served."""
+    requests_at_start: RequestsAtStart | None = None
+    """Requests of the attempt so far at that time; an analysis step is judged by later ones."""
     started_at: datetime | None = None
     """When the rollout began."""
     served_since: datetime | None = None
@@ -127,6 +153,12 @@ class RolloutStatus(ResourceModel):
     cause: Annotated[str, Field(max_length=128)] | None = None
     """`Undo` when somebody asked for a kept revision, `Rollback` when spec went back to one within
     rollbackWindow: both skip the steps. Absent otherwise."""
+    undo_target: Hash | None = None
+    """Kept revision that is rolled out once the traffic has returned to the served one."""
+    restarts_at_start: Annotated[dict[str, Annotated[int, Field(ge=0)]], Field(max_length=1024)] = (
+        Field(default_factory=dict)
+    )
+    """By pod, how often its engine had ended before the attempt began; only later ends count."""
     message: Sentence | None = None
     """What the rollout is doing."""
     plan: Anything | None = None

@@ -99,6 +99,8 @@ class Fleet:
     served: dict[str, tuple[int, dict[str, int]]] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     requests: dict[str, RequestCounts] | None = None
+    requests_as_of: datetime | None = None
+    """When the newest request was counted; None = just now."""
     plans: list[Plan] = field(default_factory=list)
     writes: int = 0
     counter: int = 1
@@ -121,8 +123,13 @@ class Fleet:
             objects=dict(self.objects),
             pods=tuple(sorted(self.pods.values(), key=lambda pod: pod.name)),
             routers=routers,
-            requests=self.requests,
+            requests=self._counts(),
         )
+
+    def _counts(self) -> dict[str, RequestCounts] | None:
+        as_of = self.requests_as_of or self.now
+        counts = self.requests
+        return counts and {name: replace(each, as_of=as_of) for name, each in counts.items()}
 
     def decide(self, snapshot: Snapshot | None = None) -> Plan:
         seen = snapshot or self.snapshot()

@@ -106,11 +106,15 @@ def test_timed_pause_when_it_is_over_then_the_plan_comes_back_for_it() -> None:
     assert world.status()["rollout"]["step"] == 2
 
 
-def test_step_when_this_operator_does_not_know_it_then_it_is_passed_over() -> None:
-    world, old, new = started(canary([{"setMoon": {"phase": "full"}}, *STEPS]))
-    at_share(world, new, 25)
-    assert world.status()["rollout"]["step"] == 2
-    assert split(world) == {old: 75, new: 25}
+def test_step_when_this_operator_does_not_know_it_then_no_rollout_begins_and_it_says_so() -> None:
+    world, old, _ = started(canary([{"setMoon": {"phase": "full"}}, *STEPS]))
+    turn(world, 10)
+    assert split(world) == {old: 100}
+    assert "rollout" not in world.status()
+    assert "does not know spec.rollout.steps[0].setMoon" in world.status()["message"]
+    world.edit(rollout=canary(STEPS))
+    turn(world)
+    assert world.status()["rollout"]["state"] == "Forward"
 
 
 def test_plan_when_spec_is_edited_in_mid_rollout_then_the_frozen_steps_go_on() -> None:

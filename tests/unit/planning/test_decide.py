@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llmfleet.api import STATUS_SCHEMA
 from llmfleet.planning.decide import decide
 from llmfleet.planning.snapshot import (
     JSON,
@@ -20,7 +21,7 @@ from llmfleet.planning.snapshot import (
 )
 from tests.unit.planning.fleet import SETTINGS, UID, Fleet, engine_pod, hash_of, resource
 from tests.unit.planning.test_convergence import model
-from tests.unit.planning.test_diagnosis import CASES, said
+from tests.unit.planning.test_diagnosis import CASES
 
 
 def conditions(status: JSON | None) -> dict[str, JSON]:
@@ -80,7 +81,7 @@ def test_file_source_when_the_operator_allows_it_then_it_is_accepted() -> None:
 
 
 def test_status_when_its_schema_is_newer_then_nothing_is_decided() -> None:
-    raw = {**resource(), "status": {"schema": 2}}
+    raw = {**resource(), "status": {"schema": STATUS_SCHEMA + 1}}
     plan = Fleet(raw).decide()
     assert (plan.status, plan.children, plan.deletions) == (None, (), ())
     assert [event.reason for event in plan.events] == ["NewerStatusSchema"]
@@ -205,7 +206,6 @@ def test_quota_when_it_refuses_pods_then_capacity_tells_its_sentence() -> None:
 
 
 FATAL = {
-    "engine refuses": (said("UnsupportedOption", retriable=False), "UnsupportedOption", "Degraded"),
     "secret missing": (CASES["secret"][0], "SecretMissing", "Progressing"),
     "claim missing": (CASES["claim"][0], "ClaimMissing", "Progressing"),
 }

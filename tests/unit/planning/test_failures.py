@@ -106,7 +106,8 @@ def test_canary_when_the_cluster_fails_then_it_is_tried_again_until_retries_are_
 
 
 def having(world: Fleet, requests: Mapping[str, RequestCounts] | None) -> Snapshot:
-    return replace(world.snapshot(), requests=requests)
+    world.requests = None if requests is None else dict(requests)
+    return world.snapshot()
 
 
 def test_canary_when_more_of_its_requests_fail_then_it_is_rejected_with_the_numbers() -> None:
@@ -230,7 +231,8 @@ def test_analysis_when_nothing_is_known_then_it_is_inconclusive_at_max_duration(
 def test_analysis_when_it_succeeds_then_the_next_step_follows_at_once() -> None:
     world, old, new = started(canary([{"setWeight": 25}, {"analysis": {}}, {"setWeight": 50}]))
     at_share(world, new, 25)
-    world.reconcile(having(world, {old: counted(900, 9), new: counted(300, 3)}))
+    world.reconcile(having(world, {old: counted(90, 1), new: counted(30, 0)}))  # its clock runs
+    world.reconcile(having(world, {old: counted(990, 10), new: counted(330, 3)}))
     assert world.status()["rollout"]["step"] == 2
 
 

@@ -70,6 +70,38 @@ def log_evidence(stable: tuple[Look, ...], canary: tuple[Look, ...], min_effect:
     return _log_mean(capital, [1.0 / len(SUPPOSED)] * len(SUPPOSED))
 
 
+@lru_cache(maxsize=64)
+def log_evidence_alone(stable: tuple[Look, ...], canary: tuple[Look, ...], margin: float) -> float:
+    """The same from intervals in which stable had no request, held against its earlier ones.
+
+    A likelihood ratio of Bernoulli trials per interval: not worse by ``margin`` than stable was
+    before. Stable's past stands for its present, which an outage of everything breaks, so this is
+    no ground for a rejection.
+
+    Args:
+        stable: its intervals, oldest first.
+        canary: the same intervals of the canary.
+        margin: worsening that is accepted, a share of all requests, 0 … 1.
+
+    Example:
+        >>> log_evidence_alone(((0, 0),) * 4, ((5, 5),) * 4, 0.05) > math.log(100)
+        True
+    """
+    capital = [0.0] * len(SUPPOSED)
+    seen = failed = 0
+    for (m, b), (n, a) in zip(_settled(stable), _settled(canary), strict=True):
+        if n and not m:
+            border = min(ONE, (failed + 2) / (seen + 4) + margin)  # cautious while few were seen
+            for which, excess in enumerate(SUPPOSED):
+                supposed = min(ONE, border + excess)
+                won = a * math.log(supposed / border)
+                if border < ONE:
+                    won += (n - a) * math.log((1.0 - supposed) / (1.0 - border))
+                capital[which] += _log_mean((0.0, won), (KEPT, 1.0 - KEPT))
+        seen, failed = seen + m, failed + b
+    return _log_mean(capital, [1.0 / len(SUPPOSED)] * len(SUPPOSED))
+
+
 def _settled(looks: Iterable[Look]) -> Iterator[Look]:
     """Intervals without more failures than requests; what is too many counts in later ones.
 

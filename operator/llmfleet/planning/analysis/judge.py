@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from llmfleet.api import MetricResult
-from llmfleet.planning.analysis.evidence import log_evidence
+from llmfleet.api import CountedRequests, MetricResult, RequestsAtStart
+from llmfleet.planning.analysis.evidence import log_evidence, log_evidence_alone
+from llmfleet.planning.clock import format_time
 from llmfleet.planning.snapshot import RequestCounts
 
 ERROR_RATE: Final = "ErrorRate"
@@ -24,6 +25,10 @@ DEFAULT_MIN_EFFECT: Final = 0.01
 """Smallest worsening of the share of failed requests that matters, as a share of all requests."""
 STICKY_MIN_EFFECT: Final = 0.02
 """The same where each session stays with a revision: one that always fails is no sign of it."""
+MARGIN_TO_THE_PAST: Final = 0.05
+"""Worsening accepted where stable has no requests at the same time, as at a weight of 100 %."""
+STALE_AFTER: Final = timedelta(minutes=3)
+"""Counts whose newest sample is older tell nothing: three scrapes of Prometheus' default minute."""
 NUMBERS_KEPT: Final = timedelta(minutes=1)
 """So long recorded numbers stay as they are while the verdict does, or every look would write."""
 
@@ -54,7 +59,25 @@ class Judgement:
     """Requests of the canary that were looked at."""
     min_effect: float = DEFAULT_MIN_EFFECT
     as_of: datetime | None = None
-    """When the numbers were read."""
+    """When the newest of the numbers was sampled."""
+    concurrent: bool = True
+    """The comparison is with requests of stable at the same time; otherwise with its past, which
+    may send a revision back but never rejects it."""
+
+    def as_result(self) -> MetricResult:
+        """The row of ``status.rollout.metricResults``."""
+        known = self.canary is not None and self.stable is not None
+        return MetricResult(
+            name=ERROR_RATE,
+            verdict=self.verdict,
+            stable=self.stable,
+            canary=self.canary,
+            n=self.requests,
+            effect=(self.canary or 0.0) - (self.stable or 0.0) if known else None,
+            min_effect=self.min_effect,
+            message=self.message,
+            as_of=self.as_of,
+        )
 
 
 def judge_requests(
@@ -64,6 +87,7 @@ def judge_requests(
     canary: str,
     min_samples: int,
     alpha: float,
+    now: datetime,
     min_effect: float | None = None,
     unknown: str = "no request counts are known",
 ) -> Judgement:
@@ -75,6 +99,7 @@ def judge_requests(
         canary: hash of the revision judged.
         min_samples: requests each needs before it can be successful.
         alpha: chance of ever failing a canary that is not worse than accepted.
+        now: the time of the decision; counts older than ``STALE_AFTER`` tell nothing.
         min_effect: worsening that is still accepted, a share of all requests; None = 0.01.
         unknown: why there may be no counts.
     """
@@ -82,15 +107,23 @@ def judge_requests(
     effect = DEFAULT_MIN_EFFECT if min_effect is None else min_effect
     if before is None or after is None:
         return Judgement(verdict=Verdict.INCONCLUSIVE, message=unknown)
-    if any(not 0 <= each.failed <= each.total for each in (before, after)):
-        return Judgement(verdict=Verdict.ERROR, message="more requests failed than were sent")
+    as_of = min(before.as_of, after.as_of)
+    if now - as_of > STALE_AFTER:
+        text = f"the newest request counts are of {format_time(as_of)}, too old to judge by"
+        return Judgement(verdict=Verdict.INCONCLUSIVE, message=text, as_of=as_of)
+    if min(before.total, before.failed, after.total, after.failed) < 0:
+        text = "request counts below zero make no sense"
+        return Judgement(verdict=Verdict.ERROR, message=text, as_of=as_of)
+    alone = log_evidence_alone(before.looks, after.looks, MARGIN_TO_THE_PAST)
+    if alone >= -math.log(alpha):
+        return _worse_than_the_past(before, after, stable, as_of)
     evidence = log_evidence(before.looks, after.looks, effect)
     failed = evidence >= -math.log(alpha)
     fewest = min(before.total, after.total)
     if not failed and fewest < min_samples:
         text = f"{fewest} of {min_samples} requests that each revision needs"
-        return Judgement(verdict=Verdict.RUNNING, message=text, requests=after.total)
-    old, new = before.failed / before.total, after.failed / after.total
+        return Judgement(verdict=Verdict.RUNNING, message=text, requests=after.total, as_of=as_of)
+    old, new = _share(before), _share(after)
     verdict, said = _verdict(new - old - effect, evidence, failed=failed)
     return Judgement(
         verdict=verdict,
@@ -102,6 +135,79 @@ def judge_requests(
         canary=new,
         requests=after.total,
         min_effect=effect,
+        as_of=as_of,
+    )
+
+
+def judge_since(
+    counts: Mapping[str, RequestCounts] | None,
+    start: RequestsAtStart | None,
+    *,
+    stable: str,
+    canary: str,
+    min_samples: int,
+    now: datetime,
+    min_effect: float | None = None,
+    unknown: str = "no request counts are known",
+) -> Judgement:
+    """The same of the requests that came since the clock of a step started; it never fails.
+
+    Args:
+        counts: as for ``judge_requests``.
+        start: counts when the clock started; None = it has not, or nobody could count then.
+        stable: hash of the revision compared with.
+        canary: hash of the revision judged.
+        min_samples: requests each needs before it can be successful.
+        now: the time of the decision.
+        min_effect: worsening that is still accepted, a share of all requests; None = 0.01.
+        unknown: why there may be no counts.
+    """
+    own = None
+    if counts is not None and start is not None and {stable, canary} <= set(counts):
+        own = {
+            stable: _later(counts[stable], start.stable),
+            canary: _later(counts[canary], start.canary),
+        }
+    return judge_requests(
+        own,
+        stable=stable,
+        canary=canary,
+        min_samples=min_samples,
+        alpha=0.5,  # without intervals nothing is bet, so nothing can fail
+        now=now,
+        min_effect=min_effect,
+        unknown=unknown if counts is None or start is not None else "it is not counted yet",
+    )
+
+
+def _later(now: RequestCounts, then: CountedRequests) -> RequestCounts:
+    return RequestCounts(
+        total=max(0, now.total - then.total),
+        failed=max(0, now.failed - then.failed),
+        as_of=now.as_of,
+    )
+
+
+def _share(counts: RequestCounts) -> float:
+    """Share of failed requests; one that failed before it was counted as sent counts as one."""
+    return min(counts.failed, counts.total) / counts.total if counts.total else 0.0
+
+
+def _worse_than_the_past(
+    before: RequestCounts, after: RequestCounts, stable: str, as_of: datetime
+) -> Judgement:
+    return Judgement(
+        verdict=Verdict.FAILED,
+        message=(
+            f"{_share(after):.1%} of {after.total} requests failed while {stable} had none to"
+            f" compare with; before that {_share(before):.1%} of its {before.total} failed"
+        ),
+        stable=_share(before),
+        canary=_share(after),
+        requests=after.total,
+        min_effect=MARGIN_TO_THE_PAST,
+        as_of=as_of,
+        concurrent=False,
     )
 
 
@@ -130,7 +236,7 @@ def keep_numbers(fresh: Judgement, recorded: MetricResult | None, now: datetime)
         recorded: what status says of the same metric of the same attempt.
         now: the time of the decision.
     """
-    dated = replace(fresh, as_of=now)
+    dated = fresh if fresh.as_of is not None else replace(fresh, as_of=now)
     if recorded is None or recorded.verdict != fresh.verdict or recorded.as_of is None:
         return dated
     before = Judgement(
@@ -141,21 +247,7 @@ def keep_numbers(fresh: Judgement, recorded: MetricResult | None, now: datetime)
         requests=recorded.n,
         min_effect=recorded.min_effect or fresh.min_effect,
         as_of=recorded.as_of,
+        concurrent=fresh.concurrent,
     )
     same = replace(dated, as_of=recorded.as_of) == before
     return before if same or now < recorded.as_of + NUMBERS_KEPT else dated
-
-
-def describe_failed(counts: Mapping[str, RequestCounts] | None, revision: str) -> str:
-    """What clients felt of a revision that goes back, as the end of a sentence.
-
-    Example:
-        >>> from datetime import UTC
-        >>> seen = RequestCounts(total=340, failed=12, as_of=datetime(2026, 1, 1, tzinfo=UTC))
-        >>> describe_failed({"9a0b": seen}, "9a0b")
-        '; it failed 12 of the 340 requests that it got'
-    """
-    found = (counts or {}).get(revision)
-    if found is None:
-        return ""
-    return f"; it failed {found.failed} of the {found.total} requests that it got"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from pydantic import ValidationError
-
-from llmfleet.api import LLMDeployment, RolloutSpec, Routing
+from llmfleet.api import LLMDeployment, Routing, unknown_settings
 from llmfleet.planning.children.naming import deployment_key, is_ours, memory_key
 from llmfleet.planning.revisions.memory import Memory, parse_memory
 from llmfleet.planning.revisions.revision import (
@@ -65,6 +63,8 @@ class Routers:
     """Ready pods that do not answer the operator."""
     lagging: tuple[str, ...]
     """Ready pods that answer, but serve another generation."""
+    silent_since: tuple[datetime, ...] = ()
+    """Since when, as far as known."""
     given_up: bool = False
     """A rollout goes back, and what it still waits for are routers that have had drainTimeout to
     end what they were doing: they are not waited for any longer (design, section 6 rule 2)."""
@@ -83,12 +83,12 @@ class Facts:
 
     deployment: LLMDeployment
     settings: OperatorSettings
-    policy: RolloutSpec
-    """Settings of the rollout under way, frozen when it began; outside one, spec's."""
     replicas: int
     """N, the fleet's size."""
-    surge: int
-    """S, replicas beyond N that a rollout may take."""
+    unknown_settings: tuple[str, ...]
+    """Paths in ``spec.rollout`` that this operator does not know."""
+    stored_rollout: object
+    """``status.rollout`` as stored; ``rollout.state`` alone reads it."""
     arms: Mapping[str, Arm]
     revisions: Mapping[str, Revision]
     """By hash: those with a ControllerRevision of ours, and memory's last good one."""
@@ -96,6 +96,8 @@ class Facts:
     """The ControllerRevisions themselves."""
     spec_revision: str
     """The hash that spec asks for."""
+    known: frozenset[str]
+    """Hashes of which anything is left: a copy, an object, a pod, or spec itself."""
     memory: Memory
     served: str | None
     """The promoted revision that status records, if anything else knows of it too."""
@@ -105,18 +107,14 @@ class Facts:
     """The rest of that command."""
     generation: int | None
     next_generation: int
-    """A trafficGeneration that no router can have confirmed yet."""
+    """A trafficGeneration that was never commanded: above status' and memory's, whatever routers
+    report."""
     routers: Routers
     rejected: Mapping[str, str]
     """Rejected hash → reason, from memory and status."""
     requests: Mapping[str, RequestCounts] | None
     requests_problem: str
     """Why there are no counts."""
-
-    @property
-    def stepwise(self) -> bool:
-        """The rollout under way goes in steps and is judged."""
-        return self.policy.strategy in {"Canary", "BlueGreen"}
 
     @property
     def may_shrink(self) -> bool:
@@ -134,12 +132,12 @@ class Facts:
         return NO_ARM if revision is None else self.arms.get(revision, NO_ARM)
 
 
-def read_facts(snapshot: Snapshot, now: datetime) -> Facts:
+def read_facts(snapshot: Snapshot, replicas: int) -> Facts:
     """Read a snapshot.
 
     Args:
         snapshot: everything observed.
-        now: the time of the decision, which tells how long routers have been silent.
+        replicas: N, the fleet's size.
     """
     deployment = snapshot.deployment
     name = deployment.metadata.name
@@ -157,33 +155,30 @@ def read_facts(snapshot: Snapshot, now: datetime) -> Facts:
     if memory.last_good is not None:
         revisions.setdefault(memory.last_good.hash, memory.last_good)
     arms = _arms(snapshot, ours, stored)
-    status, replicas = deployment.status, deployment.spec.wanted_replicas
+    status = deployment.status
     # A status edited by hand may name anything; what has no template and no pods cannot serve.
     spec_revision = revision_hash(spec_payload(snapshot.raw))
-    known = {*revisions, *arms, spec_revision}
-    reported = [
-        report.traffic_generation
-        for report in snapshot.routers.values()
-        if report.traffic_generation is not None
-    ]
-    policy = _policy(deployment)
+    known = frozenset({*revisions, *arms, spec_revision})
     return Facts(
         deployment=deployment,
         settings=snapshot.settings,
-        policy=policy,
         replicas=replicas,
-        surge=policy.surge_replicas(replicas),
+        unknown_settings=unknown_settings(
+            (snapshot.raw.get("spec") or {}).get("rollout") or {}, "spec.rollout"
+        ),
+        stored_rollout=(snapshot.raw.get("status") or {}).get("rollout"),
         arms=arms,
         revisions=revisions,
         stored_revisions=stored,
         spec_revision=spec_revision,
+        known=known,
         memory=memory,
         served=status.served_revision if status.served_revision in known else None,
         traffic={share.revision: share.weight for share in status.traffic if share.weight},
         routing=status.routing,
         generation=status.traffic_generation,
-        next_generation=1 + max([status.traffic_generation or 0, *reported]),
-        routers=_routers(snapshot, arms, now),
+        next_generation=_next_generation(status.traffic_generation, memory),
+        routers=_routers(snapshot),
         rejected=_rejected(deployment, memory),
         requests=snapshot.requests,
         requests_problem=snapshot.requests_problem,
@@ -199,23 +194,27 @@ def routed_to(routing: Routing | None) -> frozenset[str]:
     return frozenset(each for each in named if each is not None)
 
 
-def with_spec_policy(facts: Facts) -> Facts:
-    """The facts as a rollout sees them that begins now: with spec's settings."""
-    policy = facts.deployment.spec.rollout
-    return replace(facts, policy=policy, surge=policy.surge_replicas(facts.replicas))
+def give_up_silent(facts: Facts, left: str, turned_at: datetime, now: datetime) -> Facts:
+    """The facts of a rollout that goes back: silent routers are not waited for for ever.
+
+    Args:
+        facts: what is observed.
+        left: the revision that is given up.
+        turned_at: when the rollout turned back.
+        now: the time of the decision.
+    """
+    routers = facts.routers
+    if routers.confirmed or routers.lagging or facts.arm(left).wanted is None:
+        return facts
+    drain = timedelta(seconds=facts.deployment.spec.router.drain_timeout_seconds)
+    at = max([turned_at, *routers.silent_since]) + drain
+    return replace(facts, routers=replace(routers, give_up_at=at, given_up=now >= at))
 
 
-def _policy(deployment: LLMDeployment) -> RolloutSpec:
-    """The frozen settings; a rollout begun before there were any rolls as RollingUpdate."""
-    spec, rollout = deployment.spec.rollout, deployment.status.rollout
-    if rollout is None or rollout.revision is None:
-        return spec
-    if rollout.plan is None:
-        return spec.model_copy(update={"strategy": "RollingUpdate"})
-    try:
-        return RolloutSpec.model_validate(rollout.plan)
-    except ValidationError:
-        return spec
+def _next_generation(recorded: int | None, memory: Memory) -> int:
+    """Memory is written after status: when status was lost, its number may be one behind."""
+    lost = recorded is None and memory.traffic_generation > 0
+    return 1 + max(recorded or 0, memory.traffic_generation + lost)
 
 
 def _rejected(deployment: LLMDeployment, memory: Memory) -> dict[str, str]:
@@ -261,7 +260,7 @@ def _arms(
     return arms
 
 
-def _routers(snapshot: Snapshot, arms: Mapping[str, Arm], now: datetime) -> Routers:
+def _routers(snapshot: Snapshot) -> Routers:
     generation = snapshot.deployment.status.traffic_generation
     ready = [
         pod.name
@@ -272,30 +271,13 @@ def _routers(snapshot: Snapshot, arms: Mapping[str, Arm], now: datetime) -> Rout
     for name in ready:
         report = snapshot.routers.get(name)
         if report is not None and report.reach is RouterReach.SILENT:
-            silent.append(name)
+            silent.append(report)
         elif report is None or report.traffic_generation != generation:
             lagging.append(name)
-    confirmed = bool(ready) and generation is not None and not silent and not lagging
-    give_up_at = None if confirmed or lagging else _give_up_at(snapshot, arms, silent)
     return Routers(
         ready=len(ready),
-        confirmed=confirmed,
-        silent=tuple(silent),
+        confirmed=bool(ready) and generation is not None and not silent and not lagging,
+        silent=tuple(report.pod for report in silent),
+        silent_since=tuple(each.silent_since for each in silent if each.silent_since is not None),
         lagging=tuple(lagging),
-        given_up=give_up_at is not None and now >= give_up_at,
-        give_up_at=give_up_at,
     )
-
-
-def _give_up_at(
-    snapshot: Snapshot, arms: Mapping[str, Arm], silent: Iterable[str]
-) -> datetime | None:
-    """When silent routers, or ones that are not even Ready, are no longer waited for."""
-    rollout = snapshot.deployment.status.rollout
-    if rollout is None or rollout.aborted is None or rollout.progressed_at is None:
-        return None
-    if arms.get(rollout.revision or "", NO_ARM).wanted is None:
-        return None  # it is over, and only waits for another try
-    since = [each for name in silent if (each := snapshot.routers[name].silent_since) is not None]
-    drain = timedelta(seconds=snapshot.deployment.spec.router.drain_timeout_seconds)
-    return max([rollout.progressed_at, *since]) + drain

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterator
 
 from llmfleet.api import describe_routing
-from llmfleet.planning.plan import Outcome, PlannedEvent, Result
-from llmfleet.planning.report.conditions import Situation
+from llmfleet.planning.plan import PlannedEvent
+from llmfleet.planning.report.situation import Situation
 from llmfleet.planning.snapshot import JSON
 
 _WARNS_WHEN = {
@@ -21,26 +21,8 @@ _WARNS_WHEN = {
 
 def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
     """Events for what this plan starts, ends, or finds changed."""
-    plan, before = situation.rollout, situation.facts.deployment.status
-    events = []
-    if plan.started is not None:
-        instead = f" instead of {plan.stable}" if plan.stable else ""
-        events.append(_normal("RolloutStarted", f"rolling out {plan.started}{instead}"))
-    if plan.traffic and dict(plan.traffic) != dict(situation.facts.traffic):
-        split = ", ".join(f"{name} {weight} %" for name, weight in sorted(plan.traffic.items()))
-        events.append(_normal("TrafficShifted", f"traffic is now {split}"))
-    if plan.routing != situation.facts.routing:
-        events.append(_normal("RoutingChanged", describe_routing(plan.routing)))
-    if plan.promoted is not None:
-        events.append(_normal("Promoted", f"{plan.promoted} is served to all clients"))
-    failure, target = situation.intent.failure, situation.intent.current
-    if failure is not None and target is not None:
-        what = "rejected" if failure.rejected else "aborted"
-        events.append(_warning(failure.reason, f"{target} is {what}: {failure.message}"))
-    events += [
-        _normal("ActDone", f"llmfleet.dev/{act} of {revision} is carried out")
-        for act, revision in situation.intent.acts.run.items()
-    ]
+    before = situation.facts.deployment.status
+    events = [*_of_rollout(situation)]
     known = {each.type: each for each in before.conditions}
     for condition in status["conditions"]:
         old = known.get(condition["type"])
@@ -56,27 +38,26 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
     return tuple(events)
 
 
-def find_outcome(situation: Situation, now: datetime) -> Outcome | None:
-    """The end of the attempt under way, if this plan ends it."""
-    plan, intent = situation.rollout, situation.intent
-    record = situation.facts.deployment.status.rollout
-    began = record.started_at if record is not None else None
-    seconds = (now - began).total_seconds() if began is not None else 0.0
-    target = intent.current
-    if plan.promoted is not None:
-        return Outcome(
-            revision=plan.promoted, result=Result.PROMOTED, reason="Promoted", seconds=seconds
+def _of_rollout(situation: Situation) -> Iterator[PlannedEvent]:
+    rollout, facts, advance = situation.rollout, situation.facts, situation.rollout.advance
+    if advance.started is not None:
+        instead = f" instead of {advance.stable}" if advance.stable else ""
+        yield _normal("RolloutStarted", f"rolling out {advance.started}{instead}")
+    if rollout.split.traffic and dict(rollout.split.traffic) != dict(facts.traffic):
+        split = ", ".join(
+            f"{name} {weight} %" for name, weight in sorted(rollout.split.traffic.items())
         )
-    if target is None or record is None or record.aborted is not None:
-        return None
-    if intent.failure is not None:
-        result = Result.REJECTED if intent.failure.rejected else Result.ABORTED
-        reason = intent.failure.reason
-    elif plan.returning:
-        result, reason = Result.ABORTED, "Superseded"
-    else:
-        return None
-    return Outcome(revision=target, result=result, reason=reason, seconds=seconds)
+        yield _normal("TrafficShifted", f"traffic is now {split}")
+    if rollout.routing != facts.routing:
+        yield _normal("RoutingChanged", describe_routing(rollout.routing))
+    if advance.promoted is not None:
+        yield _normal("Promoted", f"{advance.promoted} is served to all clients")
+    failure = advance.failure
+    if failure is not None and advance.ended is not None:
+        what = "rejected" if failure.rejected else "aborted"
+        yield _warning(failure.reason, f"{advance.ended} is {what}: {failure.message}")
+    for act, revision in advance.acts.run.items():
+        yield _normal("ActDone", f"llmfleet.dev/{act} of {revision} is carried out")
 
 
 def _normal(reason: str, message: str) -> PlannedEvent:

@@ -1,85 +1,202 @@
-"""What a rollout waits for and what follows, in one sentence with the numbers."""
+"""The condition Progressing: ordered checks, the first that applies is told."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC
+from typing import Final
 
 from llmfleet.api import describe_step
-from llmfleet.planning.facts.read import Facts
-from llmfleet.planning.rollout.intent import Intent
-from llmfleet.planning.rollout.steps import Course
+from llmfleet.planning.report.situation import Situation, count, describe_traffic
+from llmfleet.planning.rollout.stage import deadline, settings_changed, stands_still
+from llmfleet.planning.rollout.state import (
+    RETRIED,
+    SUPERSEDED,
+    BackingOff,
+    Forward,
+    Going,
+    Returning,
+)
+from llmfleet.planning.rollout.transitions import leaves_at_once
+from llmfleet.planning.stage import ConditionValue
+
+Answer = tuple[str, str, str]
+"""Status, reason and message."""
 
 
-def describe_wait(facts: Facts, intent: Intent) -> tuple[str, str, str] | None:
-    """Status, reason and message of Progressing while a rollout waits; None when it does not."""
-    if intent.backing_off and intent.current is None and intent.wanted == intent.stable:
-        return _between_attempts(facts, intent)
-    going_on = intent.aborted is None and intent.wanted not in (None, intent.stable)
-    if not going_on or not stands_still(intent):
+def decide_progress(situation: Situation) -> ConditionValue:
+    """The first check's answer."""
+    for check in CHECKS:
+        found = check(situation)
+        if found is not None:
+            status, reason, text = found
+            if settings_changed(situation.facts, situation.rollout):
+                text = f"{text}; changed rollout settings apply to the next rollout"
+            return ConditionValue(type="Progressing", status=status, reason=reason, message=text)
+    raise AssertionError("the last check always applies")
+
+
+def _held(situation: Situation) -> Answer | None:
+    held = situation.rollout.advance.held
+    if held is None:
         return None
-    where = f"canary {intent.wanted} at {facts.traffic.get(intent.wanted or '', 0)} %"
+    waiting = situation.acceptance.accepted and situation.facts.replicas == 0
+    reason = "WaitingForDemand" if waiting else "Blocked"
+    return ("True" if waiting else "False"), reason, held
+
+
+def _hindered(situation: Situation) -> Answer | None:
+    """Children that cannot be what they should be."""
+    intended = situation.intended
+    if intended.foreign:
+        return "False", "Blocked", situation.foreign_sentence
+    if intended.refused:
+        return "False", "ChildRefused", "; ".join(intended.refused)
+    if intended.lost:
+        names = ", ".join(intended.lost)
+        text = (
+            f"the ControllerRevision of {names} is gone, so its Deployment is left as it is,"
+            " neither scaled nor repaired: restore the ControllerRevision, or change spec to roll"
+            " out another revision"
+        )
+        return "False", "TemplateLost", text
+    return None
+
+
+def _overdue(situation: Situation) -> Answer | None:
+    rollout = situation.rollout
+    due = deadline(situation.facts, rollout)
+    if due is None or situation.now < due:
+        return None
+    words = f": {situation.trouble.message}" if situation.trouble else ""
+    seconds = rollout.policy.progress_deadline_seconds
+    text = f"revision {rollout.target} made no progress for {seconds} s{_meanwhile(situation)}"
+    return "False", "ProgressDeadlineExceeded", text + words
+
+
+def _between_tries(situation: Situation) -> Answer | None:
+    state = situation.rollout.state
+    if not isinstance(state, BackingOff):
+        return None
+    what, tries = state.attempt.revision, state.attempt.tries
+    served = describe_traffic(situation.rollout.split.traffic)
+    text = f"revision {what} was aborted {tries} times, last for {state.reason}; {served}"
+    if state.retry_at is None:
+        act = f"annotate llmfleet.dev/retry: {what}@TOKEN, or change spec"
+        return "False", "RetriesExhausted", f"{text}: {act}"
+    when = f"{state.retry_at.astimezone(UTC):%H:%M:%SZ}"
+    return "True", "WaitingForRetry", f"{text}, tried again at {when}"
+
+
+def _at_rest(situation: Situation) -> Answer | None:
+    """A person, time or samples are waited for."""
+    facts, rollout = situation.facts, situation.rollout
+    state, advance = rollout.advance.state, rollout.advance
+    if not isinstance(state, Going) or rollout.stable is None:
+        return None
+    where = f"canary {rollout.target} at {facts.traffic.get(rollout.target or '', 0)} %"
     preview = facts.deployment.preview_url
-    if facts.policy.strategy == "BlueGreen" and preview is not None:
-        where = f"{intent.wanted} is reached at {preview}, {intent.stable} is served"
-    if intent.paused is not None:
-        text = f"{where} waits for a person: {intent.paused}{next_sentence(intent)}"
+    if rollout.policy.strategy == "BlueGreen" and preview is not None:
+        served = describe_traffic(rollout.split.traffic)
+        where = f"{rollout.target} is reached at {preview}, {served}"
+    if advance.paused is not None:
+        text = f"{where} waits for a person: {advance.paused}{_then(situation)}"
         return "True", "Paused", text
-    return _at_step(intent, where)
-
-
-def _at_step(intent: Intent, where: str) -> tuple[str, str, str] | None:
-    course, position = intent.course, intent.position
-    if course is None or position is None:
+    until = "" if advance.due is None else f" until {advance.due.astimezone(UTC):%H:%M:%SZ}"
+    waits = stands_still(rollout, until)
+    if waits is None or not isinstance(state, Forward) or state.position is None:
         return None
-    until = "" if intent.due is None else f" until {intent.due.astimezone(UTC):%H:%M:%SZ}"
-    step = f"step {position.step + 1} of {len(course.steps)}"
-    if course.steps[position.step].pause is not None:
-        if course.lacks_requests:
-            until = f"{until}, and until it has had {_requests(course)}"
-        return "True", "StepPause", f"{where}: {step} pauses{until}{next_sentence(intent)}"
-    words = f"{step} is judged, {course.judgement.message}; at the longest{until}"
-    return "True", "Analyzing", f"{where}: {words}{next_sentence(intent)}"
+    step = f"step {state.position.step + 1} of {len(rollout.policy.effective_steps)}"
+    return "True", waits[0], f"{where}: {step} {waits[1]}{_then(situation)}"
 
 
-def stands_still(intent: Intent) -> bool:
-    """Whether the rollout waits for a person, for time, or for samples."""
-    if intent.paused is not None:
-        return True
-    course, position = intent.course, intent.position
-    if course is None or position is None or position.started_at is None:
-        return False
-    if position.step >= len(course.steps):
-        return False
-    step = course.steps[position.step]
-    return step.pause is not None or step.analysis is not None
+def _in_trouble(situation: Situation) -> Answer | None:
+    trouble, rollout = situation.trouble, situation.rollout
+    if trouble is None:
+        return None
+    lead = "a replica is missing"
+    if rollout.target:
+        lead = f"revision {rollout.target} does not get ready"
+    status = "False" if trouble.fatal else "True"
+    return status, trouble.reason, f"{lead}{_meanwhile(situation)}: {trouble.message}"
 
 
-def next_sentence(intent: Intent) -> str:
-    """What follows the step under way, as the end of a sentence.
+def _going_back(situation: Situation) -> Answer | None:
+    rollout, state = situation.rollout, situation.rollout.state
+    if not isinstance(state, Returning):
+        return None
+    target = state.attempt.revision
+    lead = f"{target} was aborted ({state.reason})"
+    if state.reason == SUPERSEDED:
+        lead = "spec changed again"
+    elif state.reason == RETRIED:
+        lead = f"{target} is tried anew when it is back"
+    then = f", then {state.undo_target} is rolled out" if state.undo_target else ""
+    text = f"{lead}: going back to {rollout.stable} first, {target} still has {rollout.share} %"
+    at_once = "" if leaves_at_once(state) else " until ready pods can take it over"
+    return "True", "ShiftingTraffic", f"{text}{at_once if rollout.share else ''}{then}"
 
-    An empty string for rollouts without steps.
-    """
-    course, position = intent.course, intent.position
-    if course is None or position is None or position.step >= len(course.steps):
+
+def _going_on(situation: Situation) -> Answer | None:
+    facts, rollout, target = situation.facts, situation.rollout, situation.rollout.target
+    if target is None:
+        return None
+    arm, wanted = facts.arm(target), rollout.split.replicas.get(target, 0)
+    if arm.wanted is None:
+        text = f"making revision {target} with {count(wanted, 'replica')}"
+        return "True", "CreatingRevision", text
+    if facts.replicas == 0:
+        return "True", "Stable", f"revision {target} is scaled to zero"
+    then = _then(situation)
+    if rollout.moved or (facts.reaches(target) and not facts.routers.confirmed):
+        text = f"revision {target} gets {rollout.share} % of the traffic; waiting for the routers"
+        return "True", "ShiftingTraffic", text + then
+    old = facts.arm(rollout.stable)
+    if arm.ready >= wanted and len(old.pods) > rollout.split.replicas.get(rollout.stable or "", 0):
+        text = f"pods of {rollout.stable} are being stopped to make room for {target}"
+        return "True", "ScalingDown", text
+    text = f"{arm.ready} of {rollout.pods} engine pods of revision {target} are ready{then}"
+    return "True", "WaitingForReady", text
+
+
+def _steady(situation: Situation) -> Answer:
+    facts, rollout = situation.facts, situation.rollout
+    served = facts.arm(rollout.stable)
+    if served.ready < facts.replicas:
+        text = f"{served.ready} of {facts.replicas} engine pods of {rollout.stable} are ready"
+        return "True", "WaitingForReady", text
+    if len(served.live) > facts.replicas:
+        text = f"{count(len(served.live) - facts.replicas, 'surplus engine pod')} being stopped"
+        return "True", "ScalingDown", text
+    if rollout.moved:
+        return "True", "ShiftingTraffic", f"all traffic goes to {rollout.stable}"
+    return "True", "Stable", f"{rollout.stable} is served by {count(facts.replicas, 'replica')}"
+
+
+def _meanwhile(situation: Situation) -> str:
+    """Who serves while a revision does not get on, as part of a sentence."""
+    rollout = situation.rollout
+    if not rollout.stable or not rollout.target:
+        return ""
+    if set(rollout.split.traffic) == {rollout.stable}:
+        return f"; {rollout.stable} keeps serving"
+    return f"; {describe_traffic(rollout.split.traffic)}"
+
+
+def _then(situation: Situation) -> str:
+    """What follows the step under way, as the end of a sentence; nothing without steps."""
+    state, steps = situation.rollout.advance.state, situation.rollout.policy.effective_steps
+    position = state.position if isinstance(state, Forward) else None
+    if situation.rollout.advance.steps is None or position is None or position.step >= len(steps):
         return ""
     following = position.step + 1
-    if following >= len(course.steps):
+    if following >= len(steps):
         return "; then 100 % and promotion"
-    return f"; then {describe_step(course.steps[following])}"
+    return f"; then {describe_step(steps[following])}"
 
 
-def _requests(course: Course) -> str:
-    had = course.judgement.requests
-    so_far = "unknown" if had is None else had
-    return f"{course.needed_requests} requests there ({so_far} so far)"
-
-
-def _between_attempts(facts: Facts, intent: Intent) -> tuple[str, str, str]:
-    rollout = facts.deployment.status.rollout
-    what = rollout.revision if rollout is not None else "the revision"
-    text = f"revision {what} was aborted {intent.aborts} times, last for {intent.aborted}"
-    if intent.retry_at is None:
-        act = f"annotate llmfleet.dev/retry: {what}@TOKEN, or change spec"
-        return "False", "RetriesExhausted", f"{text}; {intent.stable} is served: {act}"
-    when = f"{intent.retry_at.astimezone(UTC):%H:%M:%SZ}"
-    return "True", "WaitingForRetry", f"{text}; {intent.stable} is served, tried again at {when}"
+CHECKS: Final[tuple[Callable[[Situation], Answer | None], ...]] = (
+    _held, _hindered, _overdue, _between_tries, _at_rest, _in_trouble, _going_back, _going_on,
+    _steady,
+)  # fmt: skip
+"""In the order in which they are told."""

@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llmfleet.api import STATUS_SCHEMA, Condition
+from llmfleet.api import COMPATIBLE_SCHEMA, STATUS_SCHEMA, Condition
 from llmfleet.planning.plan import Plan, PlannedEvent
-from llmfleet.planning.report.conditions import Verdict, build_conditions
+from llmfleet.planning.report.conditions import build_conditions
 from llmfleet.planning.snapshot import JSON
+from llmfleet.planning.stage import ConditionValue
 
 
 def decide_unreadable(raw: JSON, problem: str, now: datetime) -> Plan:
@@ -28,23 +29,24 @@ def decide_unreadable(raw: JSON, problem: str, now: datetime) -> Plan:
     stored: Any = raw.get("status") or {}
     if (stored.get("schema") or 0) > STATUS_SCHEMA:
         return Plan(status=None, summary="status.schema is newer than this operator")
-    text = f"the spec cannot be read, what is served stays: {problem}"
+    what = "status" if problem.startswith("status.") else "spec"
+    text = f"the {what} cannot be read, what is served stays: {problem}"
     previous = _readable(stored.get("conditions"))
     generation = raw["metadata"]["generation"]
-    verdicts = [
-        Verdict(type="Accepted", status="False", reason="InvalidSpec", message=text),
-        Verdict(type="Ready", status="False", reason="Degraded", message=text),
-        Verdict(type="Stalled", status="True", reason="Degraded", message=text),
+    values = [
+        ConditionValue(type="Accepted", status="False", reason="InvalidSpec", message=text),
+        ConditionValue(type="Ready", status="False", reason="Degraded", message=text),
+        ConditionValue(type="Stalled", status="True", reason="Degraded", message=text),
     ]
-    told = {verdict.type for verdict in verdicts} | {"Reconciling"}
+    told = {value.type for value in values} | {"Reconciling"}
     status: JSON = {
         **stored,
-        "schema": STATUS_SCHEMA,
+        "schema": stored.get("schema") or COMPATIBLE_SCHEMA,
         "observedGeneration": generation,
         "phase": "Degraded",
         "message": text,
         "conditions": [
-            *build_conditions(verdicts, previous, generation, now),
+            *build_conditions(values, previous, generation, now),
             *(one for one in stored.get("conditions") or [] if one["type"] not in told),
         ],
     }

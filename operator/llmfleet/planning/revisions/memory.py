@@ -37,6 +37,8 @@ class Memory:
     """Every value of an act handled so far, as ``ACT VALUE``, the latest last."""
     rollout_id: int = 0
     """Number of the latest rollout."""
+    traffic_generation: int = 0
+    """The latest one commanded, or the one before if the operator ended just then."""
 
 
 def build_memory(deployment: LLMDeployment, memory: Memory) -> Child:
@@ -54,6 +56,7 @@ def build_memory(deployment: LLMDeployment, memory: Memory) -> Child:
         "handledActs": canonical_json(dict(memory.handled_acts)),
         "pastActs": canonical_json(list(memory.past_acts)),
         "rolloutId": canonical_json(memory.rollout_id),
+        "trafficGeneration": canonical_json(memory.traffic_generation),
     }
     name = deployment.metadata.name
     return make_child(
@@ -81,6 +84,7 @@ def parse_memory(found: ObservedObject | None) -> Memory:
         handled_acts={str(act): str(value) for act, value in (acts or {}).items()},
         past_acts=tuple(map(str, _load(data, "pastActs", list) or ())),
         rollout_id=_load(data, "rolloutId", int) or 0,
+        traffic_generation=_load(data, "trafficGeneration", int) or 0,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -128,19 +127,3 @@ def adopt_revision(deployment: LLMDeployment, revision: Revision) -> Revision:
     if volumes == (spec.get("volumes") or []):
         return revision
     return replace(revision, template={**revision.template, "spec": {**spec, "volumes": volumes}})
-
-
-def prunable_revisions(
-    revisions: Iterable[Revision], *, in_use: Collection[str], history_limit: int
-) -> tuple[str, ...]:
-    """Hashes beyond the history limit, oldest last kept first to go; those in use never.
-
-    Args:
-        revisions: all that have a ControllerRevision.
-        in_use: hashes that are served, wanted, warm or last good.
-        history_limit: how many others are kept, the newest.
-    """
-    others = sorted(
-        (each for each in revisions if each.hash not in in_use), key=lambda each: -each.number
-    )
-    return tuple(each.hash for each in others[history_limit:])

@@ -10,10 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from llmfleet.planning.facts.read import Facts
+from llmfleet.planning.rollout.state import (
+    BackingOff,
+    Forward,
+    Returning,
+    State,
+    Undoing,
+    Unreadable,
+    attempt_of,
+)
 
 ACTS: Final = ("abort", "undo", "retry", "promote")
 """In the order in which they are carried out when several are annotated at once."""
@@ -40,15 +49,29 @@ class Acts:
     """Why an act cannot be carried out, in a sentence."""
     paused: bool = False
 
+    def withdraw(self, act: str, why: str) -> Acts:
+        """The same without an act that turns out to have no effect, and the reason."""
+        if act not in self.run:
+            return self
+        text = f"llmfleet.dev/{act}: {self.handled[act]} {why}"
+        refused = text if self.refused is None else f"{self.refused}; {text}"
+        return replace(
+            self,
+            run={name: revision for name, revision in self.run.items() if name != act},
+            full=self.full and act != "promote",
+            refused=refused,
+        )
 
-def decide_acts(facts: Facts, current: str | None, stable: str | None) -> Acts:
+
+def decide_acts(facts: Facts, state: State, stable: str | None) -> Acts:
     """Read the annotations.
 
     Args:
         facts: what is observed.
-        current: the revision being rolled out, None outside a rollout.
+        state: of the rollout.
         stable: the served revision.
     """
+    current = _current(state)
     metadata, status = facts.deployment.metadata, facts.deployment.status
     # Status first: it is what memory is a copy of.
     handled = {**facts.memory.handled_acts, **status.handled_acts}
@@ -83,7 +106,7 @@ def decide_acts(facts: Facts, current: str | None, stable: str | None) -> Acts:
             if match is None
             else PAUSED
             if act == "promote" and paused
-            else _problem(facts, act, match[1], current, stable)
+            else _problem(facts, act, match[1], state, stable)
         )
         if match is None or problem is not None:
             refusals.append(f"llmfleet.dev/{act}: {value} {problem}")
@@ -122,31 +145,66 @@ def _still_refused(facts: Facts, found: Mapping[str, str]) -> str | None:
     return None
 
 
-def _problem(
-    facts: Facts,
-    act: str,
-    revision: str,
-    current: str | None,
-    stable: str | None,
-) -> str | None:
-    rollout = facts.deployment.status.rollout
-    if act in {"promote", "abort"}:
-        if revision != current or stable is None or (rollout and rollout.aborted):
-            now = f"{current} is" if current else "none is"
-            return f"names a revision that is not being rolled out ({now}): see status.rollout"
-        if act == "promote" and (not facts.stepwise or (rollout and rollout.cause)):
-            return "names a rollout without steps, which goes on by itself"
-        if act == "abort" and rollout is not None and rollout.cause == "Undo":
-            return (
-                f"would end an undo, and go back to {stable}, which was rejected by it: annotate"
-                f" llmfleet.dev/retry: {stable}@TOKEN if that is meant"
-            )
-    elif act == "retry":
-        gave_up = rollout is not None and rollout.revision == revision and rollout.aborted
-        if revision not in facts.rejected and not gave_up:
-            return "names a revision that was neither rejected nor aborted: nothing to retry"
-    else:
-        return _undo_problem(facts, revision, stable)
+def _current(state: State) -> str | None:
+    """The revision being rolled out, whichever way; None outside a rollout."""
+    if isinstance(state, Unreadable):
+        return state.revision
+    attempt = attempt_of(state)
+    return None if attempt is None or isinstance(state, BackingOff) else attempt.revision
+
+
+def _problem(facts: Facts, act: str, revision: str, state: State, stable: str | None) -> str | None:
+    """Why an act cannot be carried out, as the rest of a sentence about it."""
+    match act:
+        case "promote":
+            return _promote_problem(facts, revision, state, stable)
+        case "abort":
+            return _abort_problem(facts, revision, state, stable)
+        case "retry":
+            return _retry_problem(facts, revision, state)
+    return _undo_problem(facts, revision, stable)
+
+
+def _not_going(revision: str, state: State, stable: str | None) -> str | None:
+    current = _current(state)
+    if stable is not None and current == revision and not isinstance(state, Returning):
+        return None
+    now = f"{current} is" if current else "none is"
+    return f"names a revision that is not being rolled out ({now}): see status.rollout"
+
+
+def _promote_problem(facts: Facts, revision: str, state: State, stable: str | None) -> str | None:
+    problem = _not_going(revision, state, stable)
+    if problem is not None:
+        return problem
+    if facts.replicas == 0:
+        return "comes while no replicas are wanted, and nothing moves: scale up first"
+    if isinstance(state, Unreadable):
+        return f"names a rollout of which this operator cannot read the record: {state.problem}"
+    if not isinstance(state, Forward) or not state.attempt.stepwise:
+        return "names a rollout without steps, which goes on by itself"
+    return None
+
+
+def _abort_problem(facts: Facts, revision: str, state: State, stable: str | None) -> str | None:
+    problem = _not_going(revision, state, stable)
+    if problem is None and isinstance(state, Undoing) and stable in facts.rejected:
+        return (
+            f"would end an undo, and go back to {stable}, which was rejected by it: annotate"
+            f" llmfleet.dev/retry: {stable}@TOKEN if that is meant"
+        )
+    return problem
+
+
+def _retry_problem(facts: Facts, revision: str, state: State) -> str | None:
+    attempt = attempt_of(state)
+    gave_up = (
+        isinstance(state, Returning | BackingOff)
+        and attempt is not None
+        and attempt.revision == revision
+    )
+    if revision not in facts.rejected and not gave_up:
+        return "names a revision that was neither rejected nor aborted: nothing to retry"
     return None
 
 

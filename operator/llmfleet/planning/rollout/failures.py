@@ -6,12 +6,11 @@ pull, volumes, downloads): it is aborted, and tried again later. Lack of room on
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from llmfleet.planning.analysis.judge import Judgement, Verdict
-from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.diagnosis import Diagnosis, diagnose_pod
 from llmfleet.planning.snapshot import ObservedPod
 
@@ -23,8 +22,11 @@ NOT_ITS_FAULT: Final = frozenset({
 GRACE: Final = timedelta(minutes=2)
 """So long after a pod was made its cluster's troubles may mend themselves."""
 EXITS_TO_REJECT: Final = 2
-"""Restarts of one pod after which exits that might help to be tried again count as a crash loop."""
-GENTLE: Final = frozenset({"Superseded", "UserAbort", "UserUndo", "AnalysisInconclusive"})
+"""Ends of one pod's engine in an attempt after which exits that another try might mend count as a
+crash loop."""
+GENTLE: Final = frozenset({
+    "Superseded", "Retried", "UserAbort", "UserUndo", "AnalysisInconclusive",
+})  # fmt: skip
 """Reasons for which traffic leaves only as fast as ready stable pods can carry it."""
 
 
@@ -38,39 +40,40 @@ class Failure:
     """False: only aborted, and tried again."""
 
 
-def find_failure(
-    facts: Facts, target: str, judgement: Judgement | None, now: datetime
+def find_pod_failure(
+    pods: Iterable[ObservedPod],
+    now: datetime,
+    deadline_seconds: int,
+    restarts_at_start: Mapping[str, int],
 ) -> Failure | None:
-    """The failure of a revision on its way up; None while it may still succeed.
+    """The failure that a revision's pods show; None while it may still succeed.
 
     Args:
-        facts: what is observed.
-        target: the revision.
-        judgement: of its requests; None when none were judged.
+        pods: those of it that are not being deleted.
         now: the time of the decision.
+        deadline_seconds: progressDeadline; running so long without being ready is a failure.
+        restarts_at_start: by pod name, how often its engine had ended before the attempt began.
     """
-    found = [
-        failure
-        for pod in facts.arm(target).live
-        if (failure := _pod_failure(pod, now, facts.policy.progress_deadline_seconds)) is not None
-    ]
-    if found:
-        return min(found, key=lambda each: (not each.rejected, each.message))
-    if judgement is not None and judgement.verdict is Verdict.FAILED:
-        return Failure(reason="ErrorRateRegression", message=judgement.message, rejected=True)
-    return None
+    found = []
+    for pod in pods:
+        ends = max(0, pod.restarts - restarts_at_start.get(pod.name, 0))
+        found.append(_pod_failure(pod, now, deadline_seconds, ends))
+    failures = [each for each in found if each is not None]
+    return min(failures, key=lambda each: (not each.rejected, each.message), default=None)
 
 
-def _pod_failure(pod: ObservedPod, now: datetime, deadline_seconds: int) -> Failure | None:
+def _pod_failure(
+    pod: ObservedPod, now: datetime, deadline_seconds: int, ends: int
+) -> Failure | None:
     trouble = diagnose_pod(pod, now, deadline_seconds)
     if trouble is None:
-        if pod.restarts >= EXITS_TO_REJECT:
-            text = f"engine pod {pod.name} ended {pod.restarts} times"
+        if ends >= EXITS_TO_REJECT:
+            text = f"engine pod {pod.name} ended {ends} times"
             return Failure(reason="EngineExited", message=text, rejected=True)
         return None
     if trouble.reason in NOT_ITS_FAULT:
         return _failure(trouble, rejected=False) if now >= pod.created_at + GRACE else None
-    if trouble.fatal or pod.restarts >= EXITS_TO_REJECT:
+    if trouble.fatal or ends >= EXITS_TO_REJECT:
         return _failure(trouble, rejected=True)
     return None
 

@@ -2,267 +2,152 @@
 
 The new arm is made, its ready pods get their share, routers confirm it, the old arm shrinks to
 what is left for it. RollingUpdate goes on until the new arm has everything; a canary stops at the
-weight of its step (``intent.goal``). BlueGreen makes a whole second arm and moves everything at
-once.
+weight of its step. BlueGreen makes a whole second arm and moves everything at once. There are
+never three arms.
 
-There are never three arms: while a rollout is under way and spec asks for yet another revision,
-the traffic first returns to the served one. A stage is read anew from the snapshot every time:
-nothing here remembers the last call.
+Weights and sizes are clamped between named bounds, each with its reason. Two bounds stand above
+all others: a rejected revision gains no weight, and at N = 0 the split stays as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from llmfleet.api import HeaderRouting, Mirroring, Routing
-from llmfleet.planning.facts.read import Facts, with_spec_policy
+from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.capacity import new_replicas, old_replicas, pods_for, weight_for
-from llmfleet.planning.rollout.intent import Intent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutPlan:
-    """The split and sizes decided on."""
+class Split:
+    """The split and the sizes decided on."""
 
-    stable: str | None
-    """The promoted revision."""
-    target: str | None
-    """The revision that is on its way up; None outside a rollout."""
-    returning: bool = False
-    """The rollout was superseded: traffic goes back to stable before anything else."""
     replicas: Mapping[str, int]
     """Replicas of every revision that has a Deployment."""
     traffic: Mapping[str, int]
     """Percent by revision, summing to 100; empty while nothing can be served."""
-    routing: Routing | None = None
-    """What routers do besides."""
-    warm: Mapping[str, datetime]
+    warm: Mapping[str, datetime] = field(default_factory=dict)
     """Revisions kept for going back quickly → since when they have no traffic."""
-    removed: tuple[str, ...]
+    removed: tuple[str, ...] = ()
     """Revisions whose Deployment and Service go."""
-    promoted: str | None = None
-    """Set in the one decision that makes a revision the stable one."""
-    started: str | None = None
-    """Set in the one decision that starts a rollout."""
-    held: str | None = None
-    """Why nothing may be rolled out."""
 
 
-def decide_rollout(facts: Facts, intent: Intent, *, held: str | None, now: datetime) -> RolloutPlan:
-    """Decide replicas, traffic and routing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A stage of moving from one revision to another."""
+
+    old: str | None
+    """The revision that is left; None for the first one."""
+    new: str
+    """The revision that takes over."""
+    back: bool
+    """A rollout goes back: ``new`` is the served revision."""
+    at_once: bool = False
+    """Whether or not ready pods can carry it; routers shed the excess."""
+    surge: int
+    """S, replicas beyond N that the rollout may take."""
+    whole: bool = False
+    """All traffic moves in one step, when the new arm is whole (BlueGreen)."""
+    goal: int = 100
+    """Percent that ``new`` may have at most."""
+    pods: int
+    """Pods that ``new`` shall have, as far as the surge allows."""
+
+
+def clamp(value: int, *, at_least: Collection[int] = (), at_most: Collection[int] = ()) -> int:
+    """A value between bounds; where they contradict each other, the upper ones win.
+
+    Example:
+        >>> clamp(40, at_least=[0, 50]), clamp(40, at_least=[50], at_most=[30, 60])
+        (50, 30)
+    """
+    return min([max([value, *at_least]), *at_most])
+
+
+def move(facts: Facts, asked: Move, rejected: Collection[str]) -> Split:
+    """One stage of a move within the surge.
 
     Args:
         facts: what is observed.
-        intent: which revision is wanted, and how far it may go now.
-        held: a reason why no new revision may be rolled out now, or None.
-        now: the time of the decision.
+        asked: from where to where, and how far.
+        rejected: hashes that gain no weight.
     """
-    plan = _decide_split(facts, intent, held, now)
-    return replace(plan, routing=_decide_routing(facts, intent, plan))
+    share = _share(facts, asked, rejected)
+    traffic = {
+        name: weight
+        for name, weight in ((asked.new, share), (asked.old, 100 - share))
+        if name is not None and weight > 0
+    }
+    given_up = _given_up(facts, asked)
+    nothing_up = asked.old is None or (not facts.traffic and not facts.arm(asked.old).ready)
+    stays = given_up and not facts.arm(asked.new).ready
+    if facts.replicas == 0 or stays or (share == 0 and nothing_up):
+        # What the command names stays until it can be replaced, known or not: caches may be behind.
+        traffic = dict(facts.traffic)
+        share = traffic.get(asked.new, 0)
+    removed = removable(facts, {asked.old or asked.new, asked.new, *traffic})
+    replicas = {
+        name: arm.wanted
+        for name, arm in facts.arms.items()
+        if arm.wanted is not None and name not in removed
+    }
+    # What is given up for another target makes room for it: only pods that are ready stay.
+    replicas |= {name: min(replicas[name], facts.arm(name).ready) for name in given_up}
+    old_wanted = _old_size(facts, asked, share)
+    replicas[asked.new] = _new_size(facts, asked, share, old_wanted)
+    if asked.old is not None:
+        replicas[asked.old] = old_wanted
+    return Split(replicas=replicas, traffic=traffic, removed=removed)
 
 
-def _decide_split(facts: Facts, intent: Intent, held: str | None, now: datetime) -> RolloutPlan:
-    stable, current, wanted = intent.stable, intent.current, intent.wanted
-    everything = current is not None and facts.traffic.get(current) == 100
-    going_on = intent.final and intent.aborted is None
-    if everything and facts.routers.confirmed and going_on:
-        return replace(_steady(facts, current, now, intent.discarded), promoted=current)
-    if held is not None and (intent.aborted is None or current is None):
-        return _hold(facts, stable, current, held, now)
-    superseded = current is not None and current != wanted and stable is not None
-    if superseded and not _returned(facts, current):
-        share = 100 if intent.at_once else 0
-        return _move(facts, old=current, new=stable, stable=stable, target=current, at_least=share)
-    discarded = intent.discarded
-    if intent.backing_off and current is not None:
-        discarded |= {current}
-    if wanted is None or wanted == stable:
-        return _steady(facts, stable, now, discarded)
-    if facts.replicas == 0 and stable is not None and current is None:
-        why = "no replicas are wanted; the new revision starts with the first one"
-        return replace(_steady(facts, stable, now, discarded), held=why)
-    starting = current != wanted
-    plan = _move(
-        with_spec_policy(facts) if starting else facts,
-        old=stable, new=wanted, stable=stable, target=wanted,
-        goal=intent.goal if stable is not None else 100,
-        pods=intent.pods if stable is not None else None,
-    )  # fmt: skip
-    return replace(plan, started=wanted if starting else None)
+def steady(
+    facts: Facts,
+    stable: str | None,
+    now: datetime,
+    *,
+    discarded: Collection[str],
+    rejected: Collection[str],
+) -> Split:
+    """One revision serves; others stay warm for scaleDownDelay, then go.
 
-
-def _returned(facts: Facts, current: str | None) -> bool:
-    return not facts.reaches(current) and facts.may_shrink
-
-
-def _decide_routing(facts: Facts, intent: Intent, plan: RolloutPlan) -> Routing | None:
-    """What reaches a canary beside its weight, and what the preview address leads to."""
-    if plan.held is not None and plan.target is not None:
-        return facts.routing
-    spec = facts.deployment.spec.rollout
-    policy = spec if plan.started is not None else facts.policy
-    going = plan.target if plan.stable is not None and not plan.returning else None
-    reached = going if going is not None and facts.arm(going).ready else None
-    served = plan.stable or plan.target
-    preview = reached if policy.strategy == "BlueGreen" and reached else served
-    route, mirror = intent.routes
-    routing = Routing(
-        header_route=HeaderRouting(revision=reached, headers=route.headers)
-        if route is not None and reached is not None
-        else None,
-        mirror=Mirroring(revision=reached, percent=mirror.percent)
-        if mirror is not None and reached is not None
-        else None,
-        preview=preview
-        if spec.strategy == "BlueGreen" and (preview == reached or preview in plan.traffic)
-        else None,
-        stickiness="Session" if policy.stickiness == "Session" and going is not None else None,
-    )
-    return routing if routing != Routing() else None
-
-
-def _hold(
-    facts: Facts, stable: str | None, current: str | None, held: str, now: datetime
-) -> RolloutPlan:
-    """Leave traffic and pods as they are; outside a rollout the fleet's size still follows."""
-    if current is None:
-        return replace(_steady(facts, stable, now, frozenset()), held=held)
-    return RolloutPlan(
-        stable=stable,
-        target=current,
-        replicas={name: arm.wanted for name, arm in facts.arms.items() if arm.wanted is not None},
-        traffic=facts.traffic,
-        warm=_warm_since(facts, now, set(facts.traffic) | {current}),
-        removed=(),
-        held=held,
-    )
-
-
-def _steady(
-    facts: Facts, stable: str | None, now: datetime, discarded: frozenset[str]
-) -> RolloutPlan:
-    """One revision serves; others stay warm for scaleDownDelay, then go; discarded ones at once."""
+    Args:
+        facts: what is observed.
+        stable: the revision that serves; None = leave what is.
+        now: the time of the decision.
+        discarded: revisions that are not kept warm.
+        rejected: hashes that gain no weight.
+    """
     delay = timedelta(seconds=facts.deployment.spec.rollout.scale_down_delay_seconds)
     traffic = dict(facts.traffic)
-    if stable is not None and traffic != {stable: 100} and facts.arm(stable).ready:
-        traffic = {stable: 100}
+    if stable is not None and facts.replicas > 0 and facts.arm(stable).ready:
+        share = clamp(100, at_most=_gates(facts, stable, rejected))
+        traffic = {stable: 100} if share == 100 else traffic
     keep = {stable} if stable else set()
-    unserved = _warm_since(facts, now, keep)
-    fresh = {name for name, since in unserved.items() if now < since + delay} - discarded
-    removed = _removable(facts, keep | fresh)
+    unserved = warm_since(facts, now, keep)
+    fresh = {name for name, since in unserved.items() if now < since + delay} - set(discarded)
+    removed = removable(facts, keep | fresh | set(traffic))
     # What is due but cannot go yet keeps its time, or a slow router would start the delay anew.
     warm = {name: since for name, since in unserved.items() if name not in removed}
     replicas = {stable: facts.replicas} if stable else {}
     for name, arm in facts.arms.items():
         if name not in replicas and name not in removed and arm.wanted is not None:
             replicas[name] = arm.wanted
-    return RolloutPlan(
-        stable=stable, target=None, replicas=replicas, traffic=traffic, warm=warm, removed=removed
+    return Split(replicas=replicas, traffic=traffic, warm=warm, removed=removed)
+
+
+def stay(facts: Facts, target: str | None, now: datetime) -> Split:
+    """Leave traffic and pods as they are."""
+    keep = set(facts.traffic) | ({target} if target else set())
+    return Split(
+        replicas={name: arm.wanted for name, arm in facts.arms.items() if arm.wanted is not None},
+        traffic=facts.traffic,
+        warm=warm_since(facts, now, keep),
     )
 
 
-def _move(
-    facts: Facts,
-    *,
-    old: str | None,
-    new: str | None,
-    stable: str | None,
-    target: str | None,
-    goal: int = 100,
-    pods: int | None = None,
-    at_least: int = 0,
-) -> RolloutPlan:
-    """One stage of moving from ``old`` to ``new`` within the surge.
-
-    Args:
-        facts: what is observed.
-        old: the revision that is left.
-        new: the revision that takes over.
-        stable: the promoted revision.
-        target: the revision being rolled out: ``new``, or ``old`` when traffic returns.
-        goal: percent that ``new`` may have at most.
-        pods: pods that ``new`` shall have; None = all.
-        at_least: percent that ``new`` gets whether or not its pods can carry it.
-    """
-    if new is None:
-        raise ValueError("there must be a revision to move to")
-    old_arm, new_arm = facts.arm(old), facts.arm(new)
-    new_pods = facts.replicas if pods is None else pods
-    share = max(at_least, min(goal, _share(facts, old, new, forward=new == target, goal=goal)))
-    traffic = {
-        name: weight
-        for name, weight in ((new, share), (old, 100 - share))
-        if name is not None and weight > 0
-    }
-    if share == 0 and (old is None or (not facts.traffic and not old_arm.ready)):
-        # What the command names stays until it can be replaced, known or not: caches may be behind.
-        traffic = dict(facts.traffic)
-    before = facts.traffic.get(old or "", 0)
-    old_wanted = 0
-    if old is not None:
-        carried = 100 - max(before, 100 - share)
-        old_wanted = old_replicas(
-            facts.replicas, facts.surge, carried, new_arm.ready, new_pods=new_pods
-        )
-        if new != target:
-            if 100 - share > 0:  # both are short of pods when they were replaced in place
-                fewest = facts.replicas - (facts.surge == 0)
-                old_wanted = max(old_wanted, fewest - new_arm.ready)
-            # On the way back nothing is added to the arm that is left.
-            old_wanted = min(old_wanted, old_arm.wanted or 0)
-        if not facts.may_shrink:
-            old_wanted = max(old_wanted, min(facts.replicas, old_arm.wanted or 0))
-    present = sum(len(arm.pods) for name, arm in facts.arms.items() if name != new)
-    new_wanted = new_replicas(
-        facts.replicas,
-        facts.surge,
-        others_present=present,
-        old_wanted=old_wanted,
-        now_wanted=new_arm.wanted or 0,
-        new_pods=new_pods,
-    )
-    if facts.traffic.get(new, 0) and not facts.may_shrink:
-        new_wanted = max(new_wanted, min(facts.replicas, new_arm.wanted or 0))
-    # What a warm arm has above the surge is not taken away when its share comes back at once.
-    new_wanted = max(new_wanted, min(pods_for(facts.replicas, share), new_arm.wanted or 0))
-    removed = _removable(facts, {old or new, new, *traffic})
-    replicas = {
-        name: arm.wanted
-        for name, arm in facts.arms.items()
-        if arm.wanted is not None and name not in removed
-    }
-    replicas |= {new: new_wanted} if old is None else {old: old_wanted, new: new_wanted}
-    return RolloutPlan(
-        stable=stable,
-        target=target,
-        returning=new != target,
-        replicas=replicas,
-        traffic=traffic,
-        warm={},
-        removed=removed,
-    )
-
-
-def _share(facts: Facts, old: str | None, new: str, *, forward: bool, goal: int) -> int:
-    """Percent for the new arm: it follows its ready pods, and falls back when none is left."""
-    new_ready, old_ready = facts.arm(new).ready, facts.arm(old).ready
-    now = facts.traffic.get(new, 0)
-    if old is None:
-        return 100 if new_ready else now
-    if forward and new_ready == 0 and old_ready > 0:
-        return 0
-    if forward and facts.policy.strategy == "BlueGreen" and not now:
-        return 100 if new_ready >= facts.replicas else 0  # all at once
-    if forward and goal < 100 and not now and old_ready == 0:
-        return 0  # a canary is not judged, or served, before there is a stable to compare it with
-    if old_ready == 0 and new_ready > 0 and not forward:
-        return 100
-    return max(now, weight_for(new_ready, facts.replicas) if new_ready else 0)
-
-
-def _warm_since(facts: Facts, now: datetime, keep: set[str]) -> dict[str, datetime]:
+def warm_since(facts: Facts, now: datetime, keep: Collection[str]) -> dict[str, datetime]:
+    """Since when each revision beside ``keep`` that has a Deployment has had no traffic."""
     known = {each.hash: each.unserved_since for each in facts.deployment.status.revisions}
     return {
         name: known.get(name) or now
@@ -271,7 +156,7 @@ def _warm_since(facts: Facts, now: datetime, keep: set[str]) -> dict[str, dateti
     }
 
 
-def _removable(facts: Facts, keep: set[str]) -> tuple[str, ...]:
+def removable(facts: Facts, keep: Collection[str]) -> tuple[str, ...]:
     """Revisions that nobody needs, and of which no router sends a request any more."""
     sure = facts.routers.let_go
     return tuple(
@@ -279,3 +164,89 @@ def _removable(facts: Facts, keep: set[str]) -> tuple[str, ...]:
         for name, arm in sorted(facts.arms.items())
         if name not in keep and not facts.reaches(name) and (sure or not arm.ready)
     )
+
+
+def _gates(facts: Facts, revision: str, rejected: Collection[str]) -> list[int]:
+    """Upper bounds of a revision's percentage that nothing overrides."""
+    present = facts.traffic.get(revision, 0)
+    gates = []
+    if revision in rejected:
+        gates.append(present)  # a rejected hash never gains weight
+    if facts.arm(revision).wanted is None:
+        gates.append(present)  # no plan both makes a Deployment and gives it weight
+    return gates
+
+
+def _given_up(facts: Facts, asked: Move) -> frozenset[str]:
+    """Revisions with a share that are neither left nor moved to: an undo's earlier target."""
+    others = frozenset(facts.traffic) - {asked.old, asked.new}
+    return others & frozenset(facts.arms) if asked.old is not None else frozenset()
+
+
+def _share(facts: Facts, asked: Move, rejected: Collection[str]) -> int:
+    """Percent for the new arm: it follows its ready pods, and falls back when none is left."""
+    present = facts.traffic.get(asked.new, 0)
+    at_least = [100] if asked.at_once else []
+    at_most = _gates(facts, asked.new, rejected)
+    if asked.old is not None and asked.old in rejected:
+        # What the new arm loses a rejected one would gain.
+        at_least.append(present)
+    # The share of a target that was given up goes to the new one whole, never to the old one.
+    at_least += [facts.traffic[name] + present for name in _given_up(facts, asked)]
+    carried = _carried(facts, asked, present)
+    return clamp(min(asked.goal, carried), at_least=at_least, at_most=at_most)
+
+
+def _carried(facts: Facts, asked: Move, present: int) -> int:
+    """Percent that the new arm's ready pods can carry, as the kind of move allows."""
+    new_ready, old_ready = facts.arm(asked.new).ready, facts.arm(asked.old).ready
+    if asked.old is None:
+        return 100 if new_ready else present
+    if asked.back:
+        if new_ready > 0 and old_ready == 0:
+            return 100
+    elif new_ready == 0 and old_ready > 0:
+        return 0
+    elif asked.whole and not present:
+        return 100 if new_ready >= facts.replicas else 0
+    elif asked.goal < 100 and not present and old_ready == 0:
+        return 0  # a canary is not judged, or served, before there is a stable to compare it with
+    return max(present, weight_for(new_ready, facts.replicas) if new_ready else 0)
+
+
+def _old_size(facts: Facts, asked: Move, share: int) -> int:
+    """Replicas of the arm that is left: what is confirmed to be carried by the other is let go."""
+    if asked.old is None:
+        return 0
+    arm, new_ready = facts.arm(asked.old), facts.arm(asked.new).ready
+    confirmed = 100 - max(facts.traffic.get(asked.old, 0), 100 - share)
+    size = old_replicas(facts.replicas, asked.surge, confirmed, new_ready, new_pods=asked.pods)
+    present = arm.wanted or 0
+    at_least: list[int] = []
+    at_most: list[int] = []
+    if asked.back:
+        at_most.append(present)  # nothing is added to the arm that is left
+        if share < 100:  # both are short of pods when they were replaced in place
+            at_least.append(facts.replicas - (asked.surge == 0) - new_ready)
+    if not facts.may_shrink:
+        at_least.append(min(facts.replicas, present))
+    return clamp(size, at_least=at_least, at_most=at_most)
+
+
+def _new_size(facts: Facts, asked: Move, share: int, old_wanted: int) -> int:
+    """Replicas of the arm that takes over: what the step asks for, as far as there is room."""
+    present = facts.arm(asked.new).wanted or 0
+    others = sum(len(arm.pods) for name, arm in facts.arms.items() if name != asked.new)
+    size = new_replicas(
+        facts.replicas,
+        asked.surge,
+        others_present=others,
+        old_wanted=old_wanted,
+        now_wanted=present,
+        new_pods=asked.pods,
+    )
+    # What a warm arm has above the surge is not taken away when its share comes back at once.
+    at_least = [min(pods_for(facts.replicas, share), present)]
+    if facts.traffic.get(asked.new, 0) and not facts.may_shrink:
+        at_least.append(min(facts.replicas, present))
+    return clamp(size, at_least=at_least)

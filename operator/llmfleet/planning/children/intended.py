@@ -1,0 +1,123 @@
+"""All children that must exist, and those that must go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from llmfleet.planning.children.engines.vllm import (
+    build_engine_budget,
+    build_engine_deployment,
+    build_engine_service,
+)
+from llmfleet.planning.children.naming import (
+    controller_revision_key,
+    deployment_key,
+    is_ours,
+    service_key,
+    token_name,
+)
+from llmfleet.planning.children.network import build_network_policies, policy_keys
+from llmfleet.planning.children.router import build_router, build_token_secret, preview_key
+from llmfleet.planning.plan import Child, Deletion
+from llmfleet.planning.revisions.history import History
+from llmfleet.planning.revisions.memory import Memory, build_memory
+from llmfleet.planning.revisions.revision import build_controller_revision
+from llmfleet.planning.snapshot import ObjectKey, Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intended:
+    """The children of a decision."""
+
+    children: tuple[Child, ...]
+    deletions: tuple[Deletion, ...]
+    foreign: tuple[str, ...]
+    """Names among them that belong to somebody else, whose objects are left alone."""
+    refused: tuple[str, ...]
+    """Sentences about children that the API server refused at the last attempt."""
+    lost: tuple[str, ...]
+    """Revisions that run although nothing remembers their pod template."""
+
+
+def decide_children(
+    snapshot: Snapshot,
+    history: History,
+    memory: Memory,
+    *,
+    replicas: Mapping[str, int],
+    removed: Iterable[str],
+) -> Intended:
+    """Render everything that must exist.
+
+    Args:
+        snapshot: everything observed.
+        history: the revisions, with their frozen templates.
+        memory: what outlives the resource.
+        replicas: of every revision that has a Deployment.
+        removed: revisions whose Deployment and Service go.
+    """
+    children = _children(snapshot, history, memory, replicas)
+    foreign = [child.key for child in children if _is_foreign(snapshot, child.key)]
+    kept = tuple(child for child in children if child.key not in foreign)
+    deletions = _deletions(snapshot, removed, history.pruned)
+    return Intended(
+        children=kept,
+        deletions=deletions,
+        foreign=tuple(f"{key.kind} {key.name}" for key in foreign),
+        refused=_refused(snapshot, (*kept, *deletions)),
+        lost=tuple(name for name in sorted(replicas) if name not in history.known),
+    )
+
+
+def _children(
+    snapshot: Snapshot, history: History, memory: Memory, replicas: Mapping[str, int]
+) -> list[Child]:
+    deployment, known = snapshot.deployment, history.known
+    children: list[Child] = []
+    token = deployment.status.token_secret
+    if token is None or token.name != token_name(deployment):
+        children.append(build_token_secret(deployment))
+    # Engines first: they are what takes minutes to start, and refuse everybody but the routers.
+    if history.made is not None:
+        children.append(build_controller_revision(deployment, history.made))
+    # One whose template is lost is left as it is.
+    sizes = [(name, wanted) for name, wanted in sorted(replicas.items()) if name in known]
+    for name, wanted in sizes:
+        children.append(build_engine_deployment(deployment, name, known[name].template, wanted))
+    children.append(build_memory(deployment, memory))
+    children += [build_engine_service(deployment, name) for name, _ in sizes]
+    if snapshot.settings.network is not None:
+        children += build_network_policies(deployment, snapshot.settings.network)
+    children.append(build_engine_budget(deployment))
+    children += build_router(deployment, snapshot.settings)
+    return children
+
+
+def _is_foreign(snapshot: Snapshot, key: ObjectKey) -> bool:
+    found = snapshot.objects.get(key)
+    return found is not None and not is_ours(snapshot.deployment, found)
+
+
+def _refused(snapshot: Snapshot, intended: Iterable[Child | Deletion]) -> tuple[str, ...]:
+    found = ((each.key, snapshot.refusals.get(each.key)) for each in intended)
+    return tuple(f"{key.kind} {key.name} was refused: {text}" for key, text in found if text)
+
+
+def _deletions(
+    snapshot: Snapshot, removed: Iterable[str], pruned: Iterable[str]
+) -> tuple[Deletion, ...]:
+    name = snapshot.deployment.metadata.name
+    keys: list[ObjectKey] = [controller_revision_key(name, revision) for revision in pruned]
+    if snapshot.settings.network is None:
+        keys += policy_keys(name)
+    if snapshot.deployment.preview_url is None:
+        keys.append(preview_key(name))
+    for revision in removed:
+        keys += [deployment_key(name, revision), service_key(name, revision)]
+    found = (snapshot.objects.get(key) for key in keys)
+    return tuple(
+        Deletion(key=each.key, uid=each.uid, resource_version=each.resource_version)
+        for each in found
+        if each is not None and not each.deleting and is_ours(snapshot.deployment, each)
+    )

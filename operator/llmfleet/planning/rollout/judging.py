@@ -1,0 +1,146 @@
+"""The judge's questions and answers, in the words of a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from llmfleet.api import (
+    BlueGreen,
+    CountedRequests,
+    HeaderRoute,
+    Mirror,
+    RequestsAtStart,
+    RolloutSpec,
+)
+from llmfleet.planning.analysis.judge import (
+    ERROR_RATE,
+    STICKY_MIN_EFFECT,
+    Judgement,
+    Verdict,
+    judge_requests,
+    judge_since,
+    keep_numbers,
+)
+from llmfleet.planning.facts.read import Facts
+from llmfleet.planning.rollout.state import Forward, Position, Undoing
+from llmfleet.planning.rollout.steps.kind import Routes, StepContext
+from llmfleet.planning.snapshot import RequestCounts
+
+
+def judge(facts: Facts, state: Forward | Undoing, stable: str, now: datetime) -> Judgement | None:
+    """The judgement of all requests of the attempt; None for one that is not judged."""
+    attempt = state.attempt
+    if isinstance(state, Undoing) or not attempt.stepwise:
+        return None
+    analysis = attempt.policy.analysis
+    if all(each.name != ERROR_RATE for each in analysis.metrics):
+        return Judgement(verdict=Verdict.INCONCLUSIVE, message="spec does not judge ErrorRate")
+    return judge_requests(
+        facts.requests,
+        stable=stable,
+        canary=attempt.revision,
+        min_samples=analysis.min_samples,
+        min_effect=_min_effect(attempt.policy),
+        alpha=analysis.alpha,
+        now=now,
+        unknown=facts.requests_problem,
+    )
+
+
+def build_step_context(
+    facts: Facts, state: Forward, stable: str, judgement: Judgement, now: datetime
+) -> tuple[StepContext, Position]:
+    """What the steps depend on, and where the rollout is among them."""
+    attempt, policy = state.attempt, state.attempt.policy
+    steps = policy.effective_steps
+    recorded = state.position or Position()
+    position = replace(recorded, step=min(recorded.step, len(steps)))
+    own = judgement
+    if judgement.verdict is not Verdict.INCONCLUSIVE:
+        own = judge_since(
+            facts.requests,
+            position.counted if position.started_at is not None else None,
+            stable=stable,
+            canary=attempt.revision,
+            min_samples=policy.analysis.min_samples,
+            min_effect=_min_effect(policy),
+            now=now,
+            unknown=facts.requests_problem,
+        )
+    results = {each.name: each for each in attempt.metric_results}
+    context = StepContext(
+        steps=steps,
+        replicas=facts.replicas,
+        surge=policy.surge_replicas(facts.replicas),
+        share=facts.traffic.get(attempt.revision, 0),
+        routes=_commanded_routes(facts, attempt.revision),
+        ready=facts.arm(attempt.revision).ready,
+        confirmed=facts.routers.confirmed,
+        analysis=policy.analysis,
+        judgement=judgement,
+        own_judgement=own,
+        needed_requests=_needed_requests(policy),
+    )
+    shown = keep_numbers(context.shown(position), results.get(ERROR_RATE), now)
+    if context.shown(position) is own:
+        return replace(context, own_judgement=shown), position
+    return replace(context, judgement=shown), position
+
+
+def count_from_start(facts: Facts, position: Position, stable: str, canary: str) -> Position:
+    """The position with the counts of now, if its clock runs and nobody has counted yet.
+
+    Counts that are lower than those noted were begun anew, and so is what is the step's own.
+    """
+    counts = facts.requests or {}
+    if position.started_at is None or not {stable, canary} <= set(counts):
+        return position
+    now = RequestsAtStart(stable=_counted(counts[stable]), canary=_counted(counts[canary]))
+    then = position.counted
+    fallen = then is not None and (
+        now.stable.total < then.stable.total or now.canary.total < then.canary.total
+    )
+    return replace(position, counted=now) if then is None or fallen else position
+
+
+def describe_failed(counts: Mapping[str, RequestCounts] | None, revision: str) -> str:
+    """What clients felt of a revision that goes back, as the end of a sentence.
+
+    Example:
+        >>> from datetime import UTC
+        >>> seen = RequestCounts(total=340, failed=12, as_of=datetime(2026, 1, 1, tzinfo=UTC))
+        >>> describe_failed({"9a0b": seen}, "9a0b")
+        '; it failed 12 of the 340 requests that it got'
+    """
+    found = (counts or {}).get(revision)
+    if found is None:
+        return ""
+    return f"; it failed {found.failed} of the {found.total} requests that it got"
+
+
+def _counted(counts: RequestCounts) -> CountedRequests:
+    return CountedRequests(total=counts.total, failed=counts.failed)
+
+
+def _min_effect(policy: RolloutSpec) -> float | None:
+    metrics = policy.analysis.metrics
+    effect = next((each.min_effect_share for each in metrics if each.name == ERROR_RATE), None)
+    return STICKY_MIN_EFFECT if effect is None and policy.stickiness == "Session" else effect
+
+
+def _commanded_routes(facts: Facts, revision: str) -> Routes:
+    routing = facts.routing
+    route = routing.header_route if routing is not None else None
+    mirror = routing.mirror if routing is not None else None
+    return (
+        HeaderRoute(headers=route.headers) if route and route.revision == revision else None,
+        Mirror(percent=mirror.percent) if mirror and mirror.revision == revision else None,
+    )
+
+
+def _needed_requests(policy: RolloutSpec) -> int:
+    if policy.strategy != "BlueGreen":
+        return 0
+    return (policy.blue_green or BlueGreen()).min_preview_requests

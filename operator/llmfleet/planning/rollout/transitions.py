@@ -1,0 +1,280 @@
+"""Which state of a rollout follows which: one table, and nothing else moves a rollout.
+
+A pair of state and input without a row changes nothing. No row leads up to a rejected revision:
+``Start`` and ``UndoTo`` are only ever given others, and ``begin`` is the one way up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from llmfleet.api import RolloutSpec
+from llmfleet.planning.rollout.failures import GENTLE, Failure, retry_time
+from llmfleet.planning.rollout.state import (
+    RETRIED,
+    SUPERSEDED,
+    Attempt,
+    BackingOff,
+    Cause,
+    Forward,
+    Idle,
+    Position,
+    Returning,
+    State,
+    Undoing,
+    Unreadable,
+    begin,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Roll a revision out, from the served one or between two tries."""
+
+    revision: str
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promote:
+    """A person ends the step under way, or all of them."""
+
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoBack:
+    """A trigger asks the rollout to go back."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoTo:
+    """A person asks for a kept revision; what is being rolled out is rejected."""
+
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """A person lifts a revision's rejection, or does not want to wait for its next try."""
+
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supersede:
+    """Spec asks for another revision than the one of the rollout."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """Spec asks for a superseded revision again, before its traffic is back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned:
+    """No request reaches the revision that went back, and routers have confirmed it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """All traffic reaches the new revision, routers have confirmed it, and no step is left."""
+
+
+Input = Start | Promote | GoBack | UndoTo | Retry | Supersede | Resume | Returned | Served
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What transitions know besides state and input."""
+
+    now: datetime
+    stable: str | None
+    """The served revision."""
+    spec: RolloutSpec
+    """Settings of a rollout that begins."""
+    next_id: int
+    """Number of an attempt that begins."""
+    rejected: frozenset[str]
+    """Rejected hashes, before this input."""
+    other_good: str | None = None
+    """A good revision beside the one of the rollout and the served one, if one is kept."""
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    """How often the engine of each pod has ended so far."""
+
+
+Handler = Callable[[Any, Any, Context], State]
+
+
+def _start(state: Idle | BackingOff, asked: Start, context: Context) -> State:
+    tries = state.attempt.tries if isinstance(state, BackingOff) else 0
+    return _begin(asked.revision, asked.cause, context, tries=tries)
+
+
+def _begin(revision: str, cause: Cause | None, context: Context, *, tries: int = 0) -> State:
+    return begin(
+        revision, number=context.next_id, policy=context.spec, cause=cause,
+        stable=context.stable, now=context.now, tries=tries, restarts=context.restarts,
+    )  # fmt: skip
+
+
+def _promote(state: Forward, asked: Promote, context: Context) -> State:
+    del context
+    if state.position is None:
+        return state
+    last = len(state.attempt.policy.effective_steps)
+    step = last if asked.full else min(last, state.position.step + 1)
+    return replace(state, position=Position(step=step))
+
+
+def _go_back(state: Forward | Undoing, asked: GoBack, context: Context) -> State:
+    """Rejected, or aborted and tried again later; from a rejected revision to another good one."""
+    failure = asked.failure
+    if isinstance(state, Undoing) and context.stable in context.rejected:
+        return _give_up_undo(state, context)
+    tries = 0 if failure.rejected else state.attempt.tries + 1
+    return Returning(
+        attempt=_turned(replace(state.attempt, tries=tries), context),
+        reason=failure.reason,
+        retry_at=None if failure.rejected else retry_time(tries, context.now),
+        position=state.position if isinstance(state, Forward) else None,
+        cause=state.cause if isinstance(state, Undoing) else None,
+    )
+
+
+def _give_up_undo(state: Undoing, context: Context) -> State:
+    """Nothing leads back to the rejected revision: the next good one, or the same one further."""
+    if context.other_good is None:
+        return state
+    return _begin(context.other_good, "Undo", context)
+
+
+def _undo_idle(state: Idle | BackingOff, asked: UndoTo, context: Context) -> State:
+    del state
+    return Idle() if asked.revision == context.stable else _begin(asked.revision, "Undo", context)
+
+
+def _undo_going(state: Forward | Undoing, asked: UndoTo, context: Context) -> State:
+    """First back to the served revision; there are never three arms."""
+    return Returning(
+        attempt=_turned(replace(state.attempt, tries=0), context),
+        reason="UserUndo",
+        undo_target=_target(asked, context),
+        cause=state.cause if isinstance(state, Undoing) else None,
+    )
+
+
+def _undo_returning(state: Returning, asked: UndoTo, context: Context) -> State:
+    attempt = replace(state.attempt, tries=0)
+    reason = "UserUndo" if state.reason == SUPERSEDED else state.reason
+    target = _target(asked, context)
+    return replace(state, attempt=attempt, reason=reason, retry_at=None, undo_target=target)
+
+
+def _target(asked: UndoTo, context: Context) -> str | None:
+    return None if asked.revision == context.stable else asked.revision
+
+
+def _retry_returning(state: Returning, asked: Retry, context: Context) -> State:
+    """It goes on going back, and is then tried anew: with clocks and evidence of its own."""
+    del context
+    if asked.revision != state.attempt.revision:
+        return state
+    attempt = replace(state.attempt, tries=0)
+    return replace(state, attempt=attempt, reason=RETRIED, retry_at=None)
+
+
+def _retry_waiting(state: BackingOff, asked: Retry, context: Context) -> State:
+    del context
+    return Idle() if asked.revision == state.attempt.revision else state
+
+
+def _supersede(state: Forward | Undoing, asked: Supersede, context: Context) -> State:
+    del asked
+    if context.stable is None:
+        return Idle()  # nothing to go back to: the next one takes over
+    return Returning(
+        attempt=_turned(state.attempt, context),
+        reason=SUPERSEDED,
+        position=state.position if isinstance(state, Forward) else None,
+        cause=state.cause if isinstance(state, Undoing) else None,
+    )
+
+
+def _resume(state: Returning, asked: Resume, context: Context) -> State:
+    del asked
+    attempt = replace(state.attempt, progressed_at=context.now)
+    if state.cause is not None:
+        return Undoing(attempt=attempt, cause=state.cause)
+    return Forward(attempt=attempt, position=state.position)
+
+
+def _returned(state: Returning, asked: Returned, context: Context) -> State:
+    del asked
+    if state.undo_target is not None and state.undo_target not in context.rejected:
+        return _begin(state.undo_target, "Undo", context)
+    if state.reason in {SUPERSEDED, RETRIED} or state.cause == "Undo":
+        return Idle()
+    # Rejected ones are not wanted again; what ended for any other reason waits for its time, or,
+    # where none is known, for a person.
+    return BackingOff(attempt=state.attempt, reason=state.reason, retry_at=state.retry_at)
+
+
+def _idle(state: State, asked: Input, context: Context) -> State:
+    del state, asked, context
+    return Idle()
+
+
+def _abandon(state: Unreadable, asked: GoBack, context: Context) -> State:
+    """A person may always go back, whatever the record says."""
+    if state.revision is None:
+        return Idle()
+    attempt = Attempt(
+        id=context.next_id, revision=state.revision, policy=context.spec, plan=None,
+        started_at=context.now, progressed_at=context.now,
+    )  # fmt: skip
+    return Returning(attempt=attempt, reason=asked.failure.reason)
+
+
+def _turned(attempt: Attempt, context: Context) -> Attempt:
+    return replace(attempt, progressed_at=context.now)
+
+
+TRANSITIONS: Final[Mapping[tuple[type[State], type[Input]], Handler]] = {
+    (Idle, Start): _start,
+    (Idle, UndoTo): _undo_idle,
+    (Forward, Promote): _promote,
+    (Forward, GoBack): _go_back,
+    (Forward, UndoTo): _undo_going,
+    (Forward, Supersede): _supersede,
+    (Forward, Served): _idle,
+    (Undoing, GoBack): _go_back,
+    (Undoing, UndoTo): _undo_going,
+    (Undoing, Supersede): _supersede,
+    (Undoing, Served): _idle,
+    (Returning, UndoTo): _undo_returning,
+    (Returning, Retry): _retry_returning,
+    (Returning, Resume): _resume,
+    (Returning, Returned): _returned,
+    (BackingOff, Start): _start,
+    (BackingOff, UndoTo): _undo_idle,
+    (BackingOff, Retry): _retry_waiting,
+    (BackingOff, Supersede): _idle,
+    (Unreadable, GoBack): _abandon,
+}
+
+
+def transition(state: State, asked: Input, context: Context) -> State:
+    """The state that follows; the same one where the table has no row."""
+    handler = TRANSITIONS.get((type(state), type(asked)))
+    return state if handler is None else handler(state, asked, context)
+
+
+def leaves_at_once(state: Returning) -> bool:
+    """Whether traffic leaves whether or not stable can carry it; routers shed the excess."""
+    return state.reason not in GENTLE

@@ -1,0 +1,1 @@
+"""How many replicas are wanted: facts in, a number with its reason out."""
