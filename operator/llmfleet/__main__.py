@@ -34,7 +34,8 @@ from llmfleet.cluster.store import Owner
 from llmfleet.cluster.transitions import Transitions
 from llmfleet.handlers import Watch
 from llmfleet.planning.decide import decide
-from llmfleet.reconcile import Spine
+from llmfleet.reconcile import Reconciler
+from llmfleet.tasks import Tasks
 
 USAGE_ERROR: Final = 2
 GARBAGE_THRESHOLD: Final = 20_000
@@ -112,16 +113,16 @@ async def _lead(
     probes: ProbeServer,
     take_signals: Callable[[], None],
 ) -> None:
-    spine: Spine | None = None
+    tasks: Tasks | None = None
 
     def wake(owner: Owner, *, calmly: bool = False) -> None:
-        if spine is not None:
-            spine.wake(owner, calmly=calmly)
+        if tasks is not None:
+            tasks.wake(owner, calmly=calmly)
 
     def crd_changed() -> None:
-        if spine is not None:
+        if tasks is not None:
             recorder.schema = crd.status_schema
-            spine.wake_all()
+            tasks.wake_all()
 
     election = environment.leader_election
     api = ApiServer(configuration, may_write=lease.valid if election else lambda: True)
@@ -144,9 +145,9 @@ async def _lead(
         caches.start()
         requests.start()
         await caches.wait_synced()
-        spine = Spine(observer, applier, decide)
-        probes.alive.append(spine.problem)
-        watch = Watch(spine, api, environment.watch_namespaces)
+        tasks = Tasks(Reconciler(observer, applier, decide))
+        probes.alive.append(tasks.problem)
+        watch = Watch(tasks, api, environment.watch_namespaces)
         probes.ready.append(watch.problem)
         await watch.run(take_signals)
     finally:

@@ -26,7 +26,7 @@ from llmfleet.cluster.client import ApiServer
 from llmfleet.cluster.errors import ApiError, Forbidden, NotFound, Unavailable, error_from_answer
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT
 from llmfleet.cluster.store import version_number
-from llmfleet.reconcile import Spine
+from llmfleet.tasks import Tasks
 
 WRITES_IN_FLIGHT_SECONDS: Final = 10.0
 RETRIES_SECONDS: Final = (1.0, 2.0, 4.0, 8.0)
@@ -42,8 +42,8 @@ _KOPF_TASKS: Final = ("kopf._core.reactor.running", "kopf._core.reactor.orchestr
 log: Any = structlog.get_logger(__name__)
 
 
-def build_registry(spine: Spine) -> kopf.OperatorRegistry:
-    """Handlers that wake the spine, in a registry of their own."""
+def build_registry(tasks: Tasks) -> kopf.OperatorRegistry:
+    """Handlers that wake objects' tasks, in a registry of their own."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=registry)  # type: ignore[untyped-decorator]  # kopf is not checked
@@ -65,14 +65,14 @@ def build_registry(spine: Spine) -> kopf.OperatorRegistry:
         if namespace is not None and name is not None:
             # An event without a type comes from the first list, after start or a change of leader.
             settled = type is None and not is_in_motion(body)
-            after = _spread(spine.known()) if settled else 0.0
+            after = _spread(tasks.known()) if settled else 0.0
             told = type in {"ADDED", "MODIFIED"}
             version = version_number(body.metadata.get("resourceVersion")) if told else None
             new = not (body.get("status") or {}).get("phase")
             # A new one is read: its engines are made at once, and it may be gone again.
             usable = not new and type != "DELETED"
             there = dict(body) if usable else {}
-            spine.wake((namespace, name), after, version=version, urgent=new, told=there)
+            tasks.wake((namespace, name), after, version=version, urgent=new, told=there)
 
     return registry
 
@@ -121,13 +121,13 @@ class Watch:
     The Lease and the objects' tasks are not kopf's, and go on meanwhile.
 
     Args:
-        spine: woken by what is seen.
+        tasks: woken by what is seen.
         api: to find out whether starting again is of use.
         namespaces: to watch; empty = all.
     """
 
-    def __init__(self, spine: Spine, api: ApiServer, namespaces: Sequence[str]) -> None:
-        self._spine = spine
+    def __init__(self, tasks: Tasks, api: ApiServer, namespaces: Sequence[str]) -> None:
+        self._objects = tasks
         self._api = api
         self._namespaces = tuple(namespaces)
         self._problem: str | None = None
@@ -156,11 +156,11 @@ class Watch:
                     pauses.reset()
                 await self._wait_usable(pauses)
         finally:
-            await self._spine.stop(WRITES_IN_FLIGHT_SECONDS)
+            await self._objects.stop(WRITES_IN_FLIGHT_SECONDS)
 
     async def _run_kopf(self, take_signals: Callable[[], None]) -> None:
         tasks = await kopf.spawn_tasks(
-            registry=build_registry(self._spine),
+            registry=build_registry(self._objects),
             clusterwide=not self._namespaces,
             namespaces=list(self._namespaces),
             standalone=True,
@@ -217,7 +217,7 @@ class Watch:
 class _TasksOfOthers:
     """The tasks that kopf did not make.
 
-    When kopf ends, it cancels every task made since its start, also the spine's and the probes'.
+    When kopf ends, it cancels every task made since its start, also the objects' and the probes'.
     """
 
     def __contains__(self, task: asyncio.Task[Any]) -> bool:

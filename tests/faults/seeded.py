@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
-from llmfleet import reconcile
+from llmfleet import tasks
 from llmfleet.cluster import (
     applying,
     caches,
@@ -147,13 +147,13 @@ def watch_not_resumed() -> None:
 @bug(Kind.THROTTLE, Kind.OUTAGE, workloads={"create"})
 def failure_not_tried_again() -> None:
     """After trouble with the API server nothing is scheduled."""
-    real = reconcile.Spine._reconcile
+    real = tasks.Tasks._reconcile
 
     async def once(self: Any, owner: Any, task: Any) -> Any:
         pause = await real(self, owner, task)
         return None if isinstance(pause, float) and task.backoff.failures else pause
 
-    swap(reconcile.Spine, "_reconcile", once)
+    swap(tasks.Tasks, "_reconcile", once)
 
 
 @bug(Kind.OUTAGE, places={"delete "})
@@ -192,14 +192,14 @@ async def _finds_nothing(*_: Any) -> bool:
 @bug(Kind.SLOW, workloads={"create", "update"}, places={"create ", "patch "})
 def wake_up_lost_while_busy() -> None:
     """A wake-up that comes while a pass runs counts as answered by that pass, the last one."""
-    real = reconcile.Spine._reconcile
+    real = tasks.Tasks._reconcile
 
     async def clearing(self: Any, owner: Any, task: Any) -> Any:
         pause = await real(self, owner, task)
         woken, task.due = task.due is not None, None
         return None if woken else pause
 
-    swap(reconcile.Spine, "_reconcile", clearing)
+    swap(tasks.Tasks, "_reconcile", clearing)
 
 
 @bug()

@@ -1,4 +1,4 @@
-"""The effects layer inside the test's own event loop, one step at a time or with the spine."""
+"""The effects layer inside the test's own event loop, one step at a time or with its task."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Effects:
 async def running_effects(
     fleet: Fleet, wake: Callable[[Owner], None] = lambda owner: None, router_port: int = AGENT_PORT
 ) -> AsyncIterator[Effects]:
-    """Caches and pollers as the operator starts them; ``wake`` as its spine would be called."""
+    """Caches and pollers as the operator starts them; ``wake`` as its tasks' would be called."""
     configuration = kube.Configuration()
     await kube_config.load_kube_config(
         config_file=str(fleet.server.kubeconfig), client_configuration=configuration
