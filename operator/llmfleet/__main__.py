@@ -115,9 +115,9 @@ async def _lead(
 ) -> None:
     tasks: Tasks | None = None
 
-    def wake(owner: Owner, *, calmly: bool = False) -> None:
+    def wake(owner: Owner, *, batch: bool = False) -> None:
         if tasks is not None:
-            tasks.wake(owner, calmly=calmly)
+            tasks.wake(owner, batch=batch)
 
     def crd_changed() -> None:
         if tasks is not None:
@@ -128,9 +128,9 @@ async def _lead(
     api = ApiServer(configuration, may_write=lease.valid if election else lambda: True)
     crd = CrdCheck(api, environment.settings, crd_changed)
     probes.ready.append(crd.problem)
-    caches = Caches(api, environment.watch_namespaces, partial(wake, calmly=True))
+    caches = Caches(api, environment.watch_namespaces, partial(wake, batch=True))
     routers = RouterPoller(wake)
-    requests = RequestPoller(_prometheus(environment), partial(wake, calmly=True))
+    requests = RequestPoller(_prometheus(environment), partial(wake, batch=True))
     observer = Observer(api, caches, routers, requests, crd)
     notifier = Notifier(environment.notify_url)
     transitions = Transitions(EventRecorder(api, environment.pod_name), notifier)

@@ -1,4 +1,4 @@
-"""The edge: kopf tells which LLMDeployments exist and change; everything else is ours.
+"""The edge: kopf watches which LLMDeployments exist and change; everything else is ours.
 
 ``on.event`` only wakes. No daemon, timer or create/update handler: they need finalizers or
 annotations, and with the operator gone a ``kubectl delete`` would hang.
@@ -30,14 +30,14 @@ from llmfleet.tasks import Tasks
 
 WRITES_IN_FLIGHT_SECONDS: Final = 10.0
 RETRIES_SECONDS: Final = (1.0, 2.0, 4.0, 8.0)
-"""kopf's own retries; what lasts longer is told, and kopf is started again."""
+"""kopf's own retries; what lasts longer is logged, and kopf is started again."""
 LONGEST_PAUSE_SECONDS: Final = 60.0
 SPREAD_SECONDS_PER_OBJECT: Final = 0.002
 LONGEST_SPREAD_SECONDS: Final = 5.0
 
 _KOPF_FOLDER: Final = str(Path(kopf.__file__).parent)
 _KOPF_TASKS: Final = ("kopf._core.reactor.running", "kopf._core.reactor.orchestration")
-"""Loggers that tell with a traceback, twice, of every error that ends kopf."""
+"""Loggers that log, twice and with a traceback, every error that ends kopf."""
 
 log: Any = structlog.get_logger(__name__)
 
@@ -66,13 +66,13 @@ def build_registry(tasks: Tasks) -> kopf.OperatorRegistry:
             # An event without a type comes from the first list, after start or a change of leader.
             settled = type is None and not is_in_motion(body)
             after = _spread(tasks.known()) if settled else 0.0
-            told = type in {"ADDED", "MODIFIED"}
-            version = version_number(body.metadata.get("resourceVersion")) if told else None
+            changed = type in {"ADDED", "MODIFIED"}
+            version = version_number(body.metadata.get("resourceVersion")) if changed else None
             new = not (body.get("status") or {}).get("phase")
             # A new one is read: its engines are made at once, and it may be gone again.
             usable = not new and type != "DELETED"
-            there = dict(body) if usable else {}
-            tasks.wake((namespace, name), after, version=version, urgent=new, told=there)
+            read = dict(body) if usable else {}
+            tasks.wake((namespace, name), after, version=version, urgent=new, from_event=read)
 
     return registry
 
@@ -150,7 +150,7 @@ class Watch:
                 started = time.monotonic()
                 try:
                     await self._run_kopf(take_signals)
-                except Exception as error:  # noqa: BLE001 - told, whatever it is
+                except Exception as error:  # noqa: BLE001 - reported, whatever it is
                     self._take_end(error)
                 if time.monotonic() - started > LONGEST_PAUSE_SECONDS:
                     pauses.reset()
@@ -170,15 +170,15 @@ class Watch:
         raise RuntimeError("kopf ended without an error")
 
     def _take_end(self, error: Exception) -> None:
-        told = _translate(error)
-        kind = type(told or error).__name__
+        translated = _translate(error)
+        kind = type(translated or error).__name__
         metrics.WATCH_RESTARTS.labels(LLM_DEPLOYMENT.kind, kind).inc()
-        if told is None:
+        if translated is None:
             self._problem = f"the watch of LLMDeployments crashed and is started again: {error!r}"
             log.error("watch crashed", kind=LLM_DEPLOYMENT.kind, exc_info=error)
             return
         metrics.API_ERRORS.labels(kind).inc()
-        self._problem = _sentence(told)
+        self._problem = _sentence(translated)
 
     async def _wait_usable(self, pauses: Backoff) -> None:
         """Pause until the API server lets LLMDeployments be listed and watched."""
@@ -233,8 +233,8 @@ def _translate(error: Exception) -> ApiError | None:
     """The error that ended kopf as ours; None for what is no trouble with the API server."""
     status = getattr(error, "status", None)
     if isinstance(status, int):  # kopf's APIError, which it does not export
-        told = next((each for each in error.args if isinstance(each, dict)), None)
-        body = json.dumps(told or {"message": str(error)}).encode()
+        answer = next((each for each in error.args if isinstance(each, dict)), None)
+        body = json.dumps(answer or {"message": str(error)}).encode()
         return error_from_answer(status, body, f"list or watch {PLURAL}")
     if isinstance(error, kopf.LoginError):
         return Forbidden(f"list or watch {PLURAL}: {error}", status=401)

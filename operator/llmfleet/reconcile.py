@@ -17,9 +17,9 @@ from llmfleet.cluster import metrics
 from llmfleet.cluster.applying import Applied, Applier
 from llmfleet.cluster.errors import NotFound
 from llmfleet.cluster.observing import Observer, UnreadableError
+from llmfleet.cluster.priority import Priority
 from llmfleet.cluster.store import Owner, version_number
 from llmfleet.cluster.transitions import RolloutGauges
-from llmfleet.cluster.turns import Haste
 from llmfleet.planning.plan import Plan
 from llmfleet.planning.report.unreadable import decide_unreadable
 from llmfleet.planning.snapshot import JSON, Snapshot
@@ -28,8 +28,9 @@ from llmfleet.tasks import Done, Gone, Outcome, Unfinished
 Decide = Callable[[Snapshot, datetime], Plan]
 
 OWN_WRITE_RECHECK_SECONDS: Final = 1.0
-"""Nobody tells of our own writes."""
-STRANGER_RECHECK_SECONDS: Final = 10.0
+"""No watch wakes for our own writes."""
+FOREIGN_RECHECK_SECONDS: Final = 10.0
+"""No watch says when a name that a foreign object has becomes free."""
 
 log: Any = structlog.get_logger(__name__)
 
@@ -60,16 +61,16 @@ class Reconciler:
         self._shown: dict[Owner, _Shown] = {}
         self._gauges = RolloutGauges()
 
-    async def reconcile(self, owner: Owner, told: JSON | None) -> Outcome:
+    async def reconcile(self, owner: Owner, from_event: JSON | None) -> Outcome:
         """One pass; errors that it raises are answered in ``tasks``.
 
         Args:
             owner: which LLMDeployment.
-            told: the resource as an event told it; None reads it.
+            from_event: the resource as an event brought it; None reads it.
         """
         shown = self._shown.setdefault(owner, _Shown())
         try:
-            snapshot = await self._observer.observe(owner, told)
+            snapshot = await self._observer.observe(owner, from_event)
         except NotFound:
             metrics.RECONCILES.labels("gone").inc()
             self._observer.forget(owner)
@@ -84,9 +85,9 @@ class Reconciler:
         self._observer.expect_routers(owner, snapshot, plan.status)
         metrics.RECONCILES.labels("changed" if applied.changed else "unchanged").inc()
         if applied.unfinished:
-            return Unfinished(haste=Haste.LATER)
+            return Unfinished(priority=Priority.LOW)
         if applied.look_again:
-            return Unfinished(haste=Haste.ORDINARY)
+            return Unfinished(priority=Priority.NORMAL)
         return Done(
             version=applied.version,
             serves=_serves(plan),
@@ -114,8 +115,8 @@ class Reconciler:
         asked = [] if plan.requeue_after is None else [plan.requeue_after]
         if applied.changed:
             asked.append(OWN_WRITE_RECHECK_SECONDS)
-        if self._observer.has_strangers(owner):
-            asked.append(STRANGER_RECHECK_SECONDS)
+        if self._observer.has_foreign(owner):
+            asked.append(FOREIGN_RECHECK_SECONDS)
         if not asked:
             return None
         return max(0.05, min(asked)) * random.uniform(1.0, 1.05)  # noqa: S311 - jitter

@@ -20,25 +20,25 @@ import structlog
 from llmfleet.cluster import metrics
 from llmfleet.cluster.backoff import Backoff
 from llmfleet.cluster.errors import ApiError, Conflict, NotLeading
+from llmfleet.cluster.priority import Priority, PrioritySemaphore
 from llmfleet.cluster.store import Owner
-from llmfleet.cluster.turns import Haste, Turns
 from llmfleet.planning.snapshot import JSON
 
 CONCURRENT_RECONCILES: Final = 64
 """The passes of a new object wait for some 16 writes, one after the other; making a Role alone
 takes the API server 0.4 s under load, since it looks up what its maker may grant."""
-BESIDE_URGENT: Final = {Haste.ORDINARY: 4, Haste.LATER: 1}
+BESIDE_URGENT: Final = {Priority.NORMAL: 4, Priority.LOW: 1}
 """Passes of other objects at the same time while new ones wait for their engines."""
-URGENT_CALM_SECONDS: Final = 1.0
+URGENT_LINGER_SECONDS: Final = 1.0
 RECONCILE_TIMEOUT_SECONDS: Final = 120.0
 OVERDUE_SECONDS: Final = 300.0
 """A reconcile that is this late, or runs this long, means that reconciling has stopped."""
 FIRST_BACKOFF_SECONDS: Final = 1.0
 LONGEST_BACKOFF_SECONDS: Final = 300.0
 CONFLICTS_WITHOUT_PAUSE: Final = 5
-CALM_SECONDS: Final = 1.0
-"""From a pass of one object to the next for news of its children, which come in bursts. What
-people and routers tell is looked at at once."""
+BATCH_SECONDS: Final = 1.0
+"""From a pass of one object to the next for events of its children, which come in bursts. What
+people write and routers confirm is looked at at once."""
 
 log: Any = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Done:
 
     Attributes:
         version: resourceVersion of the object that the pass read, or wrote last.
-        serves: clients may depend on the object, so news of it wait behind no others.
+        serves: clients may depend on the object, so its events wait behind no others.
         requeue_after: seconds until the next pass; None waits for a wake-up.
     """
 
@@ -63,10 +63,10 @@ class Unfinished:
     """Another pass has to follow at once.
 
     Attributes:
-        haste: of that pass.
+        priority: of that pass.
     """
 
-    haste: Haste
+    priority: Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ Outcome = Done | Unfinished | Gone
 class Work(Protocol):
     """What the tasks do when it is time."""
 
-    async def reconcile(self, owner: Owner, told: JSON | None) -> Outcome:
-        """One pass over an object; ``told`` is the object if an event told it, else None.
+    async def reconcile(self, owner: Owner, from_event: JSON | None) -> Outcome:
+        """One pass over an object; ``from_event`` is the object if an event brought it, else None.
 
         Raises:
             Conflict: something changed meanwhile; the pass is repeated at once.
@@ -112,10 +112,10 @@ class _Task:
         )
         self.conflicts = 0
         self.seen_version = -1
-        self.calm_until = 0.0
-        self.haste = Haste.LATER
+        self.batch_until = 0.0
+        self.priority = Priority.LOW
         self.serves = False
-        self.told: JSON | None = None
+        self.from_event: JSON | None = None
         self.runner: asyncio.Task[None] | None = None
 
     def wake_at(self, due: float) -> None:
@@ -148,16 +148,16 @@ class _Task:
         match outcome:
             case Gone():
                 return _Ended.ENDED
-            case Unfinished(haste=haste):
+            case Unfinished(priority=priority):
                 self.conflicts = 0
-                self.haste = min(self.haste, haste)
+                self.priority = min(self.priority, priority)
                 return 0.0
             case Done(version=version, serves=serves, requeue_after=requeue_after):
                 self.conflicts = 0
                 self.backoff.reset()
                 self.seen_version, self.serves = version, serves
                 self.not_before = 0.0
-                self.calm_until = time.monotonic() + CALM_SECONDS
+                self.batch_until = time.monotonic() + BATCH_SECONDS
                 return requeue_after
 
     def pause_after_failure(self, at_least: float | None = None) -> float:
@@ -176,7 +176,9 @@ class Tasks:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._tasks: dict[Owner, _Task] = {}
-        self._turns = Turns(CONCURRENT_RECONCILES, BESIDE_URGENT, URGENT_CALM_SECONDS)
+        self._semaphore = PrioritySemaphore(
+            CONCURRENT_RECONCILES, BESIDE_URGENT, URGENT_LINGER_SECONDS
+        )
         self._stopping = False
 
     def wake(
@@ -185,9 +187,9 @@ class Tasks:
         after_seconds: float = 0.0,
         *,
         version: int | None = None,
-        calmly: bool = False,
+        batch: bool = False,
         urgent: bool = False,
-        told: JSON | None = None,
+        from_event: JSON | None = None,
     ) -> None:
         """Have an LLMDeployment looked at, now or after a delay; a sooner wake-up wins.
 
@@ -195,11 +197,11 @@ class Tasks:
             owner: which one.
             after_seconds: the delay.
             urgent: it is new: its next pass goes before those of others.
-            told: the resource as an event tells it, which the next pass need not read then; empty
-                when it must.
-            calmly: at the earliest ``CALM_SECONDS`` after its last pass.
-            version: resourceVersion that a watch tells of. One that the last pass read or wrote is
-                no news: its write was conditional, so nobody else's is between.
+            from_event: the resource as an event brought it, which the next pass need not read
+                then; empty when it must.
+            batch: at the earliest ``BATCH_SECONDS`` after its last pass.
+            version: resourceVersion that a watch brought. One that the last pass read or wrote is
+                not new: its write was conditional, so nobody else's is between.
         """
         if self._stopping:
             return
@@ -209,14 +211,14 @@ class Tasks:
         if task is None:
             task = self._tasks[owner] = _Task()
             task.runner = asyncio.create_task(self._run(owner, task), name=f"reconcile {owner}")
-        waits = calmly and not task.serves
-        task.haste = min(
-            task.haste, Haste.URGENT if urgent else Haste.LATER if waits else Haste.ORDINARY
+        waits = batch and not task.serves
+        task.priority = min(
+            task.priority, Priority.HIGH if urgent else Priority.LOW if waits else Priority.NORMAL
         )
-        if told is not None:
-            task.told = told or None
+        if from_event is not None:
+            task.from_event = from_event or None
         at = time.monotonic() + after_seconds
-        task.wake_at(max(at, task.calm_until) if calmly else at)
+        task.wake_at(max(at, task.batch_until) if batch else at)
 
     def wake_all(self) -> None:
         """Have every known LLMDeployment looked at."""
@@ -261,8 +263,8 @@ class Tasks:
         structlog.contextvars.bind_contextvars(namespace=owner[0], name=owner[1])
         while not self._stopping:
             await task.wait()
-            async with self._turns.take(task.haste):
-                haste, task.haste = task.haste, Haste.LATER
+            async with self._semaphore.acquire(task.priority):
+                priority, task.priority = task.priority, Priority.LOW
                 task.running_since = started = time.monotonic()
                 try:
                     pause = await self._reconcile(owner, task)
@@ -270,9 +272,9 @@ class Tasks:
                     task.running_since = None
                     metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
             if task.conflicts or task.backoff.failures:
-                task.haste = min(task.haste, haste)  # it is to do the same again
+                task.priority = min(task.priority, priority)  # it is to do the same again
             if task.serves:
-                task.haste = min(task.haste, Haste.ORDINARY)
+                task.priority = min(task.priority, Priority.NORMAL)
             if pause is _Ended.ENDED:
                 if task.due is None:
                     break
@@ -284,10 +286,10 @@ class Tasks:
 
     async def _reconcile(self, owner: Owner, task: _Task) -> float | _Ended | None:
         """One pass; seconds until the next, None to wait for a wake-up."""
-        told, task.told = task.told, None
+        from_event, task.from_event = task.from_event, None
         try:
             async with asyncio.timeout(RECONCILE_TIMEOUT_SECONDS):
-                return task.conclude(await self._work.reconcile(owner, told))
+                return task.conclude(await self._work.reconcile(owner, from_event))
         except Conflict as error:
             metrics.RECONCILES.labels("conflict").inc()
             log.debug("observed anew after a conflict", error=str(error))

@@ -61,13 +61,13 @@ def conflict_swallowed() -> None:
 
 
 @bug(Kind.LOSE_REPLY, workloads={"update"}, places={"patch llmdeployments/status"})
-def news_lost_with_the_answer() -> None:
-    """What a status write without an answer had to tell is told to nobody."""
+def events_lost_with_the_answer() -> None:
+    """What a status write without an answer had to publish is lost."""
 
     async def nothing(*_: Any) -> None:
         return
 
-    swap(recording.Recorder, "_tell_unanswered", nothing)
+    swap(recording.Recorder, "_publish_unanswered", nothing)
 
 
 @bug(Kind.CONFLICT, places={"patch llmdeployments/status"})
@@ -208,10 +208,10 @@ def resource_read_from_a_cache() -> None:
     real = observing.Observer.observe
     last: dict[Any, Any] = {}
 
-    async def observe(self: Any, owner: Any, told: Any = None) -> Any:
+    async def observe(self: Any, owner: Any, from_event: Any = None) -> Any:
         count, snapshot = last.get(owner, (0, None))
         if snapshot is None or count % 3 == 0:
-            snapshot = await real(self, owner, told)
+            snapshot = await real(self, owner, from_event)
         last[owner] = (count + 1, snapshot)
         return snapshot
 
@@ -246,9 +246,9 @@ def failed_read_taken_for_gone() -> None:
     """A resource that cannot be read counts as deleted: nothing is scheduled for it."""
     real = observing.Observer.observe
 
-    async def observe(self: Any, owner: Any, told: Any = None) -> Any:
+    async def observe(self: Any, owner: Any, from_event: Any = None) -> Any:
         try:
-            return await real(self, owner, told)
+            return await real(self, owner, from_event)
         except (TooManyRequests, Unavailable) as error:
             raise NotFound(str(error), status=404) from error
 

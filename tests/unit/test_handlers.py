@@ -84,8 +84,8 @@ class Server:
         refusal = self.refusals.get("watch" if watch else "list")
         if refusal and self.refused_namespace in request.path:
             status, message = refusal
-            told = {"kind": "Status", "code": status, "message": message, "reason": "Told"}
-            return web.json_response(told, status=status)
+            refused = {"kind": "Status", "code": status, "message": message, "reason": "Told"}
+            return web.json_response(refused, status=status)
         if watch:
             return await self._watch(request)
         meta = {"resourceVersion": "10"}

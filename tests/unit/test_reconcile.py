@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from llmfleet.cluster.applying import Applied
 from llmfleet.cluster.errors import NotFound
-from llmfleet.cluster.turns import Haste
+from llmfleet.cluster.priority import Priority
 from llmfleet.planning.plan import Plan
 from llmfleet.reconcile import Reconciler
 from llmfleet.tasks import Done, Gone, Outcome, Unfinished
@@ -26,14 +26,14 @@ class Effects:
         self.status: dict[str, Any] = {"phase": "Healthy", "servedRevision": "5d41c0ffee"}
         self.requeue_after: float | None = None
         self.applied = Applied(changed=False, version=7)
-        self.strangers = False
+        self.foreign = False
         self.gone = False
         self.forgotten: list[Any] = []
 
-    async def observe(self, owner: tuple[str, str], told: Any) -> Any:
+    async def observe(self, owner: tuple[str, str], from_event: Any) -> Any:
         if self.gone:
             raise NotFound(str(owner), status=404)
-        del told
+        del from_event
         return SimpleNamespace(raw={"metadata": {"uid": "u", "generation": 1}})
 
     def decide(self, snapshot: Any, now: Any) -> Plan:
@@ -44,9 +44,9 @@ class Effects:
         del snapshot, plan
         return self.applied
 
-    def has_strangers(self, owner: tuple[str, str]) -> bool:
+    def has_foreign(self, owner: tuple[str, str]) -> bool:
         del owner
-        return self.strangers
+        return self.foreign
 
     def expect_routers(self, *_: Any) -> None:
         pass
@@ -71,7 +71,7 @@ def reconciler(effects: Effects) -> Reconciler:
         (lambda effects: None, None),
         (lambda effects: setattr(effects, "requeue_after", 5.0), 5.0),
         (lambda effects: setattr(effects, "requeue_after", 0.0), 0.05),
-        (lambda effects: setattr(effects, "strangers", True), 10.0),
+        (lambda effects: setattr(effects, "foreign", True), 10.0),
         (lambda effects: setattr(effects, "applied", Applied(changed=True, version=7)), 1.0),
     ],
     ids=["nobody asks", "the plan asks", "the plan asks at once", "a name is taken", "it wrote"],
@@ -96,8 +96,8 @@ async def test_pass_when_it_is_done_then_the_next_is_when_the_soonest_part_asks_
 @pytest.mark.parametrize(
     ("how", "outcome"),
     [
-        ({"unfinished": True}, Unfinished(haste=Haste.LATER)),
-        ({"look_again": True}, Unfinished(haste=Haste.ORDINARY)),
+        ({"unfinished": True}, Unfinished(priority=Priority.LOW)),
+        ({"look_again": True}, Unfinished(priority=Priority.NORMAL)),
     ],
     ids=["a new engine was made", "a refusal changed"],
 )

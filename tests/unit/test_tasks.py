@@ -29,13 +29,13 @@ class World:
         self.completed = 0
         self.requeue_after: float | None = None
         self.forgotten: list[tuple[str, str]] = []
-        self.told: list[Any] = []
+        self.from_events: list[Any] = []
         self.serves = False
 
-    async def reconcile(self, owner: tuple[str, str], told: Any) -> Outcome:
+    async def reconcile(self, owner: tuple[str, str], from_event: Any) -> Outcome:
         self.at_once[owner] = self.at_once.get(owner, 0) + 1
         self.most_at_once = max(self.most_at_once, *self.at_once.values())
-        self.told.append(told)
+        self.from_events.append(from_event)
         self.passes.put_nowait(owner)
         try:
             await self.gate.wait()
@@ -184,7 +184,7 @@ async def test_plan_when_it_asks_for_a_requeue_then_looked_at_again_without_an_e
         await world.next(1)
 
 
-async def test_news_when_the_last_pass_read_or_wrote_it_then_nobody_is_woken(
+async def test_event_when_the_last_pass_read_or_wrote_it_then_nobody_is_woken(
     world: World, tasks: Tasks
 ) -> None:
     tasks.wake(OWNER, version=3)
@@ -194,17 +194,17 @@ async def test_news_when_the_last_pass_read_or_wrote_it_then_nobody_is_woken(
         await world.next(0.2)
     tasks.wake(OWNER, version=8)
     await world.next()
-    tasks.wake(OWNER)  # a list tells after etcd was restored: whatever the version
+    tasks.wake(OWNER)  # a list comes after etcd was restored: whatever the version
     await world.next()
 
 
-async def test_news_when_children_tell_it_then_passes_are_apart_but_people_do_not_wait(
+async def test_events_when_they_are_of_children_then_passes_are_apart_but_people_do_not_wait(
     world: World, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks_module, "CALM_SECONDS", 3600.0)
-    tasks.wake(OWNER, calmly=True)
+    monkeypatch.setattr(tasks_module, "BATCH_SECONDS", 3600.0)
+    tasks.wake(OWNER, batch=True)
     await world.next()
-    tasks.wake(OWNER, calmly=True)
+    tasks.wake(OWNER, batch=True)
     with pytest.raises(TimeoutError):
         await world.next(0.2)
     tasks.wake(OWNER, version=8)
@@ -247,49 +247,49 @@ async def _until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_event_when_it_tells_the_resource_then_the_next_pass_alone_takes_its_word(
+async def test_event_when_it_brings_the_resource_then_the_next_pass_alone_uses_it(
     world: World, tasks: Tasks
 ) -> None:
     world.gate.clear()
     tasks.wake(OWNER)
     await world.next()
-    tasks.wake(OWNER, version=8, told={"old": 1})
-    tasks.wake(OWNER, version=9, told={"new": 1})
-    tasks.wake(OWNER, calmly=True)
+    tasks.wake(OWNER, version=8, from_event={"old": 1})
+    tasks.wake(OWNER, version=9, from_event={"new": 1})
+    tasks.wake(OWNER, batch=True)
     world.gate.set()
     await world.next()
     tasks.wake(OWNER)
     await world.next()
-    assert world.told == [None, {"new": 1}, None]
+    assert world.from_events == [None, {"new": 1}, None]
 
 
-async def test_event_when_it_tells_that_the_resource_is_gone_then_nothing_told_before_counts(
+async def test_event_when_the_resource_is_gone_then_nothing_before_counts(
     world: World, tasks: Tasks
 ) -> None:
     world.gate.clear()
     tasks.wake(OWNER)
     await world.next()
-    tasks.wake(OWNER, version=8, told={"there": 1})
-    tasks.wake(OWNER, told={})
+    tasks.wake(OWNER, version=8, from_event={"there": 1})
+    tasks.wake(OWNER, from_event={})
     world.gate.set()
     await world.next()
-    assert world.told == [None, None]
+    assert world.from_events == [None, None]
 
 
-async def test_event_when_what_it_told_is_refused_as_outdated_then_the_resource_is_read(
+async def test_event_when_what_it_brought_is_refused_as_outdated_then_the_resource_is_read(
     world: World, tasks: Tasks
 ) -> None:
     world.fail_with(Conflict("changed", status=409), 1)
-    tasks.wake(OWNER, told={"old": 1})
+    tasks.wake(OWNER, from_event={"old": 1})
     await world.next()
     await world.next()
-    assert world.told == [{"old": 1}, None]
+    assert world.from_events == [{"old": 1}, None]
 
 
-async def test_news_when_new_resources_are_about_then_what_serves_does_not_wait_behind_the_rest(
+async def test_event_when_new_resources_are_about_then_what_serves_does_not_wait_behind_the_rest(
     world: World, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmfleet.tasks.CALM_SECONDS", 0.0)
+    monkeypatch.setattr("llmfleet.tasks.BATCH_SECONDS", 0.0)
     serving, making = [("a", "s1"), ("a", "s2")], [("a", "m1"), ("a", "m2")]
     for owners, served in ((serving, True), (making, False)):
         world.serves = served
@@ -301,7 +301,7 @@ async def test_news_when_new_resources_are_about_then_what_serves_does_not_wait_
     tasks.wake(("a", "new"), urgent=True)
     assert await world.next() == ("a", "new")
     for owner in (*making, *serving):
-        tasks.wake(owner, calmly=True)
+        tasks.wake(owner, batch=True)
     assert {await world.next() for _ in range(3)} == {making[0], *serving}
     for _ in range(20):
         await asyncio.sleep(0)

@@ -53,7 +53,7 @@ class Expired(ApiError):
 
 
 class OutOfOrder(Expired):
-    """A watch told of something older than it had told before; list again."""
+    """A watch brought something older than it had brought before; list again."""
 
 
 class Forbidden(ApiError):
