@@ -10,7 +10,7 @@ from hack.cluster import cgroups, golang, network
 from hack.cluster.errors import ClusterError
 from hack.cluster.progress import Steps
 from hack.cluster.settings import Settings
-from hack.cluster.shell import last_words
+from hack.cluster.shell import tail
 
 # Program → the Debian package that has it. Programs of /usr/lib and /usr/sbin are given by path.
 PACKAGES = {
@@ -131,4 +131,4 @@ def _apt(*words: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise ClusterError(f"`apt-get {' '.join(words)}` failed: {last_words(done.stderr)}")
+        raise ClusterError(f"`apt-get {' '.join(words)}` failed: {tail(done.stderr)}")
