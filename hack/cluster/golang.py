@@ -14,8 +14,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hack.cluster.console import Steps
 from hack.cluster.errors import ClusterError
-from hack.cluster.progress import Steps
 from hack.cluster.settings import Settings
 from hack.cluster.shell import run, tail
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hack.cluster import imagespec, preflight
+from hack.cluster.console import Steps
 from hack.cluster.errors import ClusterError
 from hack.cluster.imagespec import ImageSpec
 from hack.cluster.local import BUSYBOX_IMAGE, LocalCluster
-from hack.cluster.progress import Steps
 from hack.cluster.shell import run, tail
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")

@@ -19,10 +19,10 @@ import uvloop
 from llmfleet import __version__
 from llmfleet.cluster.applying import Applier
 from llmfleet.cluster.caches import Caches
-from llmfleet.cluster.client import ApiServer, load_configuration
-from llmfleet.cluster.crd import CrdCheck
+from llmfleet.cluster.client import ApiClient, load_configuration
+from llmfleet.cluster.crd_check import CrdCheck
 from llmfleet.cluster.environment import VARIABLES, Environment, read_environment
-from llmfleet.cluster.events import EventRecorder
+from llmfleet.cluster.event_recorder import EventRecorder
 from llmfleet.cluster.lease import LeaseKeeper
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
@@ -81,7 +81,7 @@ async def run(environment: Environment) -> None:
     probes = ProbeServer(environment.metrics_host, environment.metrics_port)
     await probes.start()
     configuration = await load_configuration()
-    election_api = ApiServer(configuration)
+    election_api = ApiClient(configuration)
     lease = LeaseKeeper(election_api, environment.namespace, environment.identity)
     stop = asyncio.Event()
 
@@ -125,7 +125,7 @@ async def _lead(
             tasks.wake_all()
 
     election = environment.leader_election
-    api = ApiServer(configuration, may_write=lease.valid if election else lambda: True)
+    api = ApiClient(configuration, may_write=lease.valid if election else lambda: True)
     crd = CrdCheck(api, environment.settings, crd_changed)
     probes.ready.append(crd.problem)
     caches = Caches(api, environment.watch_namespaces, partial(wake, batch=True))

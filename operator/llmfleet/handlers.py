@@ -22,7 +22,7 @@ import structlog
 from llmfleet.api import GROUP, PLURAL, VERSION
 from llmfleet.cluster import metrics
 from llmfleet.cluster.backoff import Backoff
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError, Forbidden, NotFound, Unavailable, error_from_answer
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT
 from llmfleet.cluster.store import version_number
@@ -126,7 +126,7 @@ class Watch:
         namespaces: to watch; empty = all.
     """
 
-    def __init__(self, tasks: Tasks, api: ApiServer, namespaces: Sequence[str]) -> None:
+    def __init__(self, tasks: Tasks, api: ApiClient, namespaces: Sequence[str]) -> None:
         self._objects = tasks
         self._api = api
         self._namespaces = tuple(namespaces)

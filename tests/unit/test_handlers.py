@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from llmfleet import handlers
-from llmfleet.cluster.client import ApiServer, load_configuration
+from llmfleet.cluster.client import ApiClient, load_configuration
 from llmfleet.handlers import Watch
 from llmfleet.tasks import Tasks
 from tests.unit.test_tasks import OTHER, OWNER, World
@@ -137,7 +137,7 @@ async def running(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr(handlers, "RETRIES_SECONDS", (0.05,))
-    api = ApiServer(await load_configuration())
+    api = ApiClient(await load_configuration())
     world = World()
     tasks = Tasks(world)
     namespaces = getattr(request, "param", [])

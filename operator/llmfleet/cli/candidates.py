@@ -15,7 +15,7 @@ from typing import Final
 import typer
 
 from llmfleet.api.deployment import LLMDeployment
-from llmfleet.cli import acts
+from llmfleet.cli import annotating
 from llmfleet.cli.access import Cluster
 
 LONGEST_WAIT_SECONDS: Final = 2.0
@@ -38,13 +38,13 @@ def names(context: typer.Context, incomplete: str) -> Candidates:
 
 def retryable(context: typer.Context, incomplete: str) -> Candidates:
     """Revisions that ``retry`` may name, with why they went back."""
-    return _in_time(lambda: acts.retryable(_named(context)).items(), incomplete)
+    return _in_time(lambda: annotating.retryable(_named(context)).items(), incomplete)
 
 
 def kept(context: typer.Context, incomplete: str) -> Candidates:
     """Revisions that ``undo`` may name, with their images."""
     return _in_time(
-        lambda: [(each.hash, each.image or "kept") for each in acts.kept(_named(context))],
+        lambda: [(each.hash, each.image or "kept") for each in annotating.kept(_named(context))],
         incomplete,
     )
 

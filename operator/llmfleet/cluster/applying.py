@@ -24,7 +24,7 @@ import structlog
 
 from llmfleet.cluster import metrics
 from llmfleet.cluster.caches import Caches, observed_object
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.equality import Difference, content_fingerprint, difference, json_hash
 from llmfleet.cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from llmfleet.cluster.fields import handover_patch, needs_handover
@@ -75,7 +75,7 @@ class Applier:
 
     def __init__(
         self,
-        api: ApiServer,
+        api: ApiClient,
         caches: Caches,
         observer: Observer,
         recorder: Recorder,

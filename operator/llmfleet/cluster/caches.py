@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 import zstandard
 
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.equality import own_annotations
 from llmfleet.cluster.kinds import CHILD_KINDS, OWNER_LABEL, POD, REPLICA_SET, Kind, kind_of
 from llmfleet.cluster.pods import observe_pod, quota_message
@@ -53,7 +53,7 @@ class Caches:
     """
 
     def __init__(
-        self, api: ApiServer, namespaces: Sequence[str], wake: Callable[[Owner], None]
+        self, api: ApiClient, namespaces: Sequence[str], wake: Callable[[Owner], None]
     ) -> None:
         self._children: dict[Kind, ObjectStore[bytes]] = {
             kind: ObjectStore(_pack, wake) for kind in CHILD_KINDS

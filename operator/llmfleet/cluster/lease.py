@@ -21,7 +21,7 @@ from typing import Any, Final
 import structlog
 
 from llmfleet.cluster import metrics
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError, Conflict, NotFound
 from llmfleet.cluster.kinds import LEASE
 from llmfleet.planning.snapshot import JSON
@@ -108,7 +108,7 @@ class LeaseKeeper:
 
     def __init__(
         self,
-        api: ApiServer,
+        api: ApiClient,
         namespace: str,
         identity: str,
         on_lost: Callable[[], None] = lambda: os._exit(1),

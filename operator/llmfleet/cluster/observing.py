@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from llmfleet.api import parse
 from llmfleet.cluster.caches import Caches, observed_object
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import NotFound
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, kind_of
 from llmfleet.cluster.prometheus import RequestPoller
@@ -59,7 +59,7 @@ class Observer:
 
     def __init__(
         self,
-        api: ApiServer,
+        api: ApiClient,
         caches: Caches,
         routers: RouterPoller,
         requests: RequestPoller,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmfleet.cluster.client import ApiServer
-from llmfleet.cluster.crd import prune
+from llmfleet.cluster.client import ApiClient
+from llmfleet.cluster.crd_check import prune
 from llmfleet.cluster.equality import json_hash
 from llmfleet.cluster.fields import RESOURCE_VERSION
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT
@@ -37,7 +37,7 @@ class Recorder:
         transitions: publishes the events and counts the outcome of every plan that is recorded.
     """
 
-    def __init__(self, api: ApiServer, transitions: Transitions) -> None:
+    def __init__(self, api: ApiClient, transitions: Transitions) -> None:
         self._api = api
         self._transitions = transitions
         self.schema: JSON | None = None

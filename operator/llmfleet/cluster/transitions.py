@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmfleet.cluster import metrics
-from llmfleet.cluster.events import EventRecorder
+from llmfleet.cluster.event_recorder import EventRecorder
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.plan import Plan, PlannedEvent, Result

@@ -16,7 +16,7 @@ import structlog
 
 from llmfleet.cluster import metrics
 from llmfleet.cluster.backoff import Backoff
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError, Expired, Forbidden, OutOfOrder
 from llmfleet.cluster.store import Listing, version_number
 from llmfleet.planning.snapshot import JSON
@@ -52,7 +52,7 @@ class Reflector:
 
     def __init__(
         self,
-        api: ApiServer,
+        api: ApiClient,
         name: str,
         path: str,
         sink: Sink,

@@ -14,9 +14,9 @@ from kubernetes.aio import config as kube_config
 
 from llmfleet.cluster.applying import Applier
 from llmfleet.cluster.caches import Caches
-from llmfleet.cluster.client import ApiServer as Api
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import Conflict, Forbidden
-from llmfleet.cluster.events import EventRecorder
+from llmfleet.cluster.event_recorder import EventRecorder
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.prometheus import RequestPoller
@@ -42,7 +42,7 @@ class FixedSettings:
 class Effects:
     """The effects layer of one LLMDeployment named chat."""
 
-    api: Api
+    api: ApiClient
     caches: Caches
     observer: Observer
     applier: Applier
@@ -73,7 +73,7 @@ async def running_effects(
     await kube_config.load_kube_config(
         config_file=str(fleet.server.kubeconfig), client_configuration=configuration
     )
-    api = Api(configuration)
+    api = ApiClient(configuration)
     caches = Caches(api, [fleet.namespace], wake)
     routers = RouterPoller(wake, port=router_port)
     observer = Observer(api, caches, routers, RequestPoller(None, wake), FixedSettings())

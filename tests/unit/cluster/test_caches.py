@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from llmfleet.cluster.caches import Caches
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.planning.snapshot import ObjectKey
 
 JSON = dict[str, Any]
@@ -39,7 +39,7 @@ class Held:
 
     def __init__(self) -> None:
         self.woken: list[tuple[str, str]] = []
-        self.caches = Caches(cast("ApiServer", None), [], self.woken.append)
+        self.caches = Caches(cast("ApiClient", None), [], self.woken.append)
 
     def put(self, **changes: Any) -> None:
         """What a watch would."""

@@ -10,7 +10,7 @@ import pytest
 from llmfleet.api import CRD_SCHEMA
 from llmfleet.api.crd import build_crd
 from llmfleet.cluster.backoff import Backoff
-from llmfleet.cluster.crd import outdated_reasons, prune, version_schema
+from llmfleet.cluster.crd_check import outdated_reasons, prune, version_schema
 from llmfleet.cluster.environment import VARIABLES, read_environment
 from llmfleet.cluster.errors import (
     AlreadyExists,
@@ -24,7 +24,12 @@ from llmfleet.cluster.errors import (
     Unavailable,
     error_from_answer,
 )
-from llmfleet.cluster.events import NOTE_LIMIT, SAME_EVENT_SECONDS, EventRecorder, build_event
+from llmfleet.cluster.event_recorder import (
+    NOTE_LIMIT,
+    SAME_EVENT_SECONDS,
+    EventRecorder,
+    build_event,
+)
 from llmfleet.cluster.pods import observe_pod, quota_message
 from llmfleet.cluster.routers import read_report
 from llmfleet.planning.plan import PlannedEvent

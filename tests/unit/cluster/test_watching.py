@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import Forbidden
 from llmfleet.cluster.store import Listing
 from llmfleet.cluster.watching import Reflector
@@ -62,7 +62,7 @@ class Names:
 
 async def follow(server: Server, sink: Names) -> None:
     """Run a reflector until it has taken in all there is to tell."""
-    api = cast("ApiServer", server)
+    api = cast("ApiClient", server)
     task = asyncio.create_task(Reflector(api, "pods", "/pods", sink, selectors={}).run())
     await asyncio.wait_for(server.all_sent.wait(), 5)
     task.cancel()
@@ -102,7 +102,7 @@ class Refusing(Server):
 
 
 async def test_refusal_when_the_watch_is_let_in_again_but_nothing_happens_then_it_is_over() -> None:
-    api = cast("ApiServer", Refusing())
+    api = cast("ApiClient", Refusing())
     reflector = Reflector(api, "pods", "/pods", Names(), selectors={})
     task = asyncio.create_task(reflector.run())
     async with asyncio.timeout(5):

@@ -12,7 +12,7 @@ import structlog
 from llmfleet.api import CRD_SCHEMA, SCHEMA_ANNOTATION, VERSION
 from llmfleet.api.crd import build_crd
 from llmfleet.cluster import metrics
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError, Forbidden, NotFound
 from llmfleet.cluster.kinds import GROUP, LLM_DEPLOYMENT
 from llmfleet.planning.snapshot import JSON, OperatorSettings
@@ -100,7 +100,7 @@ class CrdCheck:
     """
 
     def __init__(
-        self, api: ApiServer, settings: OperatorSettings, changed: Callable[[], None]
+        self, api: ApiClient, settings: OperatorSettings, changed: Callable[[], None]
     ) -> None:
         self._api = api
         self._settings = settings

@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from llmfleet.cluster import metrics
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError
 from llmfleet.cluster.kinds import EVENT
 from llmfleet.planning.plan import PlannedEvent
@@ -37,7 +37,7 @@ class EventRecorder:
     """
 
     def __init__(
-        self, api: ApiServer, instance: str, monotonic: Callable[[], float] = time.monotonic
+        self, api: ApiClient, instance: str, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._api = api
         self._instance = instance[:128]
