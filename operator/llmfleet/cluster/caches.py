@@ -66,7 +66,7 @@ class Caches:
             REPLICA_SET: self._quota,
         }
         scopes: Sequence[str | None] = namespaces or (None,)
-        turns = asyncio.Semaphore(LISTS_AT_ONCE)
+        listing = asyncio.Semaphore(LISTS_AT_ONCE)
         self._reflectors = [
             Reflector(
                 api,
@@ -74,7 +74,7 @@ class Caches:
                 kind.path(namespace),
                 _Namespaced(store, namespace),
                 selectors={"labelSelector": OWNER_LABEL},
-                turns=turns,
+                listing=listing,
             )
             for kind, store in stores.items()
             for namespace in scopes
