@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 import zstandard
 
+from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.equality import own_annotations
 from llmfleet.cluster.kinds import CHILD_KINDS, OWNER_LABEL, POD, REPLICA_SET, Kind, kind_of
@@ -83,7 +84,7 @@ class Caches:
 
     def start(self) -> None:
         """Start listing and watching."""
-        self._tasks = [asyncio.create_task(reflector.run()) for reflector in self._reflectors]
+        self._tasks = [keep_running("watch", reflector.run) for reflector in self._reflectors]
 
     async def wait_synced(self) -> None:
         """Wait until every collection has been listed once; before that, nothing is known."""

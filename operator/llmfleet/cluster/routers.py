@@ -22,6 +22,7 @@ import aiohttp
 import structlog
 
 from llmfleet.cluster import metrics
+from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.snapshot import JSON, ObservedPod, RouterReach, RouterReport
 
@@ -168,7 +169,7 @@ class _Poller:
         return self.report is not None and not self._asked.is_set()
 
     def start(self, changed: Callable[[], None]) -> None:
-        self._task = asyncio.create_task(self._run(changed))
+        self._task = keep_running("router poll", lambda: self._run(changed))
 
     def assume(self, generation: int | None, seconds: float) -> None:
         """Take it to serve this, and ask it after so many seconds."""

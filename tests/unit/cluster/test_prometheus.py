@@ -186,6 +186,17 @@ async def test_prometheus_when_it_does_not_answer_then_the_counts_are_unknown_an
     assert rig.poller.report(OWNER)[0] is not None
 
 
+async def test_counts_when_a_sample_is_no_number_then_it_is_left_out_and_the_others_count(
+    rig: Rig,
+) -> None:
+    rig.played.values = [[START + 5, "12"], [START + 8, "NaN"], [START + 9, "+Inf"]]
+    rig.poller.track(OWNER, JUDGED)
+    await rig.next()
+    counts, _ = rig.poller.report(OWNER)
+    assert counts is not None
+    assert counts["new"].total == 12
+
+
 async def test_attempt_when_another_one_begins_then_its_counts_begin_anew(rig: Rig) -> None:
     rig.poller.track(OWNER, JUDGED)
     await rig.next()
