@@ -133,7 +133,8 @@ async def _lead(
     requests = RequestPoller(_prometheus(environment), partial(wake, batch=True))
     observer = Observer(api, caches, routers, requests, crd)
     notifier = Notifier(environment.notify_url)
-    transitions = Transitions(EventRecorder(api, environment.pod_name), notifier)
+    events = EventRecorder(api, environment.pod_name)
+    transitions = Transitions(events, notifier)
     recorder = Recorder(api, transitions)
     applier = Applier(api, caches, observer, recorder, transitions)
     try:
@@ -155,6 +156,7 @@ async def _lead(
         await crd.stop()
         await observer.close()
         await notifier.close()
+        await events.close()
         await api.close()
 
 

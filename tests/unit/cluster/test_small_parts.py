@@ -24,15 +24,8 @@ from llmfleet.cluster.errors import (
     Unavailable,
     error_from_answer,
 )
-from llmfleet.cluster.event_recorder import (
-    NOTE_LIMIT,
-    SAME_EVENT_SECONDS,
-    EventRecorder,
-    build_event,
-)
 from llmfleet.cluster.pods import observe_pod, quota_message
 from llmfleet.cluster.routers import read_report
-from llmfleet.planning.plan import PlannedEvent
 
 JSON = dict[str, Any]
 
@@ -78,36 +71,6 @@ def test_error_when_the_server_refuses_then_typed_and_in_its_words(
 
 def test_error_when_the_body_is_not_json_then_still_typed() -> None:
     assert type(error_from_answer(502, b"<html>", "GET x", "soon")) is Unavailable
-
-
-RAW: JSON = {
-    "apiVersion": "llmfleet.dev/v1alpha1",
-    "kind": "LLMDeployment",
-    "metadata": {"name": "chat", "namespace": "a", "uid": "u1", "resourceVersion": "7"},
-}
-
-
-def test_event_when_the_note_is_too_long_then_cut_within_the_limit() -> None:
-    event = PlannedEvent(type="Warning", reason="X", message="ä" * 2000)
-    made = build_event(RAW, event, "pod", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    assert len(made["note"].encode()) <= NOTE_LIMIT
-    assert made["note"].endswith("…")
-    assert made["eventTime"] == "2026-01-02T03:04:05.000000Z"
-    assert made["regarding"]["uid"] == "u1"
-
-
-def test_event_when_repeated_then_new_again_only_after_a_while() -> None:
-    now = [0.0]
-    recorder = EventRecorder(None, "pod", lambda: now[0])  # type: ignore[arg-type]  # posts nothing
-    event = PlannedEvent(type="Normal", reason="X", message="m")
-    other = PlannedEvent(type="Normal", reason="X", message="n")
-    assert recorder.is_new("u1", event)
-    now[0] = SAME_EVENT_SECONDS - 1
-    assert not recorder.is_new("u1", event)
-    assert recorder.is_new("u1", other)
-    assert recorder.is_new("u2", event)
-    now[0] = SAME_EVENT_SECONDS
-    assert recorder.is_new("u1", event)
 
 
 IMAGES = {
