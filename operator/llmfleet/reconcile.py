@@ -78,7 +78,7 @@ class Reconciler:
             return Gone()
         except UnreadableError as error:
             return await self._report_unreadable(owner, error)
-        shown.uid = snapshot.raw["metadata"]["uid"]
+        self._take_uid(shown, snapshot.raw)
         plan = self._decide(snapshot, datetime.now(UTC))
         self._show(owner, snapshot.raw, plan)
         applied = await self._applier.apply(snapshot, plan)
@@ -102,7 +102,15 @@ class Reconciler:
             metrics.NEWER_STATUS_SCHEMA.dec(shown.newer_schema)
         self._gauges.forget(owner)
 
+    def _take_uid(self, shown: _Shown, raw: JSON) -> None:
+        """Forget an object that was deleted and made again under its name between two passes."""
+        uid = raw["metadata"]["uid"]
+        if shown.uid not in {"", uid}:
+            self._applier.forget(shown.uid)
+        shown.uid = uid
+
     async def _report_unreadable(self, owner: Owner, error: UnreadableError) -> Outcome:
+        self._take_uid(self._shown[owner], error.raw)
         plan = decide_unreadable(error.raw, error.problem, datetime.now(UTC))
         self._show(owner, error.raw, plan)
         await self._applier.record_only(error.raw, plan)

@@ -55,7 +55,8 @@ def conflict_swallowed() -> None:
         try:
             await real(self, snapshot, child, live, found)
         except Conflict:
-            self._settled[live.uid] = applying._settlement(live.body, child.body)
+            settled = self._settled.setdefault(snapshot.raw["metadata"]["uid"], {})
+            settled[live.uid] = applying._settlement(live.body, child.body)
 
     swap(applying.Applier, "_change", change)
 

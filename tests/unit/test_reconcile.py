@@ -8,15 +8,25 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from pydantic import TypeAdapter, ValidationError
 
 from llmfleet.cluster.applying import Applied
 from llmfleet.cluster.errors import NotFound
+from llmfleet.cluster.observing import UnreadableError
 from llmfleet.cluster.priority import Priority
 from llmfleet.planning.plan import Plan
 from llmfleet.reconcile import Reconciler
 from llmfleet.tasks import Done, Gone, Outcome, Unfinished
 
 OWNER = ("a", "chat")
+
+
+def mistake() -> ValidationError:
+    try:
+        TypeAdapter(int).validate_python("x")
+    except ValidationError as error:
+        return error
+    raise AssertionError
 
 
 class Effects:
@@ -28,13 +38,18 @@ class Effects:
         self.applied = Applied(changed=False, version=7)
         self.foreign = False
         self.gone = False
+        self.uid = "u"
+        self.unreadable = False
         self.forgotten: list[Any] = []
 
     async def observe(self, owner: tuple[str, str], from_event: Any) -> Any:
         if self.gone:
             raise NotFound(str(owner), status=404)
         del from_event
-        return SimpleNamespace(raw={"metadata": {"uid": "u", "generation": 1}})
+        raw = {"metadata": {"uid": self.uid, "generation": 1, "resourceVersion": "7"}}
+        if self.unreadable:
+            raise UnreadableError(raw, mistake())
+        return SimpleNamespace(raw=raw)
 
     def decide(self, snapshot: Any, now: Any) -> Plan:
         del snapshot, now
@@ -43,6 +58,9 @@ class Effects:
     async def apply(self, snapshot: Any, plan: Plan) -> Applied:
         del snapshot, plan
         return self.applied
+
+    async def record_only(self, raw: Any, plan: Plan) -> None:
+        pass
 
     def has_foreign(self, owner: tuple[str, str]) -> bool:
         del owner
@@ -115,6 +133,18 @@ async def test_object_when_it_is_gone_then_its_name_and_its_uid_are_forgotten(
     effects.gone = True
     assert await reconciler.reconcile(OWNER, None) == Gone()
     assert effects.forgotten == [OWNER, "u"]
+
+
+@pytest.mark.parametrize("unreadable", [False, True], ids=["readable", "unreadable"])
+async def test_object_when_it_was_made_again_between_two_passes_then_the_old_uid_is_forgotten(
+    effects: Effects, reconciler: Reconciler, unreadable: bool
+) -> None:
+    effects.unreadable = unreadable
+    await reconciler.reconcile(OWNER, None)
+    assert effects.forgotten == []
+    effects.uid = "another"
+    await reconciler.reconcile(OWNER, None)
+    assert effects.forgotten == ["u"]
 
 
 async def test_gauges_when_nobody_looks_at_the_object_any_more_then_it_is_not_counted(

@@ -86,7 +86,9 @@ class Applier:
         self._observer = observer
         self._recorder = recorder
         self._transitions = transitions
-        self._settled: dict[str, tuple[str, str]] = {}
+        self._settled: dict[str, dict[str, tuple[str, str]]] = {}
+        """By uid of the LLMDeployment and of its child: hashes of an intent and of what it is as
+        stored."""
         self._tokens: dict[str, JSON] = {}
         """What the status will say of the routers' token, by uid of a new LLMDeployment."""
 
@@ -190,6 +192,7 @@ class Applier:
         """Drop what is remembered about an LLMDeployment that is gone."""
         self._recorder.forget(uid)
         self._tokens.pop(uid, None)
+        self._settled.pop(uid, None)
 
     async def _names_conflict(self, owner: Owner, snapshot: Snapshot, plan: Plan) -> bool:
         """Whether something that no watch brings has a name that the plan needs.
@@ -209,6 +212,7 @@ class Applier:
 
     def _changes(self, snapshot: Snapshot, plan: Plan) -> Iterator[tuple[Child, Difference | None]]:
         """The children to write, each with what is not as intended; None: it is not there."""
+        settled = self._settled_children(snapshot)
         for child in plan.children:
             live = snapshot.objects.get(child.key)
             if child.key.kind == SECRET.kind:
@@ -219,8 +223,19 @@ class Applier:
             if live.deleting or child.mode is ChildMode.CREATE_ONCE or not _is_ours(snapshot, live):
                 continue
             found = difference(live.body, child.body)
-            if found and self._settled.get(live.uid) != _settlement(live.body, child.body):
+            if found and settled.get(live.uid) != _settlement(live.body, child.body):
                 yield child, found
+
+    def _settled_children(self, snapshot: Snapshot) -> dict[str, tuple[str, str]]:
+        """What is known of the children that are there; those that are gone are forgotten."""
+        uid = snapshot.raw["metadata"]["uid"]
+        settled = self._settled.pop(uid, {})
+        if settled:
+            there = {child.uid for child in snapshot.objects.values()}
+            settled = {child: known for child, known in settled.items() if child in there}
+        if settled:
+            self._settled[uid] = settled
+        return settled
 
     async def _write(self, snapshot: Snapshot, child: Child, found: Difference | None) -> None:
         if found is None:
@@ -236,7 +251,7 @@ class Applier:
             # The plan was made without knowing it: foreign, or ours that no watch has brought.
             await self._observer.find_by_name((meta["namespace"], meta["name"]), [child.key])
             raise
-        self._remember(answer, child.body)
+        self._remember(snapshot, answer, child.body)
         log.debug("child created", child=_label(child.key))
 
     async def _change(
@@ -252,7 +267,7 @@ class Applier:
         except (Conflict, NotFound) as error:
             await self._observer.refresh((meta["namespace"], meta["name"]), child.key, live.uid)
             raise Conflict(str(error), status=409) from error
-        self._remember(answer, child.body)
+        self._remember(snapshot, answer, child.body)
         if found.edited_by_others:
             metrics.CHILD_EDITS.labels(child.key.kind).inc()
             sentence = f"{_label(child.key)} was changed by hand and put back: {found.sentence()}"
@@ -271,7 +286,7 @@ class Applier:
         patched = await self._api.json_patch(kind, namespace, live.key.name, handover_patch(body))
         return str(patched["metadata"]["resourceVersion"])
 
-    def _remember(self, answer: JSON, intent: JSON) -> None:
+    def _remember(self, snapshot: Snapshot, answer: JSON, intent: JSON) -> None:
         """Remember the answer of a write, and that it is what this intent becomes here.
 
         Should a normalisation unknown to ``difference`` (an admission webhook, say) make them look
@@ -279,11 +294,11 @@ class Applier:
         """
         child = observed_object(answer)
         self._caches.written(answer)
-        if difference(answer, intent) is None:
-            self._settled.pop(child.uid, None)
-        else:
+        settled = self._settled.setdefault(snapshot.raw["metadata"]["uid"], {})
+        settled.pop(child.uid, None)
+        if difference(answer, intent) is not None:
             log.warning("the API server stores a child otherwise", child=_label(child.key))
-            self._settled[child.uid] = _settlement(answer, intent)
+            settled[child.uid] = _settlement(answer, intent)
 
     async def _delete(self, owner: Owner, deletion: Deletion) -> bool:
         kind = kind_of(deletion.key)
@@ -302,7 +317,6 @@ class Applier:
             self._caches.written(answer)  # it waits for a finalizer
         else:
             self._caches.deleted(kind, owner[0], deletion.key.name, deletion.uid)
-        self._settled.pop(deletion.uid, None)
         return True
 
 
