@@ -99,15 +99,15 @@ def main() -> int:
 def _false_aborts(good: list[Release], each: int, source: random.Random) -> dict[str, int]:
     """How many releases each rule ever sends back."""
     wrong = dict.fromkeys(RULES, 0)
-    told = time.monotonic()
+    reported = time.monotonic()
     for number, release in enumerate(good * each):
         waiting = dict(RULES)
         for sides in _looks(release, source):
             for name in [name for name, rule in waiting.items() if rule(sides)]:
                 wrong[name] += 1
                 del waiting[name]
-        if time.monotonic() - told > 10:
-            told = time.monotonic()
+        if time.monotonic() - reported > 10:
+            reported = time.monotonic()
             sys.stderr.write(f"  {number} of {len(good) * each} good releases\n")
     return wrong
 

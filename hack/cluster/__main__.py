@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hack.cluster import golang, kind, lock
+from hack.cluster.console import Steps
 from hack.cluster.errors import ClusterError
 from hack.cluster.images import Images
 from hack.cluster.kind import KindCluster
 from hack.cluster.local import LocalCluster
-from hack.cluster.progress import Steps
 from hack.cluster.settings import Settings, read_settings
 from hack.cluster.shell import run
 

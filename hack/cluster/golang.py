@@ -14,10 +14,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hack.cluster.console import Steps
 from hack.cluster.errors import ClusterError
-from hack.cluster.progress import Steps
 from hack.cluster.settings import Settings
-from hack.cluster.shell import last_words, run
+from hack.cluster.shell import run, tail
 
 MINIMUM_GO = (1, 26)
 _K8S_VERSION = "v1.35.4"
@@ -171,7 +171,7 @@ def _build(settings: Settings, product: Product, go: str) -> None:
         )
         if done.returncode:
             part.unlink(missing_ok=True)
-            raise ClusterError(f"building {name} failed: {last_words(done.stderr)}")
+            raise ClusterError(f"building {name} failed: {tail(done.stderr)}")
         part.replace(target)
     for name, (module, inner) in product.folders.items():
         _copy_folder(settings, product, go, name=name, module=module, inner=inner)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hack.cluster import imagespec, preflight
+from hack.cluster.console import Steps
 from hack.cluster.errors import ClusterError
 from hack.cluster.imagespec import ImageSpec
 from hack.cluster.local import BUSYBOX_IMAGE, LocalCluster
-from hack.cluster.progress import Steps
-from hack.cluster.shell import last_words, run
+from hack.cluster.shell import run, tail
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _KEPT = 3  # older references per image: revisions that were rolled out may still name them
@@ -208,7 +208,7 @@ class Images:
                 check=False,
             )
         if done.returncode:
-            said = last_words(log.read_text(errors="replace"), lines=6)
+            said = tail(log.read_text(errors="replace"), lines=6)
             raise ClusterError(f"building image {spec.name} failed (log: {log}): {said}")
         return self._remember(
             spec.name, stamp, identifier_file.read_text().strip().removeprefix("sha256:")
@@ -273,7 +273,7 @@ class Images:
         if push.stdout:
             push.stdout.close()
         if push.wait() or done.returncode:
-            said = last_words(done.stderr.decode(errors="replace"))
+            said = tail(done.stderr.decode(errors="replace"))
             raise ClusterError(f"loading {built.reference} failed: {said}")
 
     def _push_difference(self, built: Built, present: list[Path]) -> None:

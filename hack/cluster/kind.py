@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 from hack.cluster import golang, imagespec
+from hack.cluster.console import Steps
 from hack.cluster.errors import ClusterError
 from hack.cluster.local import MANIFESTS
-from hack.cluster.progress import Steps
 from hack.cluster.settings import FAKE_GPUS, Settings
 from hack.cluster.shell import run
 

@@ -15,13 +15,13 @@ from hack.cluster import (
     components,
     configs,
     golang,
-    network,
+    node_network,
     preflight,
     processes,
     teardown,
 )
+from hack.cluster.console import Steps
 from hack.cluster.errors import ClusterError
-from hack.cluster.progress import Steps
 from hack.cluster.settings import DNS_SERVICE_IP, FAKE_GPUS, NODE_NAME, Settings
 from hack.cluster.shell import run
 
@@ -83,7 +83,7 @@ class LocalCluster:
 
     def healthy(self) -> bool:
         """Whether every part runs from its present command line and the node is Ready."""
-        if not self.settings.kubeconfig.exists() or not network.exists(self.settings):
+        if not self.settings.kubeconfig.exists() or not node_network.exists(self.settings):
             return False
         if not all(self.recorder.find(name) for name in components.components(self.settings)):
             return False
@@ -96,7 +96,7 @@ class LocalCluster:
         if not running:
             remains = teardown.leftovers(settings)
             return remains[0] if remains else ""
-        if not network.exists(settings):
+        if not node_network.exists(settings):
             return "its network namespace is gone"
         if not (settings.state / "pki").exists() or not settings.kubeconfig.exists():
             return "its certificates are gone"
@@ -110,7 +110,7 @@ class LocalCluster:
         settings.state.mkdir(parents=True, exist_ok=True)
         settings.run.mkdir(parents=True, exist_ok=True)
         settings.volumes.mkdir(parents=True, exist_ok=True)
-        network.create(settings)
+        node_network.create(settings)
         cgroups.create(settings.name)
         if not (settings.state / "pki" / "service-accounts.key").exists():
             certificates.make_certificates(settings)
@@ -131,7 +131,7 @@ class LocalCluster:
         groups = cgroups.create(self.settings.name)
         for name in names:
             if not self.recorder.find(name):
-                line = [*network.inside(self.settings), *parts[name].command]
+                line = [*node_network.inside(self.settings), *parts[name].command]
                 self.recorder.start(name, line, cgroups=groups)
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:

@@ -6,11 +6,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from hack.cluster import cgroups, golang, network
+from hack.cluster import cgroups, golang, node_network
+from hack.cluster.console import Steps
 from hack.cluster.errors import ClusterError
-from hack.cluster.progress import Steps
 from hack.cluster.settings import Settings
-from hack.cluster.shell import last_words
+from hack.cluster.shell import tail
 
 # Program → the Debian package that has it. Programs of /usr/lib and /usr/sbin are given by path.
 PACKAGES = {
@@ -96,7 +96,7 @@ def check(settings: Settings) -> None:
     heavy = any(product.name == "kubernetes" for product in outdated)
     require_disk(settings.cache, _BUILD_GIB if heavy else _RUN_GIB, "the local cluster")
     _require_memory()
-    if route := network.foreign_route(settings):
+    if route := node_network.foreign_route(settings):
         raise ClusterError(
             f"another network already uses {settings.node_subnet} ({route}): "
             "set LLMFLEET_CACHE to another folder, which uses another subnet"
@@ -131,4 +131,4 @@ def _apt(*words: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise ClusterError(f"`apt-get {' '.join(words)}` failed: {last_words(done.stderr)}")
+        raise ClusterError(f"`apt-get {' '.join(words)}` failed: {tail(done.stderr)}")

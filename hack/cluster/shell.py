@@ -20,7 +20,7 @@ def run(
     """Runs a command and returns what it printed.
 
     Raises:
-        ClusterError: `check` is set and the command failed; the message ends with its last words.
+        ClusterError: `check` is set and the command failed; the message ends with its last lines.
     """
     words = [str(word) for word in command]
     try:
@@ -39,7 +39,7 @@ def run(
     except subprocess.TimeoutExpired:
         raise ClusterError(f"`{shown(words)}` did not end within {timeout_seconds} s") from None
     if check and done.returncode:
-        raise ClusterError(f"`{shown(words)}` failed: {last_words(done.stderr or done.stdout)}")
+        raise ClusterError(f"`{shown(words)}` failed: {tail(done.stderr or done.stdout)}")
     return done.stdout
 
 
@@ -49,7 +49,7 @@ def shown(words: Sequence[str], *, limit: int = 120) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def last_words(output: str, *, lines: int = 4) -> str:
+def tail(output: str, *, lines: int = 4) -> str:
     """The last lines of an output that say something."""
     said = [line.strip() for line in output.splitlines() if line.strip()]
     return " | ".join(said[-lines:]) or "it printed nothing"

@@ -5,7 +5,7 @@ import socket
 import time
 from pathlib import Path
 
-from hack.cluster import cgroups, configs, network, processes
+from hack.cluster import cgroups, configs, node_network, processes
 from hack.cluster.settings import Settings
 from hack.cluster.shell import run
 
@@ -30,7 +30,7 @@ def remove_cluster(settings: Settings, recorder: processes.Recorder) -> None:
     processes.stop(recorder.all_alive(), grace_seconds=2)
     processes.stop(cgroups.members(settings.name), grace_seconds=2)
     _remove_mounts(settings)
-    network.remove(settings)
+    node_network.remove(settings)
     cgroups.remove(settings.name)
     _remove_traces_elsewhere(settings, sandboxes)
     for folder in (settings.state, settings.run):
@@ -41,7 +41,7 @@ def leftovers(settings: Settings) -> list[str]:
     """What of the cluster still exists; empty after a complete `remove_cluster`."""
     folders = [path for path in (settings.state, settings.run) if path.exists()]
     groups = cgroups.remains(settings.name)
-    return [*network.leftovers(settings), *map(str, groups), *map(str, folders)]
+    return [*node_network.leftovers(settings), *map(str, groups), *map(str, folders)]
 
 
 def forget_containers(settings: Settings) -> bool:

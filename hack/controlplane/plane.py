@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hack.cluster import golang
-from hack.cluster.progress import Steps
+from hack.cluster.console import Steps
 from hack.cluster.settings import read_settings
 from hack.controlplane.apiserver import (
     ApiServer,

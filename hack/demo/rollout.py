@@ -86,33 +86,33 @@ def run(console: Console, name: str, namespace: str) -> None:
     if before is None or (before.get("status") or {}).get("phase") != "Healthy":
         raise NotInTimeError(f"{namespace}/{name} is not there or not Healthy: run `make demo`")
     spec = before["spec"]
-    teller = _Teller(console, name, namespace)
+    narrator = _Narrator(console, name, namespace)
     with port_forward(f"svc/{name}", 80, namespace) as port:
         clients = Clients(f"http://127.0.0.1:{port}", spec["model"]["servedName"])
         with clients.asking():
-            teller.say("Clients ask three times a second, and go on doing so.")
-            teller.say("[bold]1. A good release[/]: half of the traffic, 20 seconds, then all.")
-            teller.patch({"rollout": POLICY, "model": {"source": GOOD}})
-            teller.until("Healthy", clients)
-            teller.say("Promoted: what spec asks for is what clients get.")
-            teller.say("[bold]2. A bad release[/]: its weights are not there.")
-            teller.patch({"model": {"source": BAD}})
-            teller.until("Degraded", clients)
-            teller.say(
+            narrator.say("Clients ask three times a second, and go on doing so.")
+            narrator.say("[bold]1. A good release[/]: half of the traffic, 20 seconds, then all.")
+            narrator.patch({"rollout": POLICY, "model": {"source": GOOD}})
+            narrator.until("Healthy", clients)
+            narrator.say("Promoted: what spec asks for is what clients get.")
+            narrator.say("[bold]2. A bad release[/]: its weights are not there.")
+            narrator.patch({"model": {"source": BAD}})
+            narrator.until("Degraded", clients)
+            narrator.say(
                 "Taken back by itself, and remembered: neither a re-apply nor an edit of steps or"
                 " replicas rolls it out again. The previous revision serves."
             )
-            teller.say("[bold]3. The commit is reverted[/].")
-            teller.patch({"model": {"source": GOOD}})
-            teller.until("Healthy", clients)
-            teller.patch({"model": spec["model"], "rollout": {**spec["rollout"], "steps": None}})
-            teller.until("Healthy", clients)
-    teller.say(f"Answers by revision {dict(clients.answers)}, failed requests: {clients.failed}.")
+            narrator.say("[bold]3. The commit is reverted[/].")
+            narrator.patch({"model": {"source": GOOD}})
+            narrator.until("Healthy", clients)
+            narrator.patch({"model": spec["model"], "rollout": {**spec["rollout"], "steps": None}})
+            narrator.until("Healthy", clients)
+    narrator.say(f"Answers by revision {dict(clients.answers)}, failed requests: {clients.failed}.")
     if clients.failed:
         raise NotInTimeError(f"{clients.failed} requests were lost")
 
 
-class _Teller:
+class _Narrator:
     def __init__(self, console: Console, name: str, namespace: str) -> None:
         self._console, self._name, self._namespace = console, name, namespace
         self._begun = time.monotonic()

@@ -2,7 +2,7 @@
 
 Layers, lowest first (enforced by import-linter, see pyproject.toml):
 ``api`` (the resource), ``planning`` (pure decisions), ``cluster`` (effects),
-``reconcile`` (the spine), ``handlers`` (the only importer of kopf).
+``reconcile`` (one pass), ``tasks`` (when), ``handlers`` (the only importer of kopf).
 """
 
 __version__ = "0.1.0"

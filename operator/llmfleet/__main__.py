@@ -19,10 +19,10 @@ import uvloop
 from llmfleet import __version__
 from llmfleet.cluster.applying import Applier
 from llmfleet.cluster.caches import Caches
-from llmfleet.cluster.client import ApiServer, load_configuration
-from llmfleet.cluster.crd import CrdCheck
+from llmfleet.cluster.client import ApiClient, load_configuration
+from llmfleet.cluster.crd_check import CrdCheck
 from llmfleet.cluster.environment import VARIABLES, Environment, read_environment
-from llmfleet.cluster.events import EventRecorder
+from llmfleet.cluster.event_recorder import EventRecorder
 from llmfleet.cluster.lease import LeaseKeeper
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
@@ -34,7 +34,8 @@ from llmfleet.cluster.store import Owner
 from llmfleet.cluster.transitions import Transitions
 from llmfleet.handlers import Watch
 from llmfleet.planning.decide import decide
-from llmfleet.reconcile import Spine
+from llmfleet.reconcile import Reconciler
+from llmfleet.tasks import Tasks
 
 USAGE_ERROR: Final = 2
 GARBAGE_THRESHOLD: Final = 20_000
@@ -80,7 +81,7 @@ async def run(environment: Environment) -> None:
     probes = ProbeServer(environment.metrics_host, environment.metrics_port)
     await probes.start()
     configuration = await load_configuration()
-    election_api = ApiServer(configuration)
+    election_api = ApiClient(configuration)
     lease = LeaseKeeper(election_api, environment.namespace, environment.identity)
     stop = asyncio.Event()
 
@@ -112,27 +113,28 @@ async def _lead(
     probes: ProbeServer,
     take_signals: Callable[[], None],
 ) -> None:
-    spine: Spine | None = None
+    tasks: Tasks | None = None
 
-    def wake(owner: Owner, *, calmly: bool = False) -> None:
-        if spine is not None:
-            spine.wake(owner, calmly=calmly)
+    def wake(owner: Owner, *, batch: bool = False) -> None:
+        if tasks is not None:
+            tasks.wake(owner, batch=batch)
 
     def crd_changed() -> None:
-        if spine is not None:
+        if tasks is not None:
             recorder.schema = crd.status_schema
-            spine.wake_all()
+            tasks.wake_all()
 
     election = environment.leader_election
-    api = ApiServer(configuration, may_write=lease.valid if election else lambda: True)
+    api = ApiClient(configuration, may_write=lease.valid if election else lambda: True)
     crd = CrdCheck(api, environment.settings, crd_changed)
     probes.ready.append(crd.problem)
-    caches = Caches(api, environment.watch_namespaces, partial(wake, calmly=True))
+    caches = Caches(api, environment.watch_namespaces, partial(wake, batch=True))
     routers = RouterPoller(wake)
-    requests = RequestPoller(_prometheus(environment), partial(wake, calmly=True))
+    requests = RequestPoller(_prometheus(environment), partial(wake, batch=True))
     observer = Observer(api, caches, routers, requests, crd)
     notifier = Notifier(environment.notify_url)
-    transitions = Transitions(EventRecorder(api, environment.pod_name), notifier)
+    events = EventRecorder(api, environment.pod_name)
+    transitions = Transitions(events, notifier)
     recorder = Recorder(api, transitions)
     applier = Applier(api, caches, observer, recorder, transitions)
     try:
@@ -144,9 +146,9 @@ async def _lead(
         caches.start()
         requests.start()
         await caches.wait_synced()
-        spine = Spine(observer, applier, decide)
-        probes.alive.append(spine.problem)
-        watch = Watch(spine, api, environment.watch_namespaces)
+        tasks = Tasks(Reconciler(observer, applier, decide))
+        probes.alive.append(tasks.problem)
+        watch = Watch(tasks, api, environment.watch_namespaces)
         probes.ready.append(watch.problem)
         await watch.run(take_signals)
     finally:
@@ -154,6 +156,7 @@ async def _lead(
         await crd.stop()
         await observer.close()
         await notifier.close()
+        await events.close()
         await api.close()
 
 

@@ -1,4 +1,4 @@
-"""The edge: kopf tells which LLMDeployments exist and change; everything else is ours.
+"""The edge: kopf watches which LLMDeployments exist and change; everything else is ours.
 
 ``on.event`` only wakes. No daemon, timer or create/update handler: they need finalizers or
 annotations, and with the operator gone a ``kubectl delete`` would hang.
@@ -22,28 +22,28 @@ import structlog
 from llmfleet.api import GROUP, PLURAL, VERSION
 from llmfleet.cluster import metrics
 from llmfleet.cluster.backoff import Backoff
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError, Forbidden, NotFound, Unavailable, error_from_answer
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT
 from llmfleet.cluster.store import version_number
-from llmfleet.reconcile import Spine
+from llmfleet.tasks import Tasks
 
 WRITES_IN_FLIGHT_SECONDS: Final = 10.0
 RETRIES_SECONDS: Final = (1.0, 2.0, 4.0, 8.0)
-"""kopf's own retries; what lasts longer is told, and kopf is started again."""
+"""kopf's own retries; what lasts longer is logged, and kopf is started again."""
 LONGEST_PAUSE_SECONDS: Final = 60.0
 SPREAD_SECONDS_PER_OBJECT: Final = 0.002
 LONGEST_SPREAD_SECONDS: Final = 5.0
 
 _KOPF_FOLDER: Final = str(Path(kopf.__file__).parent)
 _KOPF_TASKS: Final = ("kopf._core.reactor.running", "kopf._core.reactor.orchestration")
-"""Loggers that tell with a traceback, twice, of every error that ends kopf."""
+"""Loggers that log, twice and with a traceback, every error that ends kopf."""
 
 log: Any = structlog.get_logger(__name__)
 
 
-def build_registry(spine: Spine) -> kopf.OperatorRegistry:
-    """Handlers that wake the spine, in a registry of their own."""
+def build_registry(tasks: Tasks) -> kopf.OperatorRegistry:
+    """Handlers that wake objects' tasks, in a registry of their own."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=registry)  # type: ignore[untyped-decorator]  # kopf is not checked
@@ -65,14 +65,14 @@ def build_registry(spine: Spine) -> kopf.OperatorRegistry:
         if namespace is not None and name is not None:
             # An event without a type comes from the first list, after start or a change of leader.
             settled = type is None and not is_in_motion(body)
-            after = _spread(spine.known()) if settled else 0.0
-            told = type in {"ADDED", "MODIFIED"}
-            version = version_number(body.metadata.get("resourceVersion")) if told else None
+            after = _spread(tasks.known()) if settled else 0.0
+            changed = type in {"ADDED", "MODIFIED"}
+            version = version_number(body.metadata.get("resourceVersion")) if changed else None
             new = not (body.get("status") or {}).get("phase")
             # A new one is read: its engines are made at once, and it may be gone again.
             usable = not new and type != "DELETED"
-            there = dict(body) if usable else {}
-            spine.wake((namespace, name), after, version=version, urgent=new, told=there)
+            read = dict(body) if usable else {}
+            tasks.wake((namespace, name), after, version=version, urgent=new, from_event=read)
 
     return registry
 
@@ -121,13 +121,13 @@ class Watch:
     The Lease and the objects' tasks are not kopf's, and go on meanwhile.
 
     Args:
-        spine: woken by what is seen.
+        tasks: woken by what is seen.
         api: to find out whether starting again is of use.
         namespaces: to watch; empty = all.
     """
 
-    def __init__(self, spine: Spine, api: ApiServer, namespaces: Sequence[str]) -> None:
-        self._spine = spine
+    def __init__(self, tasks: Tasks, api: ApiClient, namespaces: Sequence[str]) -> None:
+        self._objects = tasks
         self._api = api
         self._namespaces = tuple(namespaces)
         self._problem: str | None = None
@@ -150,17 +150,17 @@ class Watch:
                 started = time.monotonic()
                 try:
                     await self._run_kopf(take_signals)
-                except Exception as error:  # noqa: BLE001 - told, whatever it is
+                except Exception as error:  # noqa: BLE001 - reported, whatever it is
                     self._take_end(error)
                 if time.monotonic() - started > LONGEST_PAUSE_SECONDS:
                     pauses.reset()
                 await self._wait_usable(pauses)
         finally:
-            await self._spine.stop(WRITES_IN_FLIGHT_SECONDS)
+            await self._objects.stop(WRITES_IN_FLIGHT_SECONDS)
 
     async def _run_kopf(self, take_signals: Callable[[], None]) -> None:
         tasks = await kopf.spawn_tasks(
-            registry=build_registry(self._spine),
+            registry=build_registry(self._objects),
             clusterwide=not self._namespaces,
             namespaces=list(self._namespaces),
             standalone=True,
@@ -170,15 +170,15 @@ class Watch:
         raise RuntimeError("kopf ended without an error")
 
     def _take_end(self, error: Exception) -> None:
-        told = _translate(error)
-        kind = type(told or error).__name__
+        translated = _translate(error)
+        kind = type(translated or error).__name__
         metrics.WATCH_RESTARTS.labels(LLM_DEPLOYMENT.kind, kind).inc()
-        if told is None:
+        if translated is None:
             self._problem = f"the watch of LLMDeployments crashed and is started again: {error!r}"
             log.error("watch crashed", kind=LLM_DEPLOYMENT.kind, exc_info=error)
             return
         metrics.API_ERRORS.labels(kind).inc()
-        self._problem = _sentence(told)
+        self._problem = _sentence(translated)
 
     async def _wait_usable(self, pauses: Backoff) -> None:
         """Pause until the API server lets LLMDeployments be listed and watched."""
@@ -217,7 +217,7 @@ class Watch:
 class _TasksOfOthers:
     """The tasks that kopf did not make.
 
-    When kopf ends, it cancels every task made since its start, also the spine's and the probes'.
+    When kopf ends, it cancels every task made since its start, also the objects' and the probes'.
     """
 
     def __contains__(self, task: asyncio.Task[Any]) -> bool:
@@ -233,8 +233,8 @@ def _translate(error: Exception) -> ApiError | None:
     """The error that ended kopf as ours; None for what is no trouble with the API server."""
     status = getattr(error, "status", None)
     if isinstance(status, int):  # kopf's APIError, which it does not export
-        told = next((each for each in error.args if isinstance(each, dict)), None)
-        body = json.dumps(told or {"message": str(error)}).encode()
+        answer = next((each for each in error.args if isinstance(each, dict)), None)
+        body = json.dumps(answer or {"message": str(error)}).encode()
         return error_from_answer(status, body, f"list or watch {PLURAL}")
     if isinstance(error, kopf.LoginError):
         return Forbidden(f"list or watch {PLURAL}: {error}", status=401)

@@ -11,10 +11,10 @@ from pathlib import Path
 import structlog
 
 from llmfleet_runtime.sources import DEFAULT_MODELS_ROOT
-from llmfleet_runtime.supervisor import Places, run
+from llmfleet_runtime.supervisor import Paths, run
 
 
-def parse(arguments: Sequence[str]) -> Places:
+def parse(arguments: Sequence[str]) -> Paths:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         prog="llmfleet_runtime",
@@ -32,7 +32,7 @@ def parse(arguments: Sequence[str]) -> Places:
     parser.add_argument("--host", default="0.0.0.0", help="address of both ports")  # noqa: S104  # pods are reached by their address
     parser.add_argument("--http-port", type=int, default=8000, help="the engine's API")
     parser.add_argument("--health-port", type=int, default=8081, help="health and metrics")
-    return Places(**vars(parser.parse_args(arguments)))
+    return Paths(**vars(parser.parse_args(arguments)))
 
 
 def main() -> None:

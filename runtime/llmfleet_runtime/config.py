@@ -73,7 +73,7 @@ class DraftModel(_Model):
 
 
 class SpeculativeDecoding(_Model):
-    """Speculative decoding, by the resource's own words."""
+    """Speculative decoding, by the resource's own names."""
 
     method: Literal["ngram", "draft", "eagle3", "mtp", "suffix"]
     num_speculative_tokens: int = Field(default=4, ge=1)

@@ -6,7 +6,7 @@ from enum import IntEnum, StrEnum
 
 
 class Reason(StrEnum):
-    """Reasons of the termination log (docs/contract.md, last words)."""
+    """Reasons of the termination log (docs/contract.md, termination message)."""
 
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_UNREADABLE = "ModelUnreadable"

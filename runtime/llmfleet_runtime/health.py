@@ -15,8 +15,8 @@ from prometheus_client import generate_latest
 
 from llmfleet_runtime import machine
 from llmfleet_runtime.engine_api import EngineApi, EngineHealth
+from llmfleet_runtime.engine_args import Device
 from llmfleet_runtime.metrics import PodMetrics
-from llmfleet_runtime.words import Device
 
 DEEP_TIMEOUT_SECONDS = 30.0
 _QUEUE = re.compile(r"^vllm:num_requests_(running|waiting)\{[^}]*\} ([0-9.e+]+)", re.MULTILINE)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmfleet_runtime.config import RuntimeConfig
+from llmfleet_runtime.engine_args import Device, Facts, build_engine_args, extra_names
 from llmfleet_runtime.errors import Failure, Reason
-from llmfleet_runtime.words import Device, Facts, engine_words, extra_names
 
 GIB = 1024**3
 PLUGINS = ("llmfleet_endpoints", "llmfleet_stats")
@@ -106,10 +106,10 @@ def build_launch(
     """VLLM's command and environment for this configuration.
 
     Raises:
-        Failure: ``UnsupportedOption`` or ``OutOfMemory``, see ``words`` and ``cpu_cache_bytes``.
+        Failure: ``UnsupportedOption`` (``engine_args``) or ``OutOfMemory`` (``cpu_cache_bytes``).
     """
     engine = config.engine
-    words = engine_words(engine, facts)
+    engine_args = build_engine_args(engine, facts)
     added: dict[str, str] = {}
     if machine.device is Device.CPU:
         # Pinning needs rights a restricted pod lacks, and pods sharing a node would pin to the
@@ -128,7 +128,7 @@ def build_launch(
                 weights_bytes(Path(facts.model_path)),
                 2.0 if engine.dtype == "float32" else 1.0,
             )
-            words.append(f"--kv-cache-memory-bytes={cache}")
+            engine_args.append(f"--kv-cache-memory-bytes={cache}")
     command = (
         sys.executable,
         "-m",
@@ -140,7 +140,7 @@ def build_launch(
         f"--shutdown-timeout={shutdown_timeout}",
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
-        *words,
+        *engine_args,
         "--served-model-name",
         *config.model.names,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from llmfleet_runtime.words import Device
+from llmfleet_runtime.engine_args import Device
 
 CGROUP = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2**63 for "no limit"

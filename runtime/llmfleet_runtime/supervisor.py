@@ -1,4 +1,4 @@
-"""PID 1 of an engine pod: fetch, start vLLM, say how it is, drain, and end with last words."""
+"""PID 1 of an engine pod: fetch, start vLLM, say how it is, drain, and say why it ends."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from typing import Any
 
 import structlog
 
-from llmfleet_runtime import last_words, machine
+from llmfleet_runtime import machine, termination
 from llmfleet_runtime.activity import Activity
 from llmfleet_runtime.child import Child, become_subreaper, reap_orphans
 from llmfleet_runtime.config import RuntimeConfig, load_config
 from llmfleet_runtime.drain import DrainAct, DrainPolicy, DrainState, decide_drain
 from llmfleet_runtime.engine_api import EngineApi, EngineHealth
+from llmfleet_runtime.engine_args import Facts
 from llmfleet_runtime.errors import ExitCode, Failure, Reason
 from llmfleet_runtime.health import HealthServer, Phase, PodState
 from llmfleet_runtime.launch import Launch, Machine, build_launch
 from llmfleet_runtime.metrics import PodMetrics
 from llmfleet_runtime.settings import PluginSettings
 from llmfleet_runtime.sources import fetch
-from llmfleet_runtime.words import Facts
 
 log = structlog.get_logger("llmfleet_runtime")
 
@@ -45,7 +45,7 @@ _END_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class Paths:
     """Files and ports, all from docs/contract.md; tests move them."""
 
     config: Path
@@ -64,11 +64,11 @@ class Supervisor:
     def __init__(
         self,
         config: RuntimeConfig,
-        places: Places,
+        paths: Paths,
         make_launch: Callable[..., Launch] = build_launch,
     ) -> None:
         self._config = config
-        self._places = places
+        self._paths = paths
         self._make_launch = make_launch
         self._device = machine.detect_device(os.environ)
         self._state = PodState()
@@ -80,11 +80,11 @@ class Supervisor:
             revision=config.revision, version=machine.engine_version(), device=self._device.value
         )
         self._key = secrets.token_urlsafe(32)
-        self._api = EngineApi(places.http_port, self._key, config.model.served_name)
+        self._api = EngineApi(paths.http_port, self._key, config.model.served_name)
         self._scratch = tempfile.TemporaryDirectory(prefix="llmfleet-")
         activity_file = Path(self._scratch.name) / "activity"
         self._activity = Activity(activity_file, create=True)
-        self._token_file = str(places.token_file) if places.token_file.exists() else None
+        self._token_file = str(paths.token_file) if paths.token_file.exists() else None
         self._settings = PluginSettings(
             revision=config.revision,
             served_names=(
@@ -101,7 +101,7 @@ class Supervisor:
         """Lives until SIGTERM or the engine's end.
 
         Raises:
-            Failure: why the pod cannot serve; the caller writes the last words.
+            Failure: why the pod cannot serve; the caller writes the termination message.
         """
         become_subreaper()
         loop = asyncio.get_running_loop()
@@ -109,7 +109,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         server = HealthServer(self._state, self._api, self._metrics, self._device)
         async with self._api:
-            await server.start(self._places.host, self._places.health_port)
+            await server.start(self._paths.host, self._paths.health_port)
             reaper = asyncio.create_task(self._reap())
             try:
                 return await self._live()
@@ -166,7 +166,7 @@ class Supervisor:
             Failure: exit code 3, see ``sources.fetch``.
         """
         engine = self._config.engine
-        root = self._places.models_root
+        root = self._paths.models_root
         log.info("fetching", source=self._config.model.source)
         model = fetch(self._config.model, models_root=root, environment=os.environ)
         draft: str | None = None
@@ -201,7 +201,7 @@ class Supervisor:
         wanted = self._config.engine.chat_template.config_map_ref
         if wanted is None:
             return None
-        path = self._places.chat_template_dir / wanted.key
+        path = self._paths.chat_template_dir / wanted.key
         if not path.is_file():
             raise Failure(
                 Reason.BAD_CONFIG,
@@ -220,8 +220,8 @@ class Supervisor:
                 memory_limit_bytes=machine.memory_limit_bytes(),
                 cpus=machine.cpu_count(),
             ),
-            http_port=self._places.http_port,
-            host=self._places.host,
+            http_port=self._paths.http_port,
+            host=self._paths.host,
             shutdown_timeout=policy.engine_shutdown_timeout,
             plugin_environment=self._settings.to_environment(),
             environment=os.environ,
@@ -316,7 +316,7 @@ class Supervisor:
     async def _explain(self, return_code: int) -> Failure:
         self._state.phase = Phase.ENDED
         lines = await self._child.last_lines() if self._child is not None else []
-        return last_words.describe_end(
+        return termination.describe_termination(
             lines,
             return_code,
             oom_killed=machine.oom_kills() > self._oom_kills_before,
@@ -348,19 +348,19 @@ def in_daemon_thread(function: Callable[[], Any]) -> Awaitable[Any]:
     return asyncio.wrap_future(future)
 
 
-def run(places: Places, make_launch: Callable[..., Launch] = build_launch) -> ExitCode:
-    """Runs a pod's whole life; writes the last words when it fails.
+def run(paths: Paths, make_launch: Callable[..., Launch] = build_launch) -> ExitCode:
+    """Runs a pod's whole life; writes the termination message when it fails.
 
     ``make_launch`` is there for tests that supervise another process than vLLM.
     """
     try:
-        config, unknown = load_config(places.config)
+        config, unknown = load_config(paths.config)
         if unknown:
             log.warning("unknown_config_keys", keys=list(unknown))
-        return _run(Supervisor(config, places, make_launch).run())
+        return _run(Supervisor(config, paths, make_launch).run())
     except Failure as failure:
-        last_words.write(failure, places.termination_log)
-        # A traceback of ours would say nothing: the words are the cause.
+        termination.write(failure, paths.termination_log)
+        # A traceback of ours would say nothing: the message is the cause.
         log.warning("failed", reason=failure.reason.value, message=failure.message)
         return failure.exit_code
 

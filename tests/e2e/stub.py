@@ -66,12 +66,12 @@ class StubFleet(Fleet):
         )
 
     def pods_made(self, revision: str) -> set[str]:
-        """Names of all engine pods there ever were of a revision, as ReplicaSets told of them."""
+        """Names of all engine pods there ever were of a revision, as ReplicaSets count them."""
         made = "-o=jsonpath={range .items[*]}{.message}{'\\n'}{end}"
-        told = kubectl(
+        listed = kubectl(
             "get", "events", "-n", self.namespace, "--field-selector=reason=SuccessfulCreate", made
         )  # fmt: skip
-        pods = {line.rpartition(" ")[2] for line in told.splitlines()}
+        pods = {line.rpartition(" ")[2] for line in listed.splitlines()}
         return {pod for pod in pods if pod.startswith(f"{self.name}-rev-{revision}-")}
 
     def rejected(self) -> dict[str, JSON]:

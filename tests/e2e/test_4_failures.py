@@ -58,7 +58,7 @@ def test_rollout_when_the_model_is_missing_then_a_condition_says_so_and_the_old_
     fleet.patch({"model": {"source": "pvc://models/does-not-exist"}})
     exited = wait_for("the new engine's exit", lambda: _last_exit(fleet), timeout_seconds=150)
     said = wait_for(
-        "a condition with the engine's last words",
+        "a condition with the engine's last error",
         lambda: next(
             (
                 entry
@@ -72,7 +72,7 @@ def test_rollout_when_the_model_is_missing_then_a_condition_says_so_and_the_old_
     )
     delay = (datetime.fromisoformat(said["lastTransitionTime"]) - exited).total_seconds()
 
-    figure(f"engine's last words in a condition: {delay:.0f} s after its exit (target 30 s)")
+    figure(f"engine's last error in a condition: {delay:.0f} s after its exit (target 30 s)")
     assert delay <= 30
     assert "ModelNotFound" in {entry["reason"] for entry in fleet.status()["conditions"]}
     assert fleet.status()["servedRevision"] == good

@@ -104,11 +104,11 @@ def story(
         commit = repository.commit({FILE: wanted, "about.yaml": ABOUT}, "the first model")
         application.create()
         watch = Watch(application)
-        told = Story(argocd, repository, application, watch, fleet, wanted, [commit])
+        made = Story(argocd, repository, application, watch, fleet, wanted, [commit])
         try:
             application.follow(commit)
             application.wait_for_health("Healthy")
-            yield told
+            yield made
         finally:
             watch.stop()
     fleet.delete()
@@ -260,7 +260,7 @@ def test_diff_when_all_this_has_happened_then_argo_cd_never_saw_one_it_had_not_b
     # Every sync was one that a commit or a person asked for: nothing had to be healed.
     assert len(story.application.history()) == len(story.commits) + story.syncs_asked_for
     for commit in story.commits:
-        told = [each.sync for each in story.watch.seen if each.revision == commit]
-        assert "Synced" in told
-        assert set(told[told.index("Synced") :]) == {"Synced"}, told
+        syncs = [each.sync for each in story.watch.seen if each.revision == commit]
+        assert "Synced" in syncs
+        assert set(syncs[syncs.index("Synced") :]) == {"Synced"}, syncs
     assert "ignoreDifferences" not in story.application.object()["spec"]

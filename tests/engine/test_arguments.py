@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from llmfleet_runtime import words
+from llmfleet_runtime import engine_args
 from llmfleet_runtime.config import RuntimeConfig
+from llmfleet_runtime.engine_args import Device, Facts
 from llmfleet_runtime.launch import Machine, build_launch
-from llmfleet_runtime.words import Device, Facts
 
 GIB = 1024**3
 
@@ -149,16 +149,20 @@ def test_value_when_cpu_has_it_then_engine_configuration_holds_it(
 
 def test_values_when_cuda_tables_then_engine_knows_every_word(parser: Any) -> None:
     choices = {action.dest: set(action.choices or ()) for action in parser._actions}
-    assert set(words.KV_CACHE_DTYPE[Device.CUDA].values()) - {None} <= choices["kv_cache_dtype"]
-    assert set(words.DTYPE[Device.CUDA].values()) - {None} <= choices["dtype"]
-    assert set(words.SCHEDULING[Device.CUDA].values()) - {None} <= choices["scheduling_policy"]
+    assert (
+        set(engine_args.KV_CACHE_DTYPE[Device.CUDA].values()) - {None} <= choices["kv_cache_dtype"]
+    )
+    assert set(engine_args.DTYPE[Device.CUDA].values()) - {None} <= choices["dtype"]
+    assert (
+        set(engine_args.SCHEDULING[Device.CUDA].values()) - {None} <= choices["scheduling_policy"]
+    )
     from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
 
-    for table in words.QUANTIZATION.values():
+    for table in engine_args.QUANTIZATION.values():
         assert set(table.values()) - {None} <= set(QUANTIZATION_METHODS)
 
 
-def test_speculation_words_when_compared_with_engine_then_known() -> None:
+def test_speculation_methods_when_compared_with_engine_then_known() -> None:
     from typing import get_args
 
     from vllm.config.speculative import SpeculativeMethod
@@ -167,7 +171,7 @@ def test_speculation_words_when_compared_with_engine_then_known() -> None:
         word for group in get_args(SpeculativeMethod) for word in (get_args(group) or (group,))
     }
     nested = {word for group in known for word in (get_args(group) or (group,))}
-    assert set(words.SPECULATION.values()) <= nested
+    assert set(engine_args.SPECULATION.values()) <= nested
 
 
 def test_cuda_arguments_when_everything_is_set_then_parsed(parser: Any, models: Path) -> None:
@@ -188,7 +192,7 @@ def test_cuda_arguments_when_everything_is_set_then_parsed(parser: Any, models: 
 
 def test_extra_args_when_allowed_then_exact_names_of_the_engine(parser: Any) -> None:
     known = set(parser._option_string_actions)
-    assert words.ALLOWED_EXTRA_ARGS - known == set()
+    assert engine_args.ALLOWED_EXTRA_ARGS - known == set()
 
 
 def test_lora_modules_when_parsed_then_name_and_path(parser: Any, models: Path) -> None:

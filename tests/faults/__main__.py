@@ -73,7 +73,7 @@ async def _run(server: Any, folder: Path, arguments: argparse.Namespace) -> int:
         chosen = campaign.spread(every, arguments.plans or len(every), arguments.seed)
         results = await _with_progress(shared, chosen, outcomes, arguments, None)
         part = bool(arguments.plans or arguments.only)
-        return _tell(results, time.monotonic() - started, shared, part=part)
+        return _summarise(results, time.monotonic() - started, shared, part=part)
 
 
 async def _with_progress(
@@ -89,7 +89,7 @@ async def _with_progress(
     with Progress(*columns) as progress:
         bar = progress.add_task(bug or "plans", total=len(chosen))
 
-        def told(result: Result) -> None:
+        def report(result: Result) -> None:
             progress.advance(bar)
             done = progress.tasks[bar].completed
             if not progress.console.is_terminal and bug is None and done % 100 == 0:
@@ -104,7 +104,7 @@ async def _with_progress(
             chosen,
             outcomes,
             bug=bug,
-            told=told,
+            report=report,
             until=lambda result: bug is not None and result.problem is not None,
             concurrent=arguments.concurrent,
         )
@@ -129,7 +129,7 @@ async def _caught(
     return next((each for each in again if each.problem and each.plan in passed), None)
 
 
-def _tell(results: list[Result], seconds: float, shared: World, *, part: bool) -> int:
+def _summarise(results: list[Result], seconds: float, shared: World, *, part: bool) -> int:
     struck = [result for result in results if result.struck]
     failed = [result for result in struck if result.problem]
     failed += [result for result in results if result.problem and not result.struck]

@@ -167,7 +167,7 @@ async def run_all(
     outcomes: dict[str, Outcome],
     *,
     bug: str | None = None,
-    told: Callable[[Result], None] = lambda result: None,
+    report: Callable[[Result], None] = lambda result: None,
     until: Callable[[Result], bool] = lambda result: False,
     concurrent: int = CONCURRENT,
 ) -> list[Result]:
@@ -180,7 +180,7 @@ async def run_all(
             plan = queue.pop()
             result = await _run(shared, plan, outcomes[plan.workload.name], bug)
             results.append(result)
-            told(result)
+            report(result)
             if until(result):
                 queue.clear()
 

@@ -63,7 +63,7 @@ class Room:
     violations: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Something happened while the player was acting."""
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    happened: asyncio.Event = field(default_factory=asyncio.Event)
     """Something happened, for those who wait."""
     acting: bool = False
     routing: bool = False
@@ -180,7 +180,7 @@ class Player:
             room.uids[(plural, meta["name"])].add(meta["uid"])
         if plural in {"llmdeployments", "deployments", "pods"}:
             self._look(room)
-        room.news.set()
+        room.happened.set()
         room.changed.set()
         room.commanded.set()
         if not room.acting:
@@ -258,7 +258,7 @@ class Player:
                     await self._delete(namespace, room, plural, body)
 
     async def _exists(self, namespace: str, owner: JSON) -> bool:
-        """Ask the API server: another watch may just not have told of the owner yet."""
+        """Ask the API server: another watch may just not have brought the owner yet."""
         path = _path(f"{owner['kind'].lower()}s", namespace, owner["name"])
         status, found = await self.request("GET", path)
         return status == 200 and found["metadata"]["uid"] == owner["uid"]

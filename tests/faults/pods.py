@@ -69,7 +69,7 @@ def ready_status(pod: JSON, address: str, *, ready: bool) -> JSON:
 
 
 def crashing_status(pod: JSON) -> JSON:
-    """Ended several times, with the runtime's last words."""
+    """Ended several times, with the runtime's termination message."""
     words = {"reason": "ModelNotFound", "message": "no such model: broken", "retriable": False}
     ended = {
         "exitCode": 1, "reason": "Error", "message": json.dumps(words),

@@ -183,15 +183,15 @@ class FaultProxy:
             self.holding.set()
         if not self.holding.is_set():
             return await self._pass(request, call, body)
-        told: asyncio.Future[Late] = asyncio.get_running_loop().create_future()
-        self._held.append(told)
+        late: asyncio.Future[Late] = asyncio.get_running_loop().create_future()
+        self._held.append(late)
         await self._released.wait()
         try:
             answer = await self._pass(request, call, body)
         except Exception as error:
-            told.set_result((call, error))
+            late.set_result((call, error))
             raise
-        told.set_result((call, answer.status))
+        late.set_result((call, answer.status))
         return answer
 
     async def _strike(  # noqa: PLR0911 - one way for each kind

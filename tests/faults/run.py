@@ -51,7 +51,7 @@ class Outcome:
     """Which of the calls write."""
     watched: dict[str, int]
     """Watch events by plural."""
-    told: frozenset[str]
+    events: frozenset[str]
     """What Events say of the resource."""
 
 
@@ -86,7 +86,7 @@ class Run:
                 calls=tuple(map(str, self.proxy.calls)),
                 writes=tuple(n for n, call in enumerate(self.proxy.calls) if call.writes),
                 watched=dict(self.proxy.watched),
-                told=await self._told(),
+                events=await self._events(),
             )
         finally:
             await self.end()
@@ -115,7 +115,7 @@ class Run:
             assert not extra, f"created more often than undisturbed: {dict(extra)}"
             assert not missing, f"never created: {missing}"
             if self._loses_answer_of_status():
-                await self._all_told(expected.told)
+                await self._wait_events(expected.events)
             return self.proxy.struck
         finally:
             await self.end()
@@ -144,8 +144,8 @@ class Run:
         """A user deletes it and waits until it is gone."""
         await self._must("DELETE", self._resources("chat"))
         while "chat" in self.room.objects["llmdeployments"]:
-            self.room.news.clear()
-            await self.room.news.wait()
+            self.room.happened.clear()
+            await self.room.happened.wait()
 
     async def merge(self, plural: str, name: str, patch: JSON) -> None:
         """Somebody edits a child."""
@@ -157,7 +157,7 @@ class Run:
         """Somebody deletes a child."""
         uid = self.room.objects[plural][name]["metadata"]["uid"]
         await self._must("DELETE", self._child(plural, name))
-        # The watch may already have told of its successor.
+        # The watch may already have brought its successor.
         if self.room.objects[plural].get(name, {}).get("metadata", {}).get("uid") == uid:
             self.room.objects[plural].pop(name)
 
@@ -170,8 +170,8 @@ class Run:
         try:
             async with asyncio.timeout(self._patience()):
                 while not holds():
-                    self.room.news.clear()
-                    await self.room.news.wait()
+                    self.room.happened.clear()
+                    await self.room.happened.wait()
         except TimeoutError:
             raise NotSettledError(f"it never got there: {self._said()}") from None
 
@@ -261,16 +261,16 @@ class Run:
             return False
         return self.proxy.calls[self._fault.at].kind == "llmdeployments.llmfleet.dev/status"
 
-    async def _told(self) -> frozenset[str]:
+    async def _events(self) -> frozenset[str]:
         path = f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
         _, listed = await self._world.player.request("GET", path)
         notes = [self._plain(f"{one['reason']}: {one['note']}") for one in listed["items"]]
         return frozenset(note for note in notes if FOR_MOMENTS not in note)
 
-    async def _all_told(self, wanted: frozenset[str]) -> None:
+    async def _wait_events(self, wanted: frozenset[str]) -> None:
         deadline = time.monotonic() + self._patience()
-        while untold := wanted - await self._told():
-            assert time.monotonic() < deadline, f"never told: {sorted(untold)}"
+        while missing := wanted - await self._events():
+            assert time.monotonic() < deadline, f"never said in an Event: {sorted(missing)}"
             await asyncio.sleep(0.1)
 
     def _engine_uids(self) -> set[str]:

@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
-from llmfleet import reconcile
+from llmfleet import tasks
 from llmfleet.cluster import (
     applying,
     caches,
@@ -55,19 +55,20 @@ def conflict_swallowed() -> None:
         try:
             await real(self, snapshot, child, live, found)
         except Conflict:
-            self._settled[live.uid] = applying._settlement(live.body, child.body)
+            settled = self._settled.setdefault(snapshot.raw["metadata"]["uid"], {})
+            settled[live.uid] = applying._settlement(live.body, child.body)
 
     swap(applying.Applier, "_change", change)
 
 
 @bug(Kind.LOSE_REPLY, workloads={"update"}, places={"patch llmdeployments/status"})
-def news_lost_with_the_answer() -> None:
-    """What a status write without an answer had to tell is told to nobody."""
+def events_lost_with_the_answer() -> None:
+    """What a status write without an answer had to publish is lost."""
 
     async def nothing(*_: Any) -> None:
         return
 
-    swap(recording.Recorder, "_tell_unanswered", nothing)
+    swap(recording.Recorder, "_publish_unanswered", nothing)
 
 
 @bug(Kind.CONFLICT, places={"patch llmdeployments/status"})
@@ -147,13 +148,13 @@ def watch_not_resumed() -> None:
 @bug(Kind.THROTTLE, Kind.OUTAGE, workloads={"create"})
 def failure_not_tried_again() -> None:
     """After trouble with the API server nothing is scheduled."""
-    real = reconcile.Spine._reconcile
+    real = tasks.Tasks._reconcile
 
     async def once(self: Any, owner: Any, task: Any) -> Any:
         pause = await real(self, owner, task)
         return None if isinstance(pause, float) and task.backoff.failures else pause
 
-    swap(reconcile.Spine, "_reconcile", once)
+    swap(tasks.Tasks, "_reconcile", once)
 
 
 @bug(Kind.OUTAGE, places={"delete "})
@@ -192,14 +193,14 @@ async def _finds_nothing(*_: Any) -> bool:
 @bug(Kind.SLOW, workloads={"create", "update"}, places={"create ", "patch "})
 def wake_up_lost_while_busy() -> None:
     """A wake-up that comes while a pass runs counts as answered by that pass, the last one."""
-    real = reconcile.Spine._reconcile
+    real = tasks.Tasks._reconcile
 
     async def clearing(self: Any, owner: Any, task: Any) -> Any:
         pause = await real(self, owner, task)
         woken, task.due = task.due is not None, None
         return None if woken else pause
 
-    swap(reconcile.Spine, "_reconcile", clearing)
+    swap(tasks.Tasks, "_reconcile", clearing)
 
 
 @bug()
@@ -208,10 +209,10 @@ def resource_read_from_a_cache() -> None:
     real = observing.Observer.observe
     last: dict[Any, Any] = {}
 
-    async def observe(self: Any, owner: Any, told: Any = None) -> Any:
+    async def observe(self: Any, owner: Any, from_event: Any = None) -> Any:
         count, snapshot = last.get(owner, (0, None))
         if snapshot is None or count % 3 == 0:
-            snapshot = await real(self, owner, told)
+            snapshot = await real(self, owner, from_event)
         last[owner] = (count + 1, snapshot)
         return snapshot
 
@@ -246,9 +247,9 @@ def failed_read_taken_for_gone() -> None:
     """A resource that cannot be read counts as deleted: nothing is scheduled for it."""
     real = observing.Observer.observe
 
-    async def observe(self: Any, owner: Any, told: Any = None) -> Any:
+    async def observe(self: Any, owner: Any, from_event: Any = None) -> Any:
         try:
-            return await real(self, owner, told)
+            return await real(self, owner, from_event)
         except (TooManyRequests, Unavailable) as error:
             raise NotFound(str(error), status=404) from error
 

@@ -2,7 +2,7 @@
 
 Whatever strikes, the agent ends with the newest command and the endpoints that are ready, and on
 the way there never goes back to an older command nor loses pods that stay ready. Envoy is left out:
-what it is told of all this is tested in tests/integration/router.
+what it is sent of all this is tested in tests/integration/router.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @dataclass
 class History(Store):
-    """A store that keeps what it was told."""
+    """A store that keeps all it was given."""
 
     generations: list[int] = field(default_factory=list)
     endpoints: list[set[str]] = field(default_factory=list)
@@ -139,12 +139,12 @@ async def run(fault: Fault, server: ApiServer, folder: Path) -> str | None:
             await scene.store.reaches(state(3, NEW))
         except TimeoutError:
             return f"{fault}: it never got there, but stayed with {scene.store.desired}"
-        told = scene.store
-        if told.generations != sorted(told.generations):
-            return f"{fault}: it went back to an older command: {told.generations}"
-        first = next(place for place, each in enumerate(told.endpoints) if NEW in each)
-        if not all(NEW in each for each in told.endpoints[first:]):
-            return f"{fault}: it lost endpoints that were ready: {told.endpoints}"
+        history = scene.store
+        if history.generations != sorted(history.generations):
+            return f"{fault}: it went back to an older command: {history.generations}"
+        first = next(place for place, each in enumerate(history.endpoints) if NEW in each)
+        if not all(NEW in each for each in history.endpoints[first:]):
+            return f"{fault}: it lost endpoints that were ready: {history.endpoints}"
         return None if proxy.struck else f"{fault}: it never struck"
 
 

@@ -1,6 +1,6 @@
 """Two operators and one Lease: what the old leader still sends is refused where the new one wrote.
 
-The old leader's calls are told from the new one's by the proxy they go through.
+The old leader's calls are distinguished from the new one's by the proxy they go through.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class Leaders:
                 _counts(call, status) and plural in {"", call.plural}
                 for _, call, status in self.new.proxy.answers
             ):
-                self.run.room.news.clear()
-                await self.run.room.news.wait()
+                self.run.room.happened.clear()
+                await self.run.room.happened.wait()
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds in the namespace."""
         async with asyncio.timeout(60):
             while not holds():
-                self.run.room.news.clear()
-                await self.run.room.news.wait()
+                self.run.room.happened.clear()
+                await self.run.room.happened.wait()
 
     def engine(self) -> JSON:
         """The engine Deployment; there is one revision."""
@@ -139,7 +139,7 @@ async def test_leader_when_its_api_path_stalls_then_what_it_had_sent_is_refused_
         late = await two.old.proxy.release()
         await two.healthy_and_intact()
         # Reads and renewals of the Lease came behind it; one pass waits for one write at a time.
-        assert [(str(call), told) for call, told in late if call.decides] == [
+        assert [(str(call), outcome) for call, outcome in late if call.decides] == [
             ("patch llmdeployments/status chat", 409)
         ]
         assert two.written_by_old_after_new() == []

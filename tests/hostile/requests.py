@@ -47,7 +47,7 @@ def draw(source: random.Random) -> Hostile:
 def http(
     method: str, path: str, headers: list[str], body: bytes = b"", length: int | None = None
 ) -> bytes:
-    """A request with a content length: the body's, unless another is told."""
+    """A request with a content length: the body's, unless another is given."""
     said = len(body) if length is None else length
     lines = [f"{method} {path} HTTP/1.1", "host: chat", f"content-length: {said}", *headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape") + body

@@ -159,9 +159,9 @@ def test_json_when_asked_of_explain_or_an_act_then_it_is_what_status_says_or_was
     fleet: Fleet,
 ) -> None:
     tell(fleet, CANARY)
-    told = json.loads(run(fleet, "explain", "chat", "-o", "json").stdout)
-    assert told["message"] == CANARY["message"]
-    assert set(told) == {"phase", "message", "conditions", "rejectedRevisions"}
+    explained = json.loads(run(fleet, "explain", "chat", "-o", "json").stdout)
+    assert explained["message"] == CANARY["message"]
+    assert set(explained) == {"phase", "message", "conditions", "rejectedRevisions"}
     done = json.loads(run(fleet, "abort", "chat", "-o", "json").stdout)
     stored = (fleet.resource() or {})["metadata"]
     assert done["metadata"]["name"] == "chat"
@@ -193,8 +193,8 @@ def test_status_when_watched_then_every_state_is_told_until_it_is_deleted(fleet:
         try:
             assert json.loads(watching.stdout.readline())["phase"] == "Healthy"
             tell(fleet, CANARY)
-            told = iter(watching.stdout.readline, "")
-            assert any(json.loads(line)["phase"] == "Progressing" for line in told)
+            lines = iter(watching.stdout.readline, "")
+            assert any(json.loads(line)["phase"] == "Progressing" for line in lines)
             fleet.server.request("DELETE", fleet.resource_path("chat"))
             assert watching.wait(30) == 10
         finally:

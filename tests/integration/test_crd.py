@@ -51,6 +51,11 @@ def pod(**settings: Any) -> JSON:
     return {"podTemplate": settings}
 
 
+def mount(path: str) -> JSON:
+    volume = {"name": "x", "emptyDir": {}}
+    return pod(volumes=[volume], mounts=[{"name": "x", "mountPath": path}])
+
+
 def steps(*each: JSON) -> JSON:
     return {"rollout": {"steps": list(each)}}
 
@@ -401,13 +406,13 @@ REFUSED: dict[str, tuple[JSON, str]] = {
         pod(mounts=[{"name": "x", "mountPath": "/data"}]),
         "podTemplate.mounts must name volumes listed in podTemplate.volumes",
     ),
-    "mount over models": (
-        pod(
-            volumes=[{"name": "x", "emptyDir": {}}],
-            mounts=[{"name": "x", "mountPath": "/models/x"}],
-        ),
-        "lies in a directory that llmfleet uses",
-    ),
+    "mount in models": (mount("/models/x"), "lies in or over a directory that llmfleet uses"),
+    "mount over the configuration": (mount("/etc"), "lies in or over a directory"),
+    "mount over the program": (mount("/opt"), "lies in or over a directory"),
+    "mount by two slashes": (mount("//etc/llmfleet"), "no '//'"),
+    "mount by a dot": (mount("/./etc/llmfleet"), "no '/.'"),
+    "mount by a slash at the end": (mount("/etc/llmfleet/"), "no '/' at its end"),
+    "mount of the root": (mount("/"), "mountPath"),
     "reserved env": (
         pod(env=[{"name": "HF_HOME", "value": "/x"}]),
         "HF_HOME is set by llmfleet itself: remove it",

@@ -26,7 +26,7 @@ from llmfleet_router.routing import Routing, parse_routing, routing_as_json
 from llmfleet_router.settings import Policy, Settings, read_settings
 from llmfleet_runtime import __main__ as runtime_main
 from llmfleet_runtime import config as runtime_config
-from llmfleet_runtime import errors, words
+from llmfleet_runtime import engine_args, errors
 from tests.unit.planning.fleet import Fleet, resource
 from tests.unit.planning.test_manifests import SPECS
 
@@ -76,18 +76,18 @@ def test_runtime_config_when_mounted_then_it_is_where_the_runtime_reads_it() -> 
         for volume in pod["volumes"]
         for item in volume.get("downwardAPI", {}).get("items", [])
     ]
-    places = runtime_main.parse([])
+    paths = runtime_main.parse([])
 
-    assert str(places.config) in {f"{mount}/{path}" for mount in mounts for path in projected}
-    assert places.health_port == engine.HEALTH_PORT
-    assert str(places.token_file.parent) in mounts
+    assert str(paths.config) in {f"{mount}/{path}" for mount in mounts for path in projected}
+    assert paths.health_port == engine.HEALTH_PORT
+    assert str(paths.token_file.parent) in mounts
 
 
 def test_extra_args_when_the_operator_allows_one_then_so_does_the_runtime() -> None:
-    assert set(ALLOWED_EXTRA_ARGS) == set(words.ALLOWED_EXTRA_ARGS)
+    assert set(ALLOWED_EXTRA_ARGS) == set(engine_args.ALLOWED_EXTRA_ARGS)
 
 
-def test_last_words_when_the_runtime_has_a_reason_then_the_operator_and_the_page_know_it() -> None:
+def test_termination_when_the_runtime_has_a_reason_then_the_operator_and_the_page_know_it() -> None:
     reasons = {str(one) for one in errors.Reason}
 
     assert reasons == diagnosis.RUNTIME_REASONS

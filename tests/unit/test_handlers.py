@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 
 from llmfleet import handlers
-from llmfleet.cluster.client import ApiServer, load_configuration
+from llmfleet.cluster.client import ApiClient, load_configuration
 from llmfleet.handlers import Watch
-from llmfleet.reconcile import Spine
-from tests.unit.test_reconcile import OTHER, OWNER, World
+from llmfleet.tasks import Tasks
+from tests.unit.test_tasks import OTHER, OWNER, World
 
 JSON = dict[str, Any]
 KIND = {"apiVersion": "llmfleet.dev/v1alpha1", "kind": "LLMDeployment"}
@@ -84,8 +84,8 @@ class Server:
         refusal = self.refusals.get("watch" if watch else "list")
         if refusal and self.refused_namespace in request.path:
             status, message = refusal
-            told = {"kind": "Status", "code": status, "message": message, "reason": "Told"}
-            return web.json_response(told, status=status)
+            refused = {"kind": "Status", "code": status, "message": message, "reason": "Told"}
+            return web.json_response(refused, status=status)
         if watch:
             return await self._watch(request)
         meta = {"resourceVersion": "10"}
@@ -137,11 +137,11 @@ async def running(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr(handlers, "RETRIES_SECONDS", (0.05,))
-    api = ApiServer(await load_configuration())
+    api = ApiClient(await load_configuration())
     world = World()
-    spine = Spine(world, world, world.decide)  # type: ignore[arg-type]  # the test plays both
+    tasks = Tasks(world)
     namespaces = getattr(request, "param", [])
-    started = Running(Watch(spine, api, namespaces), world, lambda: None)
+    started = Running(Watch(tasks, api, namespaces), world, lambda: None)
     yield started
     world.gate.set()
     started.task.cancel()
@@ -177,13 +177,13 @@ async def test_watch_when_it_is_refused_for_long_then_it_says_so_and_goes_on_by_
     running.world.gate.clear()
     await until(lambda: server.watched)
     server.refusals = refusals
-    running.watch._spine.wake(OWNER)  # its pass is under way when kopf ends
+    running.watch._objects.wake(OWNER)  # its pass is under way when kopf ends
     await running.world.next()
     server.cut()
     await until(lambda: words in (running.watch.problem() or ""))
     assert not running.task.done()
     running.world.gate.set()
-    await until(lambda: running.world.applied == 1)
+    await until(lambda: running.world.completed == 1)
     assert [each for each in caplog.records if each.exc_info] == []
 
     server.refusals = {}
@@ -219,4 +219,4 @@ async def test_watch_when_ended_then_the_pass_under_way_is_waited_for(
     asyncio.get_running_loop().call_later(0.2, running.world.gate.set)
     with pytest.raises(asyncio.CancelledError):
         await running.task
-    assert running.world.applied == 1
+    assert running.world.completed == 1

@@ -1,343 +1,160 @@
-"""The spine's waking, single flight, backing off and ending; effects are played by the test."""
+"""One pass over an object: what follows from its outcome; effects are played by the test."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
+from pydantic import TypeAdapter, ValidationError
 
-from llmfleet import reconcile
 from llmfleet.cluster.applying import Applied
-from llmfleet.cluster.errors import Conflict, NotFound, NotLeading, Unavailable
+from llmfleet.cluster.errors import NotFound
+from llmfleet.cluster.observing import UnreadableError
+from llmfleet.cluster.priority import Priority
 from llmfleet.planning.plan import Plan
-from llmfleet.reconcile import Spine
+from llmfleet.reconcile import Reconciler
+from llmfleet.tasks import Done, Gone, Outcome, Unfinished
 
 OWNER = ("a", "chat")
-OTHER = ("a", "other")
 
 
-class World:
-    """Observer and applier in one; every pass waits until the test lets it through."""
+def mistake() -> ValidationError:
+    try:
+        TypeAdapter(int).validate_python("x")
+    except ValidationError as error:
+        return error
+    raise AssertionError
+
+
+class Effects:
+    """Observer and applier in one."""
 
     def __init__(self) -> None:
-        self.passes: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        self.outcome: dict[tuple[str, str], Callable[[], None]] = {}
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.at_once: dict[tuple[str, str], int] = {}
-        self.most_at_once = 0
-        self.applied = 0
+        self.status: dict[str, Any] = {"phase": "Healthy", "servedRevision": "5d41c0ffee"}
         self.requeue_after: float | None = None
-        self.changes: list[bool] = []
-        self.forgotten: list[tuple[str, str]] = []
-        self.told: list[Any] = []
-        self.status: dict[str, Any] = {"phase": "Healthy"}
+        self.applied = Applied(changed=False, version=7)
+        self.foreign = False
+        self.gone = False
+        self.uid = "u"
+        self.unreadable = False
+        self.forgotten: list[Any] = []
 
-    async def observe(self, owner: tuple[str, str], told: Any = None) -> Any:
-        self.at_once[owner] = self.at_once.get(owner, 0) + 1
-        self.most_at_once = max(self.most_at_once, *self.at_once.values())
-        self.told.append(told)
-        self.passes.put_nowait(owner)
-        try:
-            await self.gate.wait()
-            self.outcome.get(owner, lambda: None)()
-        finally:
-            self.at_once[owner] -= 1
-        return SimpleNamespace(raw={"metadata": {"uid": "u", "generation": 1}})
-
-    async def apply(self, snapshot: Any, plan: Plan) -> Applied:
-        del snapshot, plan
-        self.applied += 1
-        return Applied(changed=self.changes.pop() if self.changes else False, version=7)
+    async def observe(self, owner: tuple[str, str], from_event: Any) -> Any:
+        if self.gone:
+            raise NotFound(str(owner), status=404)
+        del from_event
+        raw = {"metadata": {"uid": self.uid, "generation": 1, "resourceVersion": "7"}}
+        if self.unreadable:
+            raise UnreadableError(raw, mistake())
+        return SimpleNamespace(raw=raw)
 
     def decide(self, snapshot: Any, now: Any) -> Plan:
         del snapshot, now
         return Plan(status=self.status, requeue_after=self.requeue_after)
 
-    def has_strangers(self, owner: tuple[str, str]) -> bool:
+    async def apply(self, snapshot: Any, plan: Plan) -> Applied:
+        del snapshot, plan
+        return self.applied
+
+    async def record_only(self, raw: Any, plan: Plan) -> None:
+        pass
+
+    def has_foreign(self, owner: tuple[str, str]) -> bool:
         del owner
-        return False
+        return self.foreign
 
     def expect_routers(self, *_: Any) -> None:
         pass
 
-    async def close(self) -> None:
-        pass
-
-    def forget(self, owner: Any) -> None:
-        if isinstance(owner, tuple):
-            self.forgotten.append(owner)
-
-    async def next(self, seconds: float = 5.0) -> tuple[str, str]:
-        return await asyncio.wait_for(self.passes.get(), seconds)
-
-    def fail_with(self, error: Exception, times: int, owner: tuple[str, str] = OWNER) -> None:
-        left = times
-
-        def fail() -> None:
-            nonlocal left
-            left -= 1
-            if left >= 0:
-                raise error
-
-        self.outcome[owner] = fail
+    def forget(self, what: Any) -> None:
+        self.forgotten.append(what)
 
 
 @pytest.fixture
-async def world() -> World:
-    return World()
+def effects() -> Effects:
+    return Effects()
 
 
 @pytest.fixture
-async def spine(world: World) -> AsyncIterator[Spine]:
-    made = Spine(world, world, world.decide)  # type: ignore[arg-type]  # the test plays both
-    yield made
-    world.gate.set()
-    await made.stop(1)
-
-
-async def test_wakeup_when_it_comes_during_a_pass_then_one_more_pass_follows(
-    world: World, spine: Spine
-) -> None:
-    world.gate.clear()
-    spine.wake(OWNER)
-    await world.next()
-    for _ in range(5):
-        spine.wake(OWNER)
-    world.gate.set()
-    await world.next()
-    with pytest.raises(TimeoutError):
-        await world.next(0.2)
-    assert world.most_at_once == 1
-
-
-async def test_object_when_another_one_hangs_then_it_is_not_delayed(
-    world: World, spine: Spine
-) -> None:
-    world.gate.clear()
-    spine.wake(OWNER)
-    assert await world.next() == OWNER
-    spine.wake(OTHER)
-    assert await world.next() == OTHER
-
-
-async def test_conflict_when_it_happens_then_observed_again_at_once(
-    world: World, spine: Spine
-) -> None:
-    world.fail_with(Conflict("", status=409), 3)
-    spine.wake(OWNER)
-    for _ in range(4):
-        await world.next(0.5)
+def reconciler(effects: Effects) -> Reconciler:
+    return Reconciler(effects, effects, effects.decide)  # type: ignore[arg-type]  # it plays both
 
 
 @pytest.mark.parametrize(
-    "error", [Unavailable("", status=503), ValueError("a bug")], ids=["API trouble", "crash"]
+    ("change", "seconds"),
+    [
+        (lambda effects: None, None),
+        (lambda effects: setattr(effects, "requeue_after", 5.0), 5.0),
+        (lambda effects: setattr(effects, "requeue_after", 0.0), 0.05),
+        (lambda effects: setattr(effects, "foreign", True), 10.0),
+        (lambda effects: setattr(effects, "applied", Applied(changed=True, version=7)), 1.0),
+    ],
+    ids=["nobody asks", "the plan asks", "the plan asks at once", "a name is taken", "it wrote"],
 )
-async def test_failure_when_it_happens_then_tried_again_after_a_pause(
-    world: World, spine: Spine, error: Exception
+async def test_pass_when_it_is_done_then_the_next_is_when_the_soonest_part_asks_for_it(
+    effects: Effects,
+    reconciler: Reconciler,
+    change: Callable[[Effects], None],
+    seconds: float | None,
 ) -> None:
-    world.fail_with(error, 1)
-    spine.wake(OWNER)
-    await world.next()
-    with pytest.raises(TimeoutError):
-        await world.next(0.4)
-    await world.next(2)
+    change(effects)
+    outcome = await reconciler.reconcile(OWNER, None)
+    assert isinstance(outcome, Done)
+    assert (outcome.version, outcome.serves) == (7, True)
+    if seconds is None:
+        assert outcome.requeue_after is None
+    else:
+        assert outcome.requeue_after is not None
+        assert seconds <= outcome.requeue_after <= seconds * 1.05
 
 
-async def test_failure_when_events_keep_waking_then_at_most_one_try_a_second(
-    world: World, spine: Spine
+@pytest.mark.parametrize(
+    ("how", "outcome"),
+    [
+        ({"unfinished": True}, Unfinished(priority=Priority.LOW)),
+        ({"look_again": True}, Unfinished(priority=Priority.NORMAL)),
+    ],
+    ids=["a new engine was made", "a refusal changed"],
+)
+async def test_pass_when_it_is_not_done_then_another_follows_at_once(
+    effects: Effects, reconciler: Reconciler, how: dict[str, bool], outcome: Outcome
 ) -> None:
-    world.fail_with(Unavailable("", status=503), 1000)
-    spine.wake(OWNER)
-    tries = 0
-    loop = asyncio.get_running_loop()
-    end = loop.time() + 2.5
-    while loop.time() < end:
-        spine.wake(OWNER)
-        try:
-            await world.next(0.05)
-            tries += 1
-        except TimeoutError:
-            continue
-    assert 2 <= tries <= 3
+    effects.applied = Applied(changed=True, version=7, **how)
+    assert await reconciler.reconcile(OWNER, None) == outcome
 
 
-async def test_server_when_it_asks_to_wait_then_waited_for(world: World, spine: Spine) -> None:
-    world.fail_with(Unavailable("", status=429, retry_after_seconds=60), 1)
-    spine.wake(OWNER)
-    await world.next()
-    with pytest.raises(TimeoutError):
-        await world.next(1.5)
-
-
-@pytest.mark.parametrize("error", [NotFound("", status=404), NotLeading("", status=0)])
-async def test_task_when_its_object_or_the_lead_is_gone_then_it_ends(
-    world: World, spine: Spine, error: Exception
+async def test_object_when_it_is_gone_then_its_name_and_its_uid_are_forgotten(
+    effects: Effects, reconciler: Reconciler
 ) -> None:
-    world.fail_with(error, 1)
-    spine.wake(OWNER)
-    await world.next()
-    await asyncio.wait_for(_until(lambda: spine.known() == 0), 2)
-    assert world.forgotten == ([OWNER] if isinstance(error, NotFound) else [])
+    await reconciler.reconcile(OWNER, None)
+    effects.gone = True
+    assert await reconciler.reconcile(OWNER, None) == Gone()
+    assert effects.forgotten == [OWNER, "u"]
 
 
-async def test_object_when_made_again_while_its_task_ends_then_it_is_looked_at(
-    world: World, spine: Spine
+@pytest.mark.parametrize("unreadable", [False, True], ids=["readable", "unreadable"])
+async def test_object_when_it_was_made_again_between_two_passes_then_the_old_uid_is_forgotten(
+    effects: Effects, reconciler: Reconciler, unreadable: bool
 ) -> None:
-    world.fail_with(NotFound("", status=404), 1)
-    world.gate.clear()
-    spine.wake(OWNER)
-    await world.next()
-    spine.wake(OWNER)
-    world.gate.set()
-    await world.next()
+    effects.unreadable = unreadable
+    await reconciler.reconcile(OWNER, None)
+    assert effects.forgotten == []
+    effects.uid = "another"
+    await reconciler.reconcile(OWNER, None)
+    assert effects.forgotten == ["u"]
 
 
-async def test_plan_when_it_asks_for_a_requeue_then_looked_at_again_without_an_event(
-    world: World, spine: Spine
+async def test_gauges_when_nobody_looks_at_the_object_any_more_then_it_is_not_counted(
+    effects: Effects, reconciler: Reconciler
 ) -> None:
-    world.requeue_after = 0.1
-    spine.wake(OWNER)
-    for _ in range(3):
-        await world.next(1)
+    def healthy() -> float:
+        return REGISTRY.get_sample_value("llmfleet_objects", {"phase": "Healthy"}) or 0.0
 
-
-async def test_news_when_the_last_pass_read_or_wrote_it_then_nobody_is_woken(
-    world: World, spine: Spine
-) -> None:
-    spine.wake(OWNER, version=3)
-    await world.next()
-    spine.wake(OWNER, version=7)
-    with pytest.raises(TimeoutError):
-        await world.next(0.2)
-    spine.wake(OWNER, version=8)
-    await world.next()
-    spine.wake(OWNER)  # a list tells after etcd was restored: whatever the version
-    await world.next()
-
-
-async def test_news_when_children_tell_it_then_passes_are_apart_but_people_do_not_wait(
-    world: World, spine: Spine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reconcile, "CALM_SECONDS", 3600.0)
-    spine.wake(OWNER, calmly=True)
-    await world.next()
-    spine.wake(OWNER, calmly=True)
-    with pytest.raises(TimeoutError):
-        await world.next(0.2)
-    spine.wake(OWNER, version=8)
-    await world.next()
-
-
-async def test_pass_when_it_wrote_something_then_one_more_looks_at_the_result(
-    world: World, spine: Spine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reconcile, "CALM_SECONDS", 0.1)
-    world.changes = [True]
-    spine.wake(OWNER)
-    await world.next()
-    await world.next()
-    with pytest.raises(TimeoutError):
-        await world.next(0.4)
-
-
-async def test_liveness_when_a_pass_runs_too_long_then_it_says_so(
-    world: World, spine: Spine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reconcile, "OVERDUE_SECONDS", 0.0)
-    world.gate.clear()
-    spine.wake(OWNER)
-    await world.next()
-    problem = spine.problem()
-    assert problem is not None
-    assert "a/chat" in problem
-    world.gate.set()
-    await asyncio.wait_for(_until(lambda: spine.problem() is None), 2)
-
-
-async def test_stop_when_a_pass_is_under_way_then_it_is_waited_for_and_none_starts(
-    world: World, spine: Spine
-) -> None:
-    world.gate.clear()
-    spine.wake(OWNER)
-    await world.next()
-    stopping = asyncio.create_task(spine.stop(5))
-    await asyncio.wait({stopping}, timeout=0.2)
-    spine.wake(OTHER)
-    assert not stopping.done()
-    world.gate.set()
-    await asyncio.wait_for(stopping, 2)
-    assert world.applied == 1
-    assert world.passes.empty()
-    assert world.at_once == {OWNER: 0}
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - nothing announces the end of a task
-        await asyncio.sleep(0.01)
-
-
-async def test_event_when_it_tells_the_resource_then_the_next_pass_alone_takes_its_word(
-    world: World, spine: Spine
-) -> None:
-    world.gate.clear()
-    spine.wake(OWNER)
-    await world.next()
-    spine.wake(OWNER, version=8, told={"old": 1})
-    spine.wake(OWNER, version=9, told={"new": 1})
-    spine.wake(OWNER, calmly=True)
-    world.gate.set()
-    await world.next()
-    spine.wake(OWNER)
-    await world.next()
-    assert world.told == [None, {"new": 1}, None]
-
-
-async def test_event_when_it_tells_that_the_resource_is_gone_then_nothing_told_before_counts(
-    world: World, spine: Spine
-) -> None:
-    world.gate.clear()
-    spine.wake(OWNER)
-    await world.next()
-    spine.wake(OWNER, version=8, told={"there": 1})
-    spine.wake(OWNER, told={})
-    world.gate.set()
-    await world.next()
-    assert world.told == [None, None]
-
-
-async def test_event_when_what_it_told_is_refused_as_outdated_then_the_resource_is_read(
-    world: World, spine: Spine
-) -> None:
-    world.fail_with(Conflict("changed", status=409), 1)
-    spine.wake(OWNER, told={"old": 1})
-    await world.next()
-    await world.next()
-    assert world.told == [{"old": 1}, None]
-
-
-async def test_news_when_new_resources_are_about_then_what_serves_does_not_wait_behind_the_rest(
-    world: World, spine: Spine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llmfleet.reconcile.CALM_SECONDS", 0.0)
-    serving, making = [("a", "s1"), ("a", "s2")], [("a", "m1"), ("a", "m2")]
-    for owners, served in ((serving, "5d41c0ffee"), (making, None)):
-        world.status = {"phase": "Progressing", "servedRevision": served}
-        for owner in owners:
-            spine.wake(owner)
-            await world.next()
-        await asyncio.sleep(0)
-    world.gate.clear()
-    spine.wake(("a", "new"), urgent=True)
-    assert await world.next() == ("a", "new")
-    for owner in (*making, *serving):
-        spine.wake(owner, calmly=True)
-    assert {await world.next() for _ in range(3)} == {making[0], *serving}
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert world.passes.empty()
-    world.gate.set()
-    assert await world.next() == making[1]
+    before = healthy()
+    await reconciler.reconcile(OWNER, None)
+    assert healthy() == before + 1
+    reconciler.forget(OWNER)
+    assert healthy() == before

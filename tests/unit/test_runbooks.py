@@ -75,10 +75,10 @@ def test_reason_when_the_planner_can_give_it_then_it_has_a_runbook_or_all_is_wel
 
 
 def test_runbook_when_it_is_there_then_it_is_the_only_one_and_the_reason_can_be_given() -> None:
-    told = runbooks()
-    assert sorted(told) == sorted(set(told))
-    assert set(told) <= reasons() | OF_THE_EFFECTS
-    assert not set(told) & (ALL_IS_WELL | NO_REASONS)
+    described = runbooks()
+    assert sorted(described) == sorted(set(described))
+    assert set(described) <= reasons() | OF_THE_EFFECTS
+    assert not set(described) & (ALL_IS_WELL | NO_REASONS)
 
 
 def test_exceptions_when_the_planner_does_not_know_them_any_more_then_they_are_to_go() -> None:

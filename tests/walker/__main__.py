@@ -56,7 +56,7 @@ async def _run(server: Any, folder: Path, arguments: argparse.Namespace) -> int:
         with Progress(*columns) as progress:
             bar = progress.add_task("walk", total=len(chosen) + paths + len(forged))
 
-            def told(visit: Visit) -> None:
+            def report(visit: Visit) -> None:
                 progress.advance(bar)
                 for alarm in visit.alarms:
                     progress.console.print(f"ALARM {alarm}", markup=False)
@@ -69,9 +69,9 @@ async def _run(server: Any, folder: Path, arguments: argparse.Namespace) -> int:
                 paths=paths,
                 edges=not arguments.examples,
                 seed=arguments.seed,
-                told=told,
+                report=report,
             )
-            lied = await walk_status(shared, root, forged, lanes=arguments.lanes, told=told)
+            lied = await walk_status(shared, root, forged, lanes=arguments.lanes, report=report)
     return _tell(walked, lied, len(chosen), len(forged), time.monotonic() - started)
 
 

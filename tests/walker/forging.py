@@ -164,7 +164,7 @@ async def walk_status(
     found: Sequence[Leaf],
     *,
     lanes: int,
-    told: Callable[[Visit], None] = lambda visit: None,
+    report: Callable[[Visit], None] = lambda visit: None,
 ) -> list[Visit]:
     """Forge all leaves, several at once."""
     queue = list(reversed(found))
@@ -174,7 +174,7 @@ async def walk_status(
         while queue:
             visit = await forge_leaf(world, root, queue.pop())
             visits.append(visit)
-            told(visit)
+            report(visit)
 
     await asyncio.gather(*(work() for _ in range(lanes)))
     return visits

@@ -170,7 +170,7 @@ async def walk_all(
     paths: int,
     edges: bool,
     seed: int = 0,
-    told: Callable[[Visit], None] = lambda visit: None,
+    report: Callable[[Visit], None] = lambda visit: None,
 ) -> list[Visit]:
     """Walk all leaves, then random paths, in several lanes at once."""
     await prepare(world)
@@ -203,7 +203,7 @@ async def walk_all(
             except AssertionError as error:
                 visit = Visit(name=name, alarms=[f"{name}: {error}"])
             visits.append(visit)
-            told(visit)
+            report(visit)
             if visit.alarms and lane is not None:  # the next one begins anew
                 await lane.stop()
                 lane = None

@@ -32,7 +32,7 @@ def main() -> int:
         missed = _missed(directory)
         print(f"drawing {chosen.count} resources …", flush=True)
         drawn = draw_cases(chosen.count, chosen.seed)
-        refused = refused_cases(drawn, directory, told=_told)
+        refused = refused_cases(drawn, directory, report=_report)
     for case, words in refused[:5]:
         print(f"refused: {case}\n{words}", file=sys.stderr)
     shapes = Counter(len(case.status.get("traffic") or ()) for case in drawn)
@@ -59,7 +59,7 @@ def main() -> int:
     return finish("test-xds", targets, details)
 
 
-def _told(judged: int, refused: int) -> None:
+def _report(judged: int, refused: int) -> None:
     if judged % 500 == 0:
         print(f"  {judged} judged, {refused} refused", flush=True)
 

@@ -33,7 +33,7 @@ def refused_cases(
     directory: Path,
     *,
     batch: int = 25,
-    told: Callable[[int, int], None] = lambda judged, refused: None,
+    report: Callable[[int, int], None] = lambda judged, refused: None,
 ) -> list[tuple[Case, str]]:
     """The cases that Envoy refuses, each with its words.
 
@@ -41,7 +41,7 @@ def refused_cases(
         cases: what is rendered.
         directory: for files.
         batch: renderings that share one Envoy; those of a refused batch are judged one by one.
-        told: called after each batch with the cases judged and refused so far.
+        report: called after each batch with the cases judged and refused so far.
     """
     found: list[tuple[Case, str]] = []
 
@@ -57,5 +57,5 @@ def refused_cases(
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for number, refused in enumerate(pool.map(judge, groups), start=1):
             found += refused
-            told(min(number * batch, len(cases)), len(found))
+            report(min(number * batch, len(cases)), len(found))
     return found

@@ -129,7 +129,7 @@ class Load:
         kind = "truncated" if asked.status == 200 else "failed"
         setattr(self.counts, kind, getattr(self.counts, kind) + 1)
         if self.counts.failed + self.counts.truncated <= SHOWN_LOSSES:
-            told = {
+            loss = {
                 **asdict(asked),
                 "ended": time.time(),
                 "kind": kind,
@@ -138,7 +138,7 @@ class Load:
                 "why": why[:300],
             }
             # A line each: a container's log splits lines above 16 KiB.
-            print(json.dumps({"loss": told}), flush=True)  # noqa: T201  # its log is its output
+            print(json.dumps({"loss": loss}), flush=True)  # noqa: T201  # its log is its output
 
     async def _read_stream(self, reply: aiohttp.ClientResponse, asked: Asked) -> bool:
         finished = done = False

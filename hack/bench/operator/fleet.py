@@ -22,7 +22,7 @@ Owner = tuple[str, str]
 PER_NAMESPACE = 100
 """The API server's work for a Role or RoleBinding grows with the RoleBindings of its namespace, so
 a larger fleet has more namespaces, not fuller ones."""
-TELL_SECONDS = 30.0
+REPORT_SECONDS = 30.0
 OWNER_LABEL = "llmfleet.dev/deployment"
 RESOURCES = "/apis/llmfleet.dev/v1alpha1"
 ENGINES = "/apis/apps/v1/deployments?labelSelector=llmfleet.dev/component%3Dengine"
@@ -103,13 +103,13 @@ class Fleet:
         return sorted(at - self.sent[owner] for owner, at in self.engine_created.items())
 
     async def _wait(self, reached: dict[Owner, float], what: str, seconds: float) -> None:
-        told = time.monotonic()
+        reported = time.monotonic()
         async with asyncio.timeout(seconds):
             while len(reached) < len(self.owners):
                 self._news.clear()
                 await self._news.wait()
-                if time.monotonic() - told > TELL_SECONDS:
-                    told = time.monotonic()
+                if time.monotonic() - reported > REPORT_SECONDS:
+                    reported = time.monotonic()
                     sys.stderr.write(f"  {len(reached)} of {len(self.owners)} {what}\n")
 
     async def _create(self, owner: Owner) -> None:

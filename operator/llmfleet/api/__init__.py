@@ -25,6 +25,7 @@ from llmfleet.api.deployment import (
     ObjectMeta,
     parse,
 )
+from llmfleet.api.describe import describe_routing, describe_step
 from llmfleet.api.engine import (
     ChatTemplate,
     ConfigMapKey,
@@ -77,7 +78,6 @@ from llmfleet.api.status import (
     TrafficShare,
 )
 from llmfleet.api.values import parse_duration_seconds
-from llmfleet.api.words import describe_routing, describe_step
 
 __all__ = [
     "ALLOWED_EXTRA_ARGS",

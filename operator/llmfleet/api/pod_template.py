@@ -52,8 +52,9 @@ RESERVED_MOUNT_PATHS = (
     "/var/cache/llmfleet",
     "/var/run",
     "/run",
+    "/opt/llmfleet",
 )
-"""Directories of the engine's container that are taken (docs/contract.md, Runtime)."""
+"""Directories of the engine's container that are in use (docs/contract.md, Runtime)."""
 
 _OWN_KEYS = "!k.startsWith('llmfleet.dev/') && k != 'app.kubernetes.io/managed-by'"
 
@@ -255,12 +256,14 @@ class Mount(ResourceModel):
         str,
         Field(min_length=2, max_length=253),
         Cel(
-            "self.startsWith('/') && !self.contains('..') && !self.contains(':')",
-            "must be an absolute path without '..' and ':'",
+            "self.matches('^(/[^/:]+)+$') && !self.contains('..') && !self.matches('/[.](/|$)')",
+            "must be an absolute path without '..' and ':', written as shortly as it can be:"
+            " no '//', no '/.', no '/' at its end",
         ),
         Cel(
-            f"!{list(RESERVED_MOUNT_PATHS)}.exists(p, self == p || self.startsWith(p + '/'))",
-            f"lies in a directory that llmfleet uses ({', '.join(RESERVED_MOUNT_PATHS)}):"
+            f"!{list(RESERVED_MOUNT_PATHS)}.exists(p,"
+            " self == p || self.startsWith(p + '/') || p.startsWith(self + '/'))",
+            f"lies in or over a directory that llmfleet uses ({', '.join(RESERVED_MOUNT_PATHS)}):"
             " choose another, such as /data",
         ),
     ]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmfleet.api.canonical import UNBUILT_FIELDS
+from llmfleet.api.canonical import BUILT_METRICS, UNBUILT_FIELDS
 from llmfleet.api.crd import build_crd
 from llmfleet.api.extra_args import ALLOWED_EXTRA_ARGS, TYPED_ARGS
 from llmfleet.api.pod_template import RESERVED_ENV_NAMES, RESERVED_MOUNT_PATHS
@@ -24,6 +24,12 @@ JSON = dict[str, Any]
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _OPAQUE = ("affinity",)
 """Fields whose inside is Kubernetes' own and is not listed."""
+_EXCEPT = {
+    "rollout.analysis.metrics": ": every metric but "
+    + ", ".join(f"`{name}`" for name in sorted(BUILT_METRICS))
+    + ", which has its effect"
+}
+"""What of an unbuilt field is built."""
 
 
 def generated_parts() -> dict[str, str]:
@@ -33,7 +39,7 @@ def generated_parts() -> dict[str, str]:
     return {
         "spec": _table(properties["spec"]),
         "status": _table(properties["status"]),
-        "unbuilt": "".join(f"- `{path}`\n" for path in UNBUILT_FIELDS),
+        "unbuilt": "".join(f"- `{path}`{_EXCEPT.get(path, '')}\n" for path in UNBUILT_FIELDS),
         "extra_args": "".join(f"- `{name}`\n" for name in ALLOWED_EXTRA_ARGS),
         "typed_args": "| argument | field under `spec` |\n|---|---|\n"
         + "".join(f"| `{flag}` | `{field}` |\n" for flag, field in TYPED_ARGS.items()),

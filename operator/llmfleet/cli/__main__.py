@@ -15,9 +15,9 @@ from rich.text import Text
 
 from llmfleet import __version__
 from llmfleet.api.deployment import LLMDeployment
-from llmfleet.cli import acts, candidates, view
+from llmfleet.cli import annotating, candidates, view
 from llmfleet.cli.access import AccessError, Cluster
-from llmfleet.cli.acts import NothingToDoError
+from llmfleet.cli.annotating import NothingToDoError
 from llmfleet.cli.view import NO_STATUS, exit_code
 
 FAILED = 1
@@ -153,13 +153,13 @@ def promote(
     output: Print = Output.TEXT,
 ) -> None:
     """End the step under way; with --full, all of them."""
-    _act(name, output, lambda deployment: acts.promote(deployment, _now(), full=full))
+    _act(name, output, lambda deployment: annotating.promote(deployment, _now(), full=full))
 
 
 @app.command()
 def abort(name: Name, output: Print = Output.TEXT) -> None:
     """Send all traffic back to stable and reject the revision being rolled out."""
-    _act(name, output, lambda deployment: acts.abort(deployment, _now()))
+    _act(name, output, lambda deployment: annotating.abort(deployment, _now()))
 
 
 @app.command()
@@ -169,7 +169,7 @@ def retry(
     output: Print = Output.TEXT,
 ) -> None:
     """Roll a rejected or aborted revision out again."""
-    _act(name, output, lambda deployment: acts.retry(deployment, _now(), revision=revision))
+    _act(name, output, lambda deployment: annotating.retry(deployment, _now(), revision=revision))
 
 
 @app.command()
@@ -179,19 +179,19 @@ def undo(
     output: Print = Output.TEXT,
 ) -> None:
     """Serve a kept revision again, and reject the one that spec asks for."""
-    _act(name, output, lambda deployment: acts.undo(deployment, _now(), revision=revision))
+    _act(name, output, lambda deployment: annotating.undo(deployment, _now(), revision=revision))
 
 
 @app.command()
 def pause(name: Name, output: Print = Output.TEXT) -> None:
     """Let nothing move until resume."""
-    _act(name, output, lambda deployment: acts.pause())
+    _act(name, output, lambda deployment: annotating.pause())
 
 
 @app.command()
 def resume(name: Name, output: Print = Output.TEXT) -> None:
     """Take a pause back."""
-    _act(name, output, acts.resume)
+    _act(name, output, annotating.resume)
 
 
 @app.command()
@@ -204,7 +204,7 @@ def forget(
     For a name that will be used for something else; refused while its LLMDeployment is there.
     """
     cluster = _options.cluster()
-    acts.check_forget(cluster.find(name), cluster.namespace, name)
+    annotating.check_forget(cluster.find(name), cluster.namespace, name)
     if not yes:
         typer.confirm(f"Forget what was rejected of {cluster.namespace}/{name}?", abort=True)
     if not cluster.forget(name):

@@ -19,6 +19,8 @@ JSON = dict[str, Any]
 WATCH_SECONDS = 300
 RETRY_SECONDS = 2.0
 NOT_FOUND = 404
+PASSING = frozenset({408, 410, 429})
+"""Statuses of a server that is slow, busy, or has forgotten where a watch was."""
 
 
 class AccessError(Exception):
@@ -68,15 +70,7 @@ class Cluster:
             AccessError: it may not be read.
         """
         with _explained(f"LLMDeployment {name} in namespace {self.namespace}"):
-            try:
-                raw: JSON = self._objects.get_namespaced_custom_object(
-                    GROUP, VERSION, self.namespace, PLURAL, name
-                )
-            except client.ApiException as error:
-                if error.status == NOT_FOUND:
-                    return None
-                raise
-        return raw
+            return self._read(name)
 
     def list(self, *, everywhere: bool) -> list[JSON]:
         """All of the namespace, or of the cluster.
@@ -123,24 +117,53 @@ class Cluster:
         return True
 
     def follow(self, name: str) -> Iterator[tuple[JSON, LLMDeployment] | None]:
-        """Every state of an LLMDeployment from now on; None once it is deleted.
+        """Every state of an LLMDeployment from now on; None, and no more, once it is deleted.
 
-        A broken connection is taken up again for as long as the caller asks for more.
+        A broken connection is taken up again for as long as the caller asks for more; a refusal
+        would come again, so it ends the watch.
+
+        Raises:
+            AccessError: it is not there, or may not be read or watched.
         """
+        yield self.get(name)
+        interrupted = False
         while True:
             try:
-                yield self.get(name)
-                for event in watch.Watch().stream(
-                    self._objects.list_namespaced_custom_object,
-                    GROUP, VERSION, self.namespace, PLURAL,
-                    field_selector=f"metadata.name={name}", timeout_seconds=WATCH_SECONDS,
-                ):  # fmt: skip
-                    if event["type"] == "DELETED":
-                        yield None
+                if interrupted:  # a watch does not say what was deleted before it began
+                    raw = self._read(name)
+                    yield None if raw is None else (raw, read(raw))
+                    if raw is None:
                         return
-                    yield event["object"], read(event["object"])
-            except (client.ApiException, urllib3.exceptions.HTTPError):
+                for state in self._watch(name):
+                    yield state
+                    if state is None:
+                        return
+            except (client.ApiException, urllib3.exceptions.HTTPError) as error:
+                if _is_refusal(error):
+                    what = f"watching LLMDeployment {name} in namespace {self.namespace}"
+                    raise AccessError(_sentence(what, error)) from error
                 time.sleep(RETRY_SECONDS)
+            interrupted = True
+
+    def _watch(self, name: str) -> Iterator[tuple[JSON, LLMDeployment] | None]:
+        for event in watch.Watch().stream(
+            self._objects.list_namespaced_custom_object,
+            GROUP, VERSION, self.namespace, PLURAL,
+            field_selector=f"metadata.name={name}", timeout_seconds=WATCH_SECONDS,
+        ):  # fmt: skip
+            deleted = event["type"] == "DELETED"
+            yield None if deleted else (event["object"], read(event["object"]))
+
+    def _read(self, name: str) -> JSON | None:
+        try:
+            raw: JSON = self._objects.get_namespaced_custom_object(
+                GROUP, VERSION, self.namespace, PLURAL, name
+            )
+        except client.ApiException as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
+        return raw
 
 
 def read(raw: JSON) -> LLMDeployment:
@@ -168,6 +191,12 @@ def _explained(what: str) -> Iterator[None]:
         raise AccessError(_sentence(what, error)) from error
     except urllib3.exceptions.HTTPError as error:
         raise AccessError(f"the API server does not answer: {error}") from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the API server would answer the same again: 4xx, except those that pass."""
+    status = getattr(error, "status", None)
+    return isinstance(status, int) and 400 <= status < 500 and status not in PASSING
 
 
 def _sentence(what: str, error: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a word on the command line may become: names and revisions, asked of the cluster in haste.
+"""What a word on the command line may become: names and revisions, asked of the cluster.
 
 Someone waits for a key press: a cluster that does not answer in time completes nothing, and so does
 one that refuses, without a word on the terminal.
@@ -15,7 +15,7 @@ from typing import Final
 import typer
 
 from llmfleet.api.deployment import LLMDeployment
-from llmfleet.cli import acts
+from llmfleet.cli import annotating
 from llmfleet.cli.access import Cluster
 
 LONGEST_WAIT_SECONDS: Final = 2.0
@@ -33,18 +33,18 @@ def names(context: typer.Context, incomplete: str) -> Candidates:
             phase = (each.get("status") or {}).get("phase")
             yield each["metadata"]["name"], phase or "Unknown"
 
-    return _in_haste(ask, incomplete)
+    return _in_time(ask, incomplete)
 
 
 def retryable(context: typer.Context, incomplete: str) -> Candidates:
     """Revisions that ``retry`` may name, with why they went back."""
-    return _in_haste(lambda: acts.retryable(_named(context)).items(), incomplete)
+    return _in_time(lambda: annotating.retryable(_named(context)).items(), incomplete)
 
 
 def kept(context: typer.Context, incomplete: str) -> Candidates:
     """Revisions that ``undo`` may name, with their images."""
-    return _in_haste(
-        lambda: [(each.hash, each.image or "kept") for each in acts.kept(_named(context))],
+    return _in_time(
+        lambda: [(each.hash, each.image or "kept") for each in annotating.kept(_named(context))],
         incomplete,
     )
 
@@ -61,7 +61,7 @@ def _cluster(context: typer.Context) -> Cluster:
     return Cluster(before.get("context"), before.get("namespace"))
 
 
-def _in_haste(ask: Callable[[], Iterable[tuple[str, str]]], incomplete: str) -> Candidates:
+def _in_time(ask: Callable[[], Iterable[tuple[str, str]]], incomplete: str) -> Candidates:
     """What was found within ``LONGEST_WAIT_SECONDS`` and begins with ``incomplete``."""
     logging.disable()  # urllib3 tells of every try
     found: Candidates = []

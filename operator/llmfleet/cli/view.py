@@ -13,6 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from llmfleet.api.deployment import LLMDeployment
+from llmfleet.api.describe import describe_routing, describe_step
 from llmfleet.api.rollout import RolloutSpec, Step
 from llmfleet.api.status import (
     Condition,
@@ -22,7 +23,6 @@ from llmfleet.api.status import (
     RolloutStatus,
 )
 from llmfleet.api.values import parse_duration_seconds
-from llmfleet.api.words import describe_routing, describe_step
 
 JSON = dict[str, Any]
 

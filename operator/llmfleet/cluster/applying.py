@@ -7,7 +7,7 @@ it. Nothing is sent for what already is as intended.
 A new LLMDeployment's engine comes before all else: it takes minutes to start, and a pass that finds
 it unrecorded decides the same from the same spec, or removes it.
 
-A resource that an event told of, and that may be out of date, is good enough to see that nothing is
+A resource that an event brought, and that may be out of date, is good enough to see that nothing is
 to be done, and for a status, whose write is refused if it is. For everything else it is read.
 """
 
@@ -24,7 +24,7 @@ import structlog
 
 from llmfleet.cluster import metrics
 from llmfleet.cluster.caches import Caches, observed_object
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.equality import Difference, content_fingerprint, difference, json_hash
 from llmfleet.cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from llmfleet.cluster.fields import handover_patch, needs_handover
@@ -51,7 +51,7 @@ class Applied:
     Attributes:
         changed: whether any write was sent.
         version: the LLMDeployment's resourceVersion that the plan was made from or its status was
-            written at: whoever tells of it or of an older one tells nothing new.
+            written at: an event with it or with an older one is not new.
         look_again: what the API server refuses has changed, so the status is not true any more.
         unfinished: a new LLMDeployment's engine was made; all else is left to a pass of its own.
     """
@@ -67,15 +67,15 @@ class Applier:
 
     Args:
         api: where to write.
-        caches: told of every write's answer.
-        observer: told of what is refused, and of names that are taken.
-        recorder: records a plan before it is performed, and tells its news.
-        transitions: told of children that were changed by hand.
+        caches: get every write's answer.
+        observer: learns what is refused, and which names foreign objects have.
+        recorder: records a plan before it is performed, and publishes its events.
+        transitions: publishes that children were changed by hand.
     """
 
     def __init__(
         self,
-        api: ApiServer,
+        api: ApiClient,
         caches: Caches,
         observer: Observer,
         recorder: Recorder,
@@ -86,7 +86,9 @@ class Applier:
         self._observer = observer
         self._recorder = recorder
         self._transitions = transitions
-        self._settled: dict[str, tuple[str, str]] = {}
+        self._settled: dict[str, dict[str, tuple[str, str]]] = {}
+        """By uid of the LLMDeployment and of its child: hashes of an intent and of what it is as
+        stored."""
         self._tokens: dict[str, JSON] = {}
         """What the status will say of the routers' token, by uid of a new LLMDeployment."""
 
@@ -100,12 +102,12 @@ class Applier:
         """
         meta = snapshot.raw["metadata"]
         owner: Owner = (meta["namespace"], meta["name"])
-        if await self._names_taken(owner, snapshot, plan):
+        if await self._names_conflict(owner, snapshot, plan):
             raise Conflict("a name the plan needs is in use", status=409)
         version = version_number(meta["resourceVersion"])
         if _is_new(snapshot) and await self._begin(owner, snapshot, plan):
             return Applied(changed=True, version=version, unfinished=True)
-        if snapshot.routers_believed and self._recorder.differs(snapshot.raw, plan.status):
+        if snapshot.routers_assumed and self._recorder.differs(snapshot.raw, plan.status):
             return Applied(changed=False, version=version, look_again=True)
         refusals: dict[ObjectKey, ApiError] = {}
         token = self._tokens.get(meta["uid"]) or await self._token(plan, refusals)
@@ -115,8 +117,8 @@ class Applier:
         try:
             return await self._perform(owner, snapshot, plan, recorded, refusals)
         finally:
-            # The next plan starts from the status and sees no transition: it is told now or never.
-            await self._recorder.tell(snapshot.raw, plan)
+            # The next plan starts from the status and sees no transition: published now or never.
+            await self._recorder.publish(snapshot.raw, plan)
 
     async def _perform(
         self,
@@ -130,26 +132,26 @@ class Applier:
         changed = recorded is not snapshot.raw
         version = version_number(recorded["metadata"]["resourceVersion"])
         changes = list(self._changes(snapshot, plan))
-        if snapshot.told and not changed and (changes or plan.deletions):
+        if snapshot.from_event and not changed and (changes or plan.deletions):
             return Applied(changed=False, version=version, look_again=True)
         for child, found in changes:
-            with _noted(child.key, refusals):
+            with _collecting_refusal(child.key, refusals):
                 await self._write(snapshot, child, found)
                 changed = True
         if not refusals:
             for deletion in plan.deletions:
-                with _noted(deletion.key, refusals):
+                with _collecting_refusal(deletion.key, refusals):
                     changed |= await self._delete(owner, deletion)
-        news = self._observer.refused(owner, _sentences(refusals))
-        if refusals and not news:
+        differ = self._observer.refused(owner, _sentences(refusals))
+        if refusals and not differ:
             raise next(iter(refusals.values()))
-        return Applied(changed=changed, version=version, look_again=news)
+        return Applied(changed=changed, version=version, look_again=differ)
 
     async def _begin(self, owner: Owner, snapshot: Snapshot, plan: Plan) -> bool:
         """Make a new LLMDeployment's engine and what it needs; False when there is none to make.
 
         One that has a Deployment is not new: its status was lost, and what serves comes first.
-        What is refused is left to the passes that follow, which tell of it.
+        What is refused is left to the passes that follow, which report it.
         """
         known = any(key.kind == DEPLOYMENT.kind for key in snapshot.objects)
         if known or snapshot.refusals:
@@ -160,7 +162,7 @@ class Applier:
         self._tokens[snapshot.raw["metadata"]["uid"]] = await self._token(plan, refusals)
         for child, found in self._changes(snapshot, plan):
             if found is None and child.urgent:
-                with _noted(child.key, refusals):
+                with _collecting_refusal(child.key, refusals):
                     await self._write(snapshot, child, found)
         self._observer.refused(owner, _sentences(refusals))
         return True
@@ -174,7 +176,7 @@ class Applier:
         for child in plan.children:
             if child.key.kind == SECRET.kind:
                 uid = ""
-                with _noted(child.key, refusals), contextlib.suppress(AlreadyExists):
+                with _collecting_refusal(child.key, refusals), contextlib.suppress(AlreadyExists):
                     answer = await self._api.create(SECRET, _with_token(child.body))
                     uid = answer["metadata"]["uid"]
                 if child.key not in refusals:
@@ -184,19 +186,20 @@ class Applier:
     async def record_only(self, raw: JSON, plan: Plan) -> None:
         """Write a plan's status and Events; nothing else of it is performed."""
         await self._recorder.record(raw, plan, plan.status)
-        await self._recorder.tell(raw, plan)
+        await self._recorder.publish(raw, plan)
 
     def forget(self, uid: str) -> None:
         """Drop what is remembered about an LLMDeployment that is gone."""
         self._recorder.forget(uid)
         self._tokens.pop(uid, None)
+        self._settled.pop(uid, None)
 
-    async def _names_taken(self, owner: Owner, snapshot: Snapshot, plan: Plan) -> bool:
-        """Whether something that no watch tells of has a name that the plan needs.
+    async def _names_conflict(self, owner: Owner, snapshot: Snapshot, plan: Plan) -> bool:
+        """Whether something that no watch brings has a name that the plan needs.
 
-        What was told to people about it before a restart must not be taken back for a moment. A
-        new LLMDeployment has been told nothing: it is spared these reads, since a name that is
-        taken refuses the creation.
+        What the status said about it before a restart must not be taken back for a moment. A new
+        LLMDeployment has no status yet: it is spared these reads, since a name in use refuses
+        the creation.
         """
         if _is_new(snapshot):
             return False
@@ -209,6 +212,7 @@ class Applier:
 
     def _changes(self, snapshot: Snapshot, plan: Plan) -> Iterator[tuple[Child, Difference | None]]:
         """The children to write, each with what is not as intended; None: it is not there."""
+        settled = self._settled_children(snapshot)
         for child in plan.children:
             live = snapshot.objects.get(child.key)
             if child.key.kind == SECRET.kind:
@@ -219,8 +223,19 @@ class Applier:
             if live.deleting or child.mode is ChildMode.CREATE_ONCE or not _is_ours(snapshot, live):
                 continue
             found = difference(live.body, child.body)
-            if found and self._settled.get(live.uid) != _settlement(live.body, child.body):
+            if found and settled.get(live.uid) != _settlement(live.body, child.body):
                 yield child, found
+
+    def _settled_children(self, snapshot: Snapshot) -> dict[str, tuple[str, str]]:
+        """What is known of the children that are there; those that are gone are forgotten."""
+        uid = snapshot.raw["metadata"]["uid"]
+        settled = self._settled.pop(uid, {})
+        if settled:
+            there = {child.uid for child in snapshot.objects.values()}
+            settled = {child: known for child, known in settled.items() if child in there}
+        if settled:
+            self._settled[uid] = settled
+        return settled
 
     async def _write(self, snapshot: Snapshot, child: Child, found: Difference | None) -> None:
         if found is None:
@@ -233,10 +248,10 @@ class Applier:
         try:
             answer = await self._api.create(kind_of(child.key), child.body)
         except AlreadyExists:
-            # The plan was made without knowing it: a stranger's, or ours that no watch has told.
+            # The plan was made without knowing it: foreign, or ours that no watch has brought.
             await self._observer.find_by_name((meta["namespace"], meta["name"]), [child.key])
             raise
-        self._took(answer, child.body)
+        self._remember(snapshot, answer, child.body)
         log.debug("child created", child=_label(child.key))
 
     async def _change(
@@ -252,12 +267,12 @@ class Applier:
         except (Conflict, NotFound) as error:
             await self._observer.refresh((meta["namespace"], meta["name"]), child.key, live.uid)
             raise Conflict(str(error), status=409) from error
-        self._took(answer, child.body)
+        self._remember(snapshot, answer, child.body)
         if found.edited_by_others:
             metrics.CHILD_EDITS.labels(child.key.kind).inc()
             sentence = f"{_label(child.key)} was changed by hand and put back: {found.sentence()}"
             event = PlannedEvent(type="Warning", reason="ChildEdited", message=sentence)
-            await self._transitions.tell(snapshot.raw, event, snapshot.raw.get("status"))
+            await self._transitions.publish(snapshot.raw, event, snapshot.raw.get("status"))
 
     async def _take_over(self, kind: Kind, namespace: str, live: ObservedObject) -> str:
         """Own all of a child's content; its new resourceVersion.
@@ -271,7 +286,7 @@ class Applier:
         patched = await self._api.json_patch(kind, namespace, live.key.name, handover_patch(body))
         return str(patched["metadata"]["resourceVersion"])
 
-    def _took(self, answer: JSON, intent: JSON) -> None:
+    def _remember(self, snapshot: Snapshot, answer: JSON, intent: JSON) -> None:
         """Remember the answer of a write, and that it is what this intent becomes here.
 
         Should a normalisation unknown to ``difference`` (an admission webhook, say) make them look
@@ -279,11 +294,11 @@ class Applier:
         """
         child = observed_object(answer)
         self._caches.written(answer)
-        if difference(answer, intent) is None:
-            self._settled.pop(child.uid, None)
-        else:
+        settled = self._settled.setdefault(snapshot.raw["metadata"]["uid"], {})
+        settled.pop(child.uid, None)
+        if difference(answer, intent) is not None:
             log.warning("the API server stores a child otherwise", child=_label(child.key))
-            self._settled[child.uid] = _settlement(answer, intent)
+            settled[child.uid] = _settlement(answer, intent)
 
     async def _delete(self, owner: Owner, deletion: Deletion) -> bool:
         kind = kind_of(deletion.key)
@@ -302,7 +317,6 @@ class Applier:
             self._caches.written(answer)  # it waits for a finalizer
         else:
             self._caches.deleted(kind, owner[0], deletion.key.name, deletion.uid)
-        self._settled.pop(deletion.uid, None)
         return True
 
 
@@ -320,7 +334,7 @@ def _is_ours(snapshot: Snapshot, live: ObservedObject) -> bool:
 
 
 @contextlib.contextmanager
-def _noted(key: ObjectKey, refusals: dict[ObjectKey, ApiError]) -> Iterator[None]:
+def _collecting_refusal(key: ObjectKey, refusals: dict[ObjectKey, ApiError]) -> Iterator[None]:
     """Go on after a refusal of this one child, but not without access to the API server."""
     try:
         yield

@@ -14,7 +14,8 @@ from typing import Any, Final
 import orjson
 import zstandard
 
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.background import keep_running
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.equality import own_annotations
 from llmfleet.cluster.kinds import CHILD_KINDS, OWNER_LABEL, POD, REPLICA_SET, Kind, kind_of
 from llmfleet.cluster.pods import observe_pod, quota_message
@@ -53,7 +54,7 @@ class Caches:
     """
 
     def __init__(
-        self, api: ApiServer, namespaces: Sequence[str], wake: Callable[[Owner], None]
+        self, api: ApiClient, namespaces: Sequence[str], wake: Callable[[Owner], None]
     ) -> None:
         self._children: dict[Kind, ObjectStore[bytes]] = {
             kind: ObjectStore(_pack, wake) for kind in CHILD_KINDS
@@ -66,7 +67,7 @@ class Caches:
             REPLICA_SET: self._quota,
         }
         scopes: Sequence[str | None] = namespaces or (None,)
-        turns = asyncio.Semaphore(LISTS_AT_ONCE)
+        listing = asyncio.Semaphore(LISTS_AT_ONCE)
         self._reflectors = [
             Reflector(
                 api,
@@ -74,7 +75,7 @@ class Caches:
                 kind.path(namespace),
                 _Namespaced(store, namespace),
                 selectors={"labelSelector": OWNER_LABEL},
-                turns=turns,
+                listing=listing,
             )
             for kind, store in stores.items()
             for namespace in scopes
@@ -83,7 +84,7 @@ class Caches:
 
     def start(self) -> None:
         """Start listing and watching."""
-        self._tasks = [asyncio.create_task(reflector.run()) for reflector in self._reflectors]
+        self._tasks = [keep_running("watch", reflector.run) for reflector in self._reflectors]
 
     async def wait_synced(self) -> None:
         """Wait until every collection has been listed once; before that, nothing is known."""

@@ -67,7 +67,7 @@ async def load_configuration() -> Any:
     return configuration
 
 
-class ApiServer:
+class ApiClient:
     """One connection pool to the API server.
 
     Args:

@@ -67,7 +67,7 @@ class Attempt:
         self._totals: dict[tuple[str, str], float] = defaultdict(float)
         self._by_interval: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
         self._closed = 0
-        """Index of the first interval that has not been told yet."""
+        """Index of the first interval that has not been reported yet."""
 
     def add(self, found: Iterable[Series]) -> None:
         """Count what is new in these samples; those seen before are left out by their time.
@@ -99,7 +99,7 @@ class Attempt:
         return max((at for at, _ in self._last.values()), default=None)
 
     def counts(self) -> dict[str, RequestCounts]:
-        """By revision; one that no sample told of is absent."""
+        """By revision; one without samples is absent."""
         as_of = datetime.fromtimestamp(self.latest or 0.0, UTC)
         revisions = {revision for name, revision in self._totals if name == REQUESTS}
         looks = self._looks(sorted(revisions))
@@ -118,11 +118,11 @@ class Attempt:
         age = (self.latest or 0.0) - LATE_SECONDS - self.since.timestamp()
         self._closed = max(self._closed, interval_at(max(0.0, age)))
         seen = {index for counts in self._by_interval.values() for index in counts}
-        told = sorted(index for index in seen if index < self._closed)
+        closed = sorted(index for index in seen if index < self._closed)
         return {
             revision: tuple(
                 (self._by_interval[REQUESTS, revision][i], self._by_interval[ERRORS, revision][i])
-                for i in told
+                for i in closed
             )
             for revision in revisions
         }

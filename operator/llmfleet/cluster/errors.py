@@ -1,7 +1,7 @@
 """What can go wrong between the operator and the API server, as types.
 
-The spine answers each type differently: ``Conflict`` observes again at once, ``NotFound`` of the
-resource itself ends its task, every other one backs off.
+An object's task answers each type differently: ``Conflict`` observes again at once, ``NotFound`` of
+the resource itself ends the task, every other one backs off.
 """
 
 # ruff: noqa: N818 - named like the API server's own reasons
@@ -53,7 +53,7 @@ class Expired(ApiError):
 
 
 class OutOfOrder(Expired):
-    """A watch told of something older than it had told before; list again."""
+    """A watch brought something older than it had brought before; list again."""
 
 
 class Forbidden(ApiError):

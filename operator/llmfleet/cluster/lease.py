@@ -21,7 +21,8 @@ from typing import Any, Final
 import structlog
 
 from llmfleet.cluster import metrics
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.background import keep_running
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError, Conflict, NotFound
 from llmfleet.cluster.kinds import LEASE
 from llmfleet.planning.snapshot import JSON
@@ -108,7 +109,7 @@ class LeaseKeeper:
 
     def __init__(
         self,
-        api: ApiServer,
+        api: ApiClient,
         namespace: str,
         identity: str,
         on_lost: Callable[[], None] = lambda: os._exit(1),
@@ -134,7 +135,7 @@ class LeaseKeeper:
         metrics.LEADER.set(1)
         log.info("leading", lease=f"{self._namespace}/{LEASE_NAME}", identity=self._identity)
         threading.Thread(target=self._watch_over_renewals, daemon=True).start()
-        self._task = asyncio.create_task(self._renew())
+        self._task = keep_running("lease", self._renew)
 
     async def release(self) -> None:
         """Stop renewing and let the next one take over at once."""

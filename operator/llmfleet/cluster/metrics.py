@@ -37,6 +37,11 @@ NEWER_STATUS_SCHEMA: Final = Gauge(
 WATCH_RESTARTS: Final = Counter(
     "llmfleet_watch_restarts_total", "Watches started again, by kind and cause.", ["kind", "cause"]
 )
+BACKGROUND_RESTARTS: Final = Counter(
+    "llmfleet_background_restarts_total",
+    "Background tasks that died of an error and were started again, by task.",
+    ["task"],
+)
 ROLLOUTS: Final = Counter(
     "llmfleet_rollouts_total",
     "Attempts to roll a revision out that ended, by result: promoted, rejected, aborted.",

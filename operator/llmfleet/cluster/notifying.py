@@ -11,12 +11,14 @@ import contextlib
 import hashlib
 import random
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
 import structlog
 
 from llmfleet.cluster import metrics
+from llmfleet.cluster.background import keep_running
 from llmfleet.planning.plan import PlannedEvent
 from llmfleet.planning.snapshot import JSON
 
@@ -56,7 +58,7 @@ class Notifier:
             metrics.NOTIFICATIONS.labels("dropped").inc()
         self._waiting.put_nowait(build_cloud_event(raw, event, status, datetime.now(UTC)))
         if self._task is None:
-            self._task = asyncio.create_task(self._run(self._url), name="notifications")
+            self._task = keep_running("notifications", partial(self._run, self._url))
 
     async def close(self) -> None:
         """Send no more."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from llmfleet.api import parse
 from llmfleet.cluster.caches import Caches, observed_object
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import NotFound
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, kind_of
 from llmfleet.cluster.prometheus import RequestPoller
@@ -59,7 +59,7 @@ class Observer:
 
     def __init__(
         self,
-        api: ApiServer,
+        api: ApiClient,
         caches: Caches,
         routers: RouterPoller,
         requests: RequestPoller,
@@ -70,15 +70,16 @@ class Observer:
         self._caches = caches
         self._routers = routers
         self._settings = settings
-        self._strangers: dict[Owner, dict[ObjectKey, ObservedObject]] = defaultdict(dict)
+        self._foreign: dict[Owner, dict[ObjectKey, ObservedObject]] = defaultdict(dict)
         self._refusals: dict[Owner, dict[ObjectKey, str]] = {}
 
-    async def observe(self, owner: Owner, told: JSON | None = None) -> Snapshot:
+    async def observe(self, owner: Owner, from_event: JSON | None = None) -> Snapshot:
         """Gather all facts about one LLMDeployment.
 
         Args:
             owner: which one.
-            told: the resource as an event told it; then it is not read, and nobody is waited for.
+            from_event: the resource as an event brought it; then it is not read, and no router is
+                waited for.
 
         The memory is asked for by name if the cache does not have it: what it says was rejected
         must be known before the first decision, not when its creation is refused.
@@ -87,12 +88,12 @@ class Observer:
             NotFound: the LLMDeployment is gone.
             UnreadableError: it was stored under a CRD that allowed what the models do not.
         """
-        raw = told or await self._api.get(LLM_DEPLOYMENT.path(*owner))
+        raw = from_event or await self._api.get(LLM_DEPLOYMENT.path(*owner))
         try:
             deployment = parse(raw)
         except ValidationError as error:
             raise UnreadableError(raw, error) from error
-        await self._look_again_at_strangers(owner)
+        await self._recheck_foreign(owner)
         objects = self._caches.children(owner)
         if memory_key(owner[1]) not in objects and await self.find_by_name(
             owner, [memory_key(owner[1])]
@@ -100,7 +101,7 @@ class Observer:
             objects = self._caches.children(owner)
         pods = self._caches.pods(owner)
         status = raw.get("status") or {}
-        confirmed = told is not None and _says_confirmed(status)
+        confirmed = from_event is not None and _says_confirmed(status)
         self._track(owner, pods, status, confirmed=confirmed)
         if not confirmed:
             ready = (pod.name for pod in pods if pod.component == "router" and pod.ready)
@@ -110,20 +111,20 @@ class Observer:
             settings=self._settings.current(),
             deployment=deployment,
             raw=raw,
-            objects={**self._strangers.get(owner, {}), **objects},
+            objects={**self._foreign.get(owner, {}), **objects},
             pods=pods,
             routers=self._routers.reports(owner),
             refusals=self._refusals.get(owner, {}),
             quota_messages=self._caches.quota_messages(owner),
             requests=requests,
             requests_problem=problem,
-            told=told is not None,
-            routers_believed=self._routers.believed(owner),
+            from_event=from_event is not None,
+            routers_assumed=self._routers.assumed(owner),
         )
 
     def forget(self, owner: Owner) -> None:
         """Drop what is remembered about an LLMDeployment that is gone."""
-        self._strangers.pop(owner, None)
+        self._foreign.pop(owner, None)
         self._refusals.pop(owner, None)
         self._routers.forget(owner)
         self._requests.forget(owner)
@@ -151,7 +152,7 @@ class Observer:
         await self._requests.close()
 
     def refused(self, owner: Owner, refusals: dict[ObjectKey, str]) -> bool:
-        """Take the children that the API server refused just now; later snapshots tell them.
+        """Take the children that the API server refused just now; later snapshots hold them.
 
         Returns whether they differ from those that the present status was decided with.
         """
@@ -160,9 +161,9 @@ class Observer:
             self._refusals[owner] = refusals
         return before != refusals
 
-    def has_strangers(self, owner: Owner) -> bool:
-        """Whether a name we need is taken; nobody tells us when it becomes free, so look again."""
-        return bool(self._strangers.get(owner))
+    def has_foreign(self, owner: Owner) -> bool:
+        """Whether foreign objects have names that we need; no watch says when they become free."""
+        return bool(self._foreign.get(owner))
 
     async def find_by_name(self, owner: Owner, keys: list[ObjectKey]) -> bool:
         """Look for objects by name, whoever made them.
@@ -181,7 +182,7 @@ class Observer:
         body = await self._get(owner, key)
         if body is None or body["metadata"]["uid"] != uid:
             self._caches.deleted(kind_of(key), owner[0], key.name, uid)
-            self._strangers.get(owner, {}).pop(key, None)
+            self._foreign.get(owner, {}).pop(key, None)
         if body is not None:
             self._remember(owner, body)
 
@@ -196,15 +197,15 @@ class Observer:
         child = observed_object(body)
         if labels.get(OWNER_LABEL) == owner[1]:
             self._caches.written(body)
-            self._strangers.get(owner, {}).pop(child.key, None)
+            self._foreign.get(owner, {}).pop(child.key, None)
         else:
-            self._strangers[owner][child.key] = child
+            self._foreign[owner][child.key] = child
 
-    async def _look_again_at_strangers(self, owner: Owner) -> None:
-        keys = list(self._strangers.get(owner, {}))
+    async def _recheck_foreign(self, owner: Owner) -> None:
+        keys = list(self._foreign.get(owner, {}))
         if not keys:
             return
-        self._strangers.pop(owner)
+        self._foreign.pop(owner)
         await self.find_by_name(owner, keys)
 
 

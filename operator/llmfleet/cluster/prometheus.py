@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from llmfleet.cluster import metrics
+from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.counting import ERRORS, REQUESTS, Attempt, Series
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.snapshot import JSON, RequestCounts
@@ -82,7 +84,7 @@ class RequestPoller:
     def start(self) -> None:
         """Begin to ask."""
         if self._connect is not None:
-            self._task = asyncio.create_task(self._run(), name="prometheus")
+            self._task = keep_running("prometheus", self._run)
 
     async def close(self) -> None:
         """Ask no more; a question under way ends by its own timeout."""
@@ -180,11 +182,17 @@ def build_query(owner: Owner, attempt: Attempt, now: float) -> str:
 
 
 def parse_series(found: Iterable[JSON]) -> list[Series]:
-    """The matrix of an answer."""
+    """The matrix of an answer; samples that are no finite number are left out."""
     return [
         Series(
             labels=each["metric"],
-            samples=tuple((float(at), float(value)) for at, value in each.get("values") or ()),
+            samples=tuple(
+                (at, value)
+                for at, value in (
+                    (float(at), float(value)) for at, value in each.get("values") or ()
+                )
+                if math.isfinite(at) and math.isfinite(value)
+            ),
         )
         for each in found
     ]

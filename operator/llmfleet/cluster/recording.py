@@ -1,7 +1,7 @@
-"""Records a decision in the status before it is acted on, and tells its news once it is recorded.
+"""Records a decision in the status before it is acted on, and publishes its events afterwards.
 
 A status write that gets no answer may have been carried out, and the pass that follows then finds
-the status as it wants it and has nothing to tell. So the news of such a write wait here until the
+the status as it wants it and has no events. So the events of such a write wait here until the
 status is seen stored.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmfleet.cluster.client import ApiServer
-from llmfleet.cluster.crd import prune
+from llmfleet.cluster.client import ApiClient
+from llmfleet.cluster.crd_check import prune
 from llmfleet.cluster.equality import json_hash
 from llmfleet.cluster.fields import RESOURCE_VERSION
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT
@@ -34,10 +34,10 @@ class Recorder:
 
     Args:
         api: where to.
-        transitions: told of every plan that is recorded.
+        transitions: publishes the events and counts the outcome of every plan that is recorded.
     """
 
-    def __init__(self, api: ApiServer, transitions: Transitions) -> None:
+    def __init__(self, api: ApiClient, transitions: Transitions) -> None:
         self._api = api
         self._transitions = transitions
         self.schema: JSON | None = None
@@ -62,7 +62,7 @@ class Recorder:
         Raises:
             Conflict: the LLMDeployment changed since ``raw`` was read.
         """
-        await self._tell_unanswered(raw)
+        await self._publish_unanswered(raw)
         status = self._to_write(raw, status)
         if status is None:
             return raw
@@ -73,13 +73,13 @@ class Recorder:
         self._transitions.count(plan)
         return recorded
 
-    async def tell(self, raw: JSON, plan: Plan) -> None:
-        """Tell a plan's news."""
+    async def publish(self, raw: JSON, plan: Plan) -> None:
+        """Publish a plan's events."""
         for event in plan.events:
-            await self._transitions.tell(raw, event, plan.status)
+            await self._transitions.publish(raw, event, plan.status)
 
-    async def _tell_unanswered(self, raw: JSON) -> None:
-        """Tell the news of a plan whose status write got no answer, if it is what is stored."""
+    async def _publish_unanswered(self, raw: JSON) -> None:
+        """Publish the events of a plan whose status write got no answer, if it was stored."""
         meta = raw["metadata"]
         late = self._unanswered.get(meta["uid"])
         if late is None or late.raw["metadata"]["resourceVersion"] == meta["resourceVersion"]:
@@ -87,7 +87,7 @@ class Recorder:
         del self._unanswered[meta["uid"]]
         if not self.differs(raw, late.status):
             self._transitions.count(late.plan)
-            await self.tell(late.raw, late.plan)
+            await self.publish(late.raw, late.plan)
 
     def differs(self, raw: JSON, status: JSON | None) -> bool:
         """Whether the stored status is another one, as far as it can be stored here."""

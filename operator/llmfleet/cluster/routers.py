@@ -22,6 +22,7 @@ import aiohttp
 import structlog
 
 from llmfleet.cluster import metrics
+from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.snapshot import JSON, ObservedPod, RouterReach, RouterReport
 
@@ -81,7 +82,7 @@ class RouterPoller:
             pods: all of its pods.
             generation: the commanded one.
             confirmed: the status says that every ready router serves it. Those not known here are
-                believed to, and asked within ``first_poll_seconds`` or when somebody waits for
+                assumed to, and asked within ``first_poll_seconds`` or when somebody waits for
                 them; else they are asked at once.
         """
         wanted = {
@@ -100,7 +101,7 @@ class RouterPoller:
                 held = pollers[name] = _Poller(self._session(), pod, url, self._silent_after)
                 held.start(lambda: self._wake(owner))
                 if confirmed and pod.ready:
-                    held.believe(generation, random.uniform(0.0, self._first_poll))  # noqa: S311 - spread
+                    held.assume(generation, random.uniform(0.0, self._first_poll))  # noqa: S311 - spread
             held.expect(generation, pod.running_since)
         if not pollers:
             del self._pollers[owner]
@@ -116,9 +117,9 @@ class RouterPoller:
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*new)
 
-    def believed(self, owner: Owner) -> bool:
+    def assumed(self, owner: Owner) -> bool:
         """Whether a report is the status' own and no router's yet."""
-        return any(one.believed for one in self._pollers.get(owner, {}).values())
+        return any(one.assumed for one in self._pollers.get(owner, {}).values())
 
     def reports(self, owner: Owner) -> dict[str, RouterReport]:
         """Last reports by pod name; a pod without an entry was never reached yet."""
@@ -164,13 +165,13 @@ class _Poller:
         self._asked = asyncio.Event()
 
     @property
-    def believed(self) -> bool:
+    def assumed(self) -> bool:
         return self.report is not None and not self._asked.is_set()
 
     def start(self, changed: Callable[[], None]) -> None:
-        self._task = asyncio.create_task(self._run(changed))
+        self._task = keep_running("router poll", lambda: self._run(changed))
 
-    def believe(self, generation: int | None, seconds: float) -> None:
+    def assume(self, generation: int | None, seconds: float) -> None:
         """Take it to serve this, and ask it after so many seconds."""
         self._expected, self._first_after = generation, seconds
         self.report = RouterReport(

@@ -1,6 +1,6 @@
 """The last known state of one kind: what an informer cache holds.
 
-Read your own writes: the answer of a write is put in here at once, and older news about the same
+Read your own writes: the answer of a write is put in here at once, and what is older about the same
 object is ignored, so the next reconcile never decides from a state before its own write.
 resourceVersions of one kind are compared as numbers, which the API has promised since 1.35 and
 every etcd-backed server has always kept.

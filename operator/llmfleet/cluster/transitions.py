@@ -1,9 +1,9 @@
-"""Tells of transitions by Events, webhook and counters, and of what is under way by gauges."""
+"""Publishes transitions by Events, webhook and counters, and what is under way by gauges."""
 
 from __future__ import annotations
 
 from llmfleet.cluster import metrics
-from llmfleet.cluster.events import EventRecorder
+from llmfleet.cluster.event_recorder import EventRecorder
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.plan import Plan, PlannedEvent, Result
@@ -11,7 +11,7 @@ from llmfleet.planning.snapshot import JSON
 
 
 class Transitions:
-    """Where the news of a plan go.
+    """Where the events of a plan go.
 
     Args:
         events: posts Kubernetes Events.
@@ -32,7 +32,7 @@ class Transitions:
         if outcome.result is not Result.PROMOTED:
             metrics.ROLLOUT_ABORTS.labels(outcome.reason).inc()
 
-    async def tell(self, raw: JSON, event: PlannedEvent, status: JSON | None) -> None:
+    async def publish(self, raw: JSON, event: PlannedEvent, status: JSON | None) -> None:
         """Post an Event about the LLMDeployment ``raw``, and queue it for the webhook."""
         if await self._events.post(raw, event):
             self._notifier.send(raw, event, status or {})

@@ -16,7 +16,7 @@ import structlog
 
 from llmfleet.cluster import metrics
 from llmfleet.cluster.backoff import Backoff
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError, Expired, Forbidden, OutOfOrder
 from llmfleet.cluster.store import Listing, version_number
 from llmfleet.planning.snapshot import JSON
@@ -47,22 +47,22 @@ class Sink(Protocol):
 class Reflector:
     """Keeps a sink equal to a collection of the API server until cancelled.
 
-    Lists are taken in ``turns``: parsed, a collection is many times as large as what is kept of it.
+    Lists wait for ``listing``: parsed, a collection is many times as large as what is kept of it.
     """
 
     def __init__(
         self,
-        api: ApiServer,
+        api: ApiClient,
         name: str,
         path: str,
         sink: Sink,
         *,
         selectors: dict[str, str],
         on_synced: Callable[[], None] = lambda: None,
-        turns: asyncio.Semaphore | None = None,
+        listing: asyncio.Semaphore | None = None,
     ) -> None:
         self._api = api
-        self._turns = turns or asyncio.Semaphore()
+        self._listing = listing or asyncio.Semaphore()
         self._name = name
         self._path = path
         self._sink = sink
@@ -79,7 +79,7 @@ class Reflector:
         while True:
             try:
                 if self._version is None:
-                    async with self._turns:
+                    async with self._listing:
                         self._version = await self._list()
                     backoff.reset()
                 started = time.monotonic()

@@ -39,7 +39,7 @@ def decide_acceptance(snapshot: Snapshot) -> Acceptance:
             return _refuse(
                 "SourceNotAllowed",
                 f"{source} is a path in the container, which this operator does not allow: use"
-                " hf:// or pvc://, or start the operator with LLMFLEET_ALLOW_FILE_SOURCES=true",
+                " hf:// or pvc://, or set the chart's allowFileSources: true",
             )
     unbuilt = unbuilt_fields(snapshot.raw)
     if unbuilt:

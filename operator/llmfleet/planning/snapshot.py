@@ -171,7 +171,7 @@ class Snapshot:
     """By revision; None = nobody could tell."""
     requests_problem: str = "no request counts are known"
     """Why nobody could."""
-    told: bool = False
-    """The resource is as an event told, not read: it may be older than what is stored."""
-    routers_believed: bool = False
-    """Routers that were not asked yet are taken to serve what the status says they confirmed."""
+    from_event: bool = False
+    """The resource is as an event brought it, not read: it may be older than what is stored."""
+    routers_assumed: bool = False
+    """Routers that were not asked yet are assumed to serve what the status says they confirmed."""

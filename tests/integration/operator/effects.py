@@ -1,4 +1,4 @@
-"""The effects layer inside the test's own event loop, one step at a time or with the spine."""
+"""The effects layer inside the test's own event loop, one step at a time or with its task."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from kubernetes.aio import config as kube_config
 
 from llmfleet.cluster.applying import Applier
 from llmfleet.cluster.caches import Caches
-from llmfleet.cluster.client import ApiServer as Api
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import Conflict, Forbidden
-from llmfleet.cluster.events import EventRecorder
+from llmfleet.cluster.event_recorder import EventRecorder
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.prometheus import RequestPoller
@@ -42,7 +42,7 @@ class FixedSettings:
 class Effects:
     """The effects layer of one LLMDeployment named chat."""
 
-    api: Api
+    api: ApiClient
     caches: Caches
     observer: Observer
     applier: Applier
@@ -68,12 +68,12 @@ class Effects:
 async def running_effects(
     fleet: Fleet, wake: Callable[[Owner], None] = lambda owner: None, router_port: int = AGENT_PORT
 ) -> AsyncIterator[Effects]:
-    """Caches and pollers as the operator starts them; ``wake`` as its spine would be called."""
+    """Caches and pollers as the operator starts them; ``wake`` as its tasks' would be called."""
     configuration = kube.Configuration()
     await kube_config.load_kube_config(
         config_file=str(fleet.server.kubeconfig), client_configuration=configuration
     )
-    api = Api(configuration)
+    api = ApiClient(configuration)
     caches = Caches(api, [fleet.namespace], wake)
     routers = RouterPoller(wake, port=router_port)
     observer = Observer(api, caches, routers, RequestPoller(None, wake), FixedSettings())

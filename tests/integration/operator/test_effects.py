@@ -119,30 +119,30 @@ async def test_apply_when_spec_changes_before_the_first_status_then_the_first_en
     assert engines != [first["metadata"]["name"]]
 
 
-async def test_told_when_it_is_as_stored_and_nothing_is_to_do_then_nothing_is_read_or_written(
+async def test_event_when_it_is_as_stored_and_nothing_is_to_do_then_nothing_is_read_or_written(
     effects: Effects, fleet: Fleet
 ) -> None:
     fleet.apply(llm_deployment())
     await effects.settle()
-    told = fleet.resource()
+    from_event = fleet.resource()
     await effects.api.close()  # whatever is asked now fails
-    snapshot = await effects.observer.observe(effects.owner, told)
+    snapshot = await effects.observer.observe(effects.owner, from_event)
     applied = await effects.applier.apply(snapshot, decide(snapshot, datetime.now(UTC)))
     assert not applied.changed
     assert not applied.look_again
 
 
-async def test_told_when_a_child_is_to_be_written_then_the_resource_is_read_first(
+async def test_event_when_a_child_is_to_be_written_then_the_resource_is_read_first(
     effects: Effects, fleet: Fleet
 ) -> None:
     fleet.apply(llm_deployment())
     await effects.settle()
-    told = fleet.resource()
+    from_event = fleet.resource()
     await effects.caches.stop()
     path = fleet.path("Deployment", "chat-router")
     scaled = fleet.patch(path, {"spec": {"replicas": 7}})
     effects.caches.written(scaled)
-    snapshot = await effects.observer.observe(effects.owner, told)
+    snapshot = await effects.observer.observe(effects.owner, from_event)
     applied = await effects.applier.apply(snapshot, decide(snapshot, datetime.now(UTC)))
     assert applied.look_again
     assert (fleet.get(path) or {})["spec"]["replicas"] == 7
@@ -150,16 +150,16 @@ async def test_told_when_a_child_is_to_be_written_then_the_resource_is_read_firs
     assert (fleet.get(path) or {})["spec"]["replicas"] != 7
 
 
-async def test_told_when_it_is_out_of_date_then_what_follows_from_it_is_refused(
+async def test_event_when_it_is_out_of_date_then_what_follows_from_it_is_refused(
     effects: Effects, fleet: Fleet
 ) -> None:
     fleet.apply(llm_deployment())
     await effects.settle()
     fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/two"}}})
-    told = fleet.resource()
+    from_event = fleet.resource()
     fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/three"}}})
     before = fleet.children("Deployment")
-    snapshot = await effects.observer.observe(effects.owner, told)
+    snapshot = await effects.observer.observe(effects.owner, from_event)
     with pytest.raises(Conflict):
         await effects.applier.apply(snapshot, decide(snapshot, datetime.now(UTC)))
     assert fleet.children("Deployment") == before
@@ -181,7 +181,7 @@ async def test_apply_when_a_child_changed_since_the_snapshot_then_conflict_and_n
     assert (fleet.get(path) or {})["spec"]["replicas"] == 3
 
 
-async def test_apply_when_a_child_conflicts_after_the_status_then_its_transition_is_told(
+async def test_apply_when_a_child_conflicts_after_the_status_then_its_transition_is_published(
     effects: Effects, fleet: Fleet
 ) -> None:
     fleet.apply(llm_deployment())
@@ -198,7 +198,7 @@ async def test_apply_when_a_child_conflicts_after_the_status_then_its_transition
 
 
 @pytest.mark.parametrize("arrives", [True, False])
-async def test_apply_when_the_status_gets_no_answer_then_its_transition_is_told_once(
+async def test_apply_when_the_status_gets_no_answer_then_its_transition_is_published_once(
     effects: Effects, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, arrives: bool
 ) -> None:
     fleet.apply(llm_deployment())
@@ -337,10 +337,10 @@ async def test_child_when_quota_refuses_it_then_a_condition_says_so_until_it_is_
     assert await effects.step()  # the router too
     with pytest.raises(Forbidden):  # all is recorded; from now on it backs off
         await effects.step()
-    told = fleet.condition("Progressing") or {}
-    assert (told["status"], told["reason"]) == ("False", "ChildRefused")
-    assert "Deployment chat-router was refused" in told["message"]
-    assert "exceeded quota: none" in told["message"]
+    found = fleet.condition("Progressing") or {}
+    assert (found["status"], found["reason"]) == ("False", "ChildRefused")
+    assert "Deployment chat-router was refused" in found["message"]
+    assert "exceeded quota: none" in found["message"]
     assert fleet.children("Service")
     stored = fleet.resource()
     with pytest.raises(Forbidden):

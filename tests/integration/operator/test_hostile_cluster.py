@@ -139,7 +139,7 @@ def test_secret_when_the_right_to_make_it_is_missing_then_a_condition_says_so_an
     eventually(lambda: not refusal(fleet, words), "the condition goes", 60)
 
 
-def assert_error_told(operator: OperatorProcess, words: str) -> None:
+def assert_error_logged(operator: OperatorProcess, words: str) -> None:
     """What no condition can tell, the log and a metric do."""
     failed = 'llmfleet_reconcile_total{result="error"}'
     eventually(lambda: operator.metric(failed) >= 1, "an error is counted")
@@ -155,7 +155,7 @@ def test_status_when_it_may_not_be_written_then_the_log_and_a_metric_say_so_and_
     generation = fleet.patch(fleet.resource_path("chat"), {"spec": {"replicas": 2}})["metadata"][
         "generation"
     ]
-    assert_error_told(operator, 'cannot patch resource "llmdeployments/status"')
+    assert_error_logged(operator, 'cannot patch resource "llmdeployments/status"')
     operator_token(fleet.server)
 
     def current() -> bool:
@@ -170,7 +170,7 @@ def test_resource_when_it_may_not_be_read_then_the_log_and_a_metric_say_so_and_i
 ) -> None:
     revoke(fleet.server, "llmdeployments", "get")
     fleet.apply(llm_deployment())
-    assert_error_told(operator, 'cannot get resource "llmdeployments"')
+    assert_error_logged(operator, 'cannot get resource "llmdeployments"')
     assert operator.writes() == {}
     operator_token(fleet.server)
     eventually(lambda: fleet.children("Deployment"), "it goes to work", 60)
@@ -217,9 +217,9 @@ def test_deletion_when_refused_then_a_condition_says_so_and_it_is_made_up_for(
     # Nothing of the first revision ever ran, so it gives way to the second at once.
     fleet.patch(fleet.resource_path("chat"), {"spec": {"engine": {"maxNumSeqs": 9}}})
     words = 'cannot delete resource "deployments"'
-    told = eventually(lambda: refusal(fleet, words), f"a condition says {words}")
-    assert told is not None
-    assert f"Deployment {first} was refused: DELETE" in told["message"]
+    said = eventually(lambda: refusal(fleet, words), f"a condition says {words}")
+    assert said is not None
+    assert f"Deployment {first} was refused: DELETE" in said["message"]
     assert fleet.child("Deployment", first) is not None
     assert_no_loop(operator)
     operator_token(fleet.server)
@@ -264,13 +264,13 @@ def test_children_when_their_names_belong_to_others_then_a_condition_and_nothing
         )
     fleet.apply(llm_deployment())
 
-    def told() -> bool:
+    def all_named() -> bool:
         found = fleet.condition("NameTaken")
         return bool(found) and all(
             f"{kind} {name}" in found["message"] for kind, (name, _) in TAKEN.items()
         )
 
-    eventually(told, "NameTaken names every one")
+    eventually(all_named, "NameTaken names every one")
     operator.wait_quiet()
     assert_no_loop(operator)
     for kind, (name, _) in TAKEN.items():

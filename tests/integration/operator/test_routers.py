@@ -125,26 +125,26 @@ async def test_router_when_its_container_starts_anew_then_it_is_asked_at_once(
     await poll.poller.close()
 
 
-async def test_router_when_the_status_calls_it_confirmed_then_it_is_believed_until_asked(
+async def test_router_when_the_status_calls_it_confirmed_then_it_is_assumed_until_asked(
     router: FakeRouter,
 ) -> None:
     poll = Poll(router.server_address[1])
     router.serve(2)
     poll.poller.track(OWNER, [router_pod()], 3, confirmed=True)
-    assert poll.poller.believed(OWNER)
+    assert poll.poller.assumed(OWNER)
     assert poll.poller.reports(OWNER)["r0"].traffic_generation == 3
     poll.poller.track(OWNER, [router_pod()], 3)
-    assert poll.poller.believed(OWNER)
+    assert poll.poller.assumed(OWNER)
     assert router.asked == []
     asking = asyncio.create_task(poll.poller.wait_asked(OWNER, ["r0"], 10))
     router.serve(4)
     await asking
-    assert not poll.poller.believed(OWNER)
+    assert not poll.poller.assumed(OWNER)
     assert (await poll.next()).traffic_generation in {2, 4}
     await poll.poller.close()
 
 
-async def test_router_when_it_serves_what_was_believed_then_nobody_is_woken(
+async def test_router_when_it_serves_what_was_assumed_then_nobody_is_woken(
     router: FakeRouter,
 ) -> None:
     poll = Poll(router.server_address[1], first_poll_seconds=0.01)
@@ -152,6 +152,6 @@ async def test_router_when_it_serves_what_was_believed_then_nobody_is_woken(
     poll.poller.track(OWNER, [router_pod()], 3, confirmed=True)
     await asyncio.to_thread(eventually, lambda: len(router.asked) > 0, "it is asked")
     await poll.poller.wait_asked(OWNER, ["r0"], 10)
-    assert not poll.poller.believed(OWNER)
+    assert not poll.poller.assumed(OWNER)
     assert poll.woken.empty()
     await poll.poller.close()

@@ -34,7 +34,7 @@ class Pod:
     ) -> None:
         self.folder, self.mode = folder, mode
         self.http, self.health = free_port(), free_port()
-        self.words_file = folder / "termination-log"
+        self.termination_file = folder / "termination-log"
         model = folder / "models" / "claim" / "m"
         model.mkdir(parents=True)
         (model / "config.json").write_text("{}")
@@ -56,7 +56,7 @@ class Pod:
             f"--config={self.folder / 'runtime.json'}",
             f"--models-root={self.folder / 'models'}",
             f"--token-file={self.folder / 'no-token'}",
-            f"--termination-log={self.words_file}",
+            f"--termination-log={self.termination_file}",
             "--host=127.0.0.1",
             f"--http-port={self.http}",
             f"--health-port={self.health}",
@@ -100,8 +100,8 @@ class Pod:
         return await asyncio.wait_for(self.process.wait(), 40)
 
     @property
-    def words(self) -> dict[str, object]:
-        return dict(json.loads(self.words_file.read_text()))
+    def termination(self) -> dict[str, object]:
+        return dict(json.loads(self.termination_file.read_text()))
 
 
 StartPod = Callable[..., Awaitable[Pod]]
@@ -146,7 +146,7 @@ async def test_pod_when_told_to_end_while_quiet_then_exit_0_after_the_minimum(
     assert await pod.ask("/health") == 200
     assert await pod.end() == 0
     assert 4.5 < time.monotonic() - begun < 12
-    assert not pod.words_file.exists()
+    assert not pod.termination_file.exists()
 
 
 async def test_pod_when_told_to_end_with_a_stream_then_it_finishes_first(
@@ -181,14 +181,14 @@ async def test_pod_when_stream_outlives_the_drain_then_ends_within_the_timeout(
 
 
 @pytest.mark.parametrize("code", [0, 7])
-async def test_pod_when_engine_ends_by_itself_then_exit_1_with_words(
+async def test_pod_when_engine_ends_by_itself_then_exit_1_with_its_reason(
     start_pod: StartPod, code: int
 ) -> None:
     pod = await start_pod()
     await pod.until("/ready", 200)
     await pod.tell("/stop", code=code)
     assert await pod.end() == 1
-    assert pod.words == {
+    assert pod.termination == {
         "reason": "EngineError",
         "message": f"the engine ended with code {code}: RuntimeError: told to stop",
         "retriable": True,
@@ -200,7 +200,7 @@ async def test_pod_when_engine_ends_while_it_warms_up_then_its_end_is_the_reason
 ) -> None:
     pod = await start_pod("breaks")
     assert await pod.end() == 1
-    assert pod.words["message"] == "the engine ended with code 9: RuntimeError: told to stop"
+    assert pod.termination["message"] == "the engine ended with code 9: RuntimeError: told to stop"
 
 
 async def test_pod_when_engine_fails_to_load_then_exit_1_with_the_cause(
@@ -208,14 +208,17 @@ async def test_pod_when_engine_fails_to_load_then_exit_1_with_the_cause(
 ) -> None:
     pod = await start_pod("fails")
     assert await pod.end() == 1
-    assert pod.words["reason"] == "UnsupportedOption"
-    assert pod.words["message"] == "the engine ended with code 1: ValueError: fp9 is not supported"
+    assert pod.termination["reason"] == "UnsupportedOption"
+    assert (
+        pod.termination["message"]
+        == "the engine ended with code 1: ValueError: fp9 is not supported"
+    )
 
 
 async def test_pod_when_guard_is_missing_then_never_ready_and_exit_1(start_pod: StartPod) -> None:
     pod = await start_pod("unguarded")
     assert await pod.end() == 1
-    assert "the body guard is not active" in str(pod.words["message"])
+    assert "the body guard is not active" in str(pod.termination["message"])
 
 
 async def test_pod_when_engine_says_it_is_dead_then_real_503(start_pod: StartPod) -> None:
@@ -227,10 +230,10 @@ async def test_pod_when_engine_says_it_is_dead_then_real_503(start_pod: StartPod
     assert await pod.ask("/health") == 503
 
 
-async def test_pod_when_source_is_missing_then_exit_3_with_words(start_pod: StartPod) -> None:
+async def test_pod_when_source_is_missing_then_exit_3_with_its_reason(start_pod: StartPod) -> None:
     pod = await start_pod(source="pvc://claim/other")
     assert await pod.end() == 3
-    assert pod.words["reason"] == "ModelNotFound"
+    assert pod.termination["reason"] == "ModelNotFound"
 
 
 async def test_pod_when_engine_leaves_a_process_then_it_is_gone(start_pod: StartPod) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from llmfleet.cluster.caches import Caches
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.planning.snapshot import ObjectKey
 
 JSON = dict[str, Any]
@@ -39,9 +39,9 @@ class Held:
 
     def __init__(self) -> None:
         self.woken: list[tuple[str, str]] = []
-        self.caches = Caches(cast("ApiServer", None), [], self.woken.append)
+        self.caches = Caches(cast("ApiClient", None), [], self.woken.append)
 
-    def tell(self, **changes: Any) -> None:
+    def put(self, **changes: Any) -> None:
         """What a watch would."""
         body = copy.deepcopy(DEPLOYMENT) | changes
         version = str(5 + len(changes))
@@ -69,10 +69,10 @@ async def test_child_when_kept_then_intent_and_version_come_back_without_its_sta
 
 
 async def test_child_when_only_its_status_changes_then_nobody_is_woken(held: Held) -> None:
-    held.tell()
+    held.put()
     assert held.woken == [OWNER]
-    held.tell(status={"readyReplicas": 2})
+    held.put(status={"readyReplicas": 2})
     assert held.woken == [OWNER]
     assert held.caches.children(OWNER)[KEY].resource_version == "6"
-    held.tell(status={"readyReplicas": 2}, spec={"replicas": 3})
+    held.put(status={"readyReplicas": 2}, spec={"replicas": 3})
     assert held.woken == [OWNER, OWNER]

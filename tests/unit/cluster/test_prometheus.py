@@ -68,7 +68,7 @@ def test_counts_then_each_revision_has_its_own_failures() -> None:
     assert found == {"new": (2, 1), "old": (90, 0)}
 
 
-def told(attempt: Attempt) -> dict[str, tuple[tuple[int, int], ...]]:
+def looks(attempt: Attempt) -> dict[str, tuple[tuple[int, int], ...]]:
     return {revision: counts.looks for revision, counts in attempt.counts().items()}
 
 
@@ -79,7 +79,7 @@ def test_looks_then_both_revisions_have_the_same_closed_intervals() -> None:
         series([(2, 40), (12, 90), (130, 100)], revision="old"),
         series([(200, 50)], revision="old", pod="r2"),
     ])  # fmt: skip
-    assert told(attempt) == {
+    assert looks(attempt) == {
         "new": ((3, 0), (6, 2), (1, 0)),
         "old": ((40, 0), (50, 0), (10, 0)),
     }
@@ -94,16 +94,16 @@ def test_looks_when_the_operator_starts_anew_then_they_are_the_same() -> None:
     for number in range(2, len(samples) + 2, 2):
         seen = samples[:number]
         by_and_by.add([series(seen), series([(at, value // 10) for at, value in seen], ERRORS)])
-        assert told(by_and_by)["new"] == told(at_once)["new"][: len(told(by_and_by)["new"])]
-    assert told(by_and_by) == told(at_once)
+        assert looks(by_and_by)["new"] == looks(at_once)["new"][: len(looks(by_and_by)["new"])]
+    assert looks(by_and_by) == looks(at_once)
 
 
 def test_looks_when_a_sample_comes_late_then_no_look_that_was_told_changes() -> None:
     attempt = Attempt(SINCE)
     attempt.add([series([(2, 3), (12, 9), (60, 9)])])
-    before = told(attempt)["new"]
+    before = looks(attempt)["new"]
     attempt.add([series([(2, 70)], pod="late"), series([(90, 10)])])
-    after = told(attempt)["new"]
+    after = looks(attempt)["new"]
     assert after[: len(before)] == before
     assert sum(requests for requests, _ in after) == 79
 
@@ -184,6 +184,17 @@ async def test_prometheus_when_it_does_not_answer_then_the_counts_are_unknown_an
     rig.played.fails = False
     await rig.next()
     assert rig.poller.report(OWNER)[0] is not None
+
+
+async def test_counts_when_a_sample_is_no_number_then_it_is_left_out_and_the_others_count(
+    rig: Rig,
+) -> None:
+    rig.played.values = [[START + 5, "12"], [START + 8, "NaN"], [START + 9, "+Inf"]]
+    rig.poller.track(OWNER, JUDGED)
+    await rig.next()
+    counts, _ = rig.poller.report(OWNER)
+    assert counts is not None
+    assert counts["new"].total == 12
 
 
 async def test_attempt_when_another_one_begins_then_its_counts_begin_anew(rig: Rig) -> None:

@@ -10,7 +10,7 @@ import pytest
 from llmfleet.api import CRD_SCHEMA
 from llmfleet.api.crd import build_crd
 from llmfleet.cluster.backoff import Backoff
-from llmfleet.cluster.crd import outdated_reasons, prune, version_schema
+from llmfleet.cluster.crd_check import outdated_reasons, prune, version_schema
 from llmfleet.cluster.environment import VARIABLES, read_environment
 from llmfleet.cluster.errors import (
     AlreadyExists,
@@ -24,10 +24,8 @@ from llmfleet.cluster.errors import (
     Unavailable,
     error_from_answer,
 )
-from llmfleet.cluster.events import NOTE_LIMIT, SAME_EVENT_SECONDS, EventRecorder, build_event
 from llmfleet.cluster.pods import observe_pod, quota_message
 from llmfleet.cluster.routers import read_report
-from llmfleet.planning.plan import PlannedEvent
 
 JSON = dict[str, Any]
 
@@ -73,36 +71,6 @@ def test_error_when_the_server_refuses_then_typed_and_in_its_words(
 
 def test_error_when_the_body_is_not_json_then_still_typed() -> None:
     assert type(error_from_answer(502, b"<html>", "GET x", "soon")) is Unavailable
-
-
-RAW: JSON = {
-    "apiVersion": "llmfleet.dev/v1alpha1",
-    "kind": "LLMDeployment",
-    "metadata": {"name": "chat", "namespace": "a", "uid": "u1", "resourceVersion": "7"},
-}
-
-
-def test_event_when_the_note_is_too_long_then_cut_within_the_limit() -> None:
-    event = PlannedEvent(type="Warning", reason="X", message="ä" * 2000)
-    made = build_event(RAW, event, "pod", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    assert len(made["note"].encode()) <= NOTE_LIMIT
-    assert made["note"].endswith("…")
-    assert made["eventTime"] == "2026-01-02T03:04:05.000000Z"
-    assert made["regarding"]["uid"] == "u1"
-
-
-def test_event_when_repeated_then_new_again_only_after_a_while() -> None:
-    now = [0.0]
-    recorder = EventRecorder(None, "pod", lambda: now[0])  # type: ignore[arg-type]  # posts nothing
-    event = PlannedEvent(type="Normal", reason="X", message="m")
-    other = PlannedEvent(type="Normal", reason="X", message="n")
-    assert recorder.is_new("u1", event)
-    now[0] = SAME_EVENT_SECONDS - 1
-    assert not recorder.is_new("u1", event)
-    assert recorder.is_new("u1", other)
-    assert recorder.is_new("u2", event)
-    now[0] = SAME_EVENT_SECONDS
-    assert recorder.is_new("u1", event)
 
 
 IMAGES = {
@@ -193,7 +161,7 @@ def pod(status: JSON) -> JSON:
     }
 
 
-def test_pod_when_its_engine_crashed_then_its_last_words_are_read() -> None:
+def test_pod_when_its_engine_crashed_then_its_termination_is_read() -> None:
     ended = {
         "exitCode": 3,
         "reason": "Error",

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import Forbidden
 from llmfleet.cluster.store import Listing
 from llmfleet.cluster.watching import Reflector
@@ -23,7 +23,7 @@ class Server:
         self._watches = list(watches)
         self.listed: list[JSON] = [pod("a", 4)]
         self.lists = 0
-        self.told = asyncio.Event()
+        self.all_sent = asyncio.Event()
 
     async def get(self, path: str, query: JSON) -> JSON:
         self.lists += 1
@@ -39,12 +39,12 @@ class Server:
         for kind, body in events:
             self.listed = []
             yield {"type": kind, "object": body}
-        self.told.set()
+        self.all_sent.set()
         await asyncio.Event().wait()
 
 
 class Names:
-    """A sink that knows names only, and believes everything it is told."""
+    """A sink that knows names only, and takes everything it is given."""
 
     def __init__(self) -> None:
         self.held: set[str] = set()
@@ -62,9 +62,9 @@ class Names:
 
 async def follow(server: Server, sink: Names) -> None:
     """Run a reflector until it has taken in all there is to tell."""
-    api = cast("ApiServer", server)
+    api = cast("ApiClient", server)
     task = asyncio.create_task(Reflector(api, "pods", "/pods", sink, selectors={}).run())
-    await asyncio.wait_for(server.told.wait(), 5)
+    await asyncio.wait_for(server.all_sent.wait(), 5)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -79,8 +79,8 @@ async def test_watch_when_an_older_event_follows_a_deletion_then_it_is_listed_ag
 
 async def test_watch_when_events_come_in_order_or_twice_then_one_list_is_enough() -> None:
     sink = Names()
-    told = [("ADDED", pod("b", 11)), ("ADDED", pod("b", 11)), ("BOOKMARK", pod("", 13))]
-    server = Server(told)
+    sent = [("ADDED", pod("b", 11)), ("ADDED", pod("b", 11)), ("BOOKMARK", pod("", 13))]
+    server = Server(sent)
     await follow(server, sink)
     assert server.lists == 1
     assert sink.held == {"a", "b"}
@@ -102,7 +102,7 @@ class Refusing(Server):
 
 
 async def test_refusal_when_the_watch_is_let_in_again_but_nothing_happens_then_it_is_over() -> None:
-    api = cast("ApiServer", Refusing())
+    api = cast("ApiClient", Refusing())
     reflector = Reflector(api, "pods", "/pods", Names(), selectors={})
     task = asyncio.create_task(reflector.run())
     async with asyncio.timeout(5):

@@ -35,14 +35,14 @@ def test_identify_when_process_has_ended_then_none(sleeper: subprocess.Popen[byt
     assert processes.identify(sleeper.pid) is None
 
 
-def test_stop_when_pid_was_recycled_then_the_stranger_lives(
+def test_stop_when_pid_was_recycled_then_the_other_process_lives(
     sleeper: subprocess.Popen[bytes],
 ) -> None:
-    stranger = processes.identify(sleeper.pid)
-    assert stranger is not None
-    recorded = dataclasses.replace(stranger, started_ticks=stranger.started_ticks - 1)
+    other = processes.identify(sleeper.pid)
+    assert other is not None
+    recorded = dataclasses.replace(other, started_ticks=other.started_ticks - 1)
     processes.stop([recorded], grace_seconds=0.1)
-    assert processes.alive(stranger)
+    assert processes.alive(other)
 
 
 def test_stop_when_sigterm_is_ignored_then_killed() -> None:

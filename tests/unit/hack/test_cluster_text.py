@@ -54,8 +54,8 @@ def test_components_when_listed_then_every_state_path_is_under_the_cache() -> No
     chosen = settings()
     for component in components.components(chosen).values():
         paths = [word.rpartition("=")[2] for word in component.command]
-        strangers = [p for p in paths if p.startswith("/") and not p.startswith(str(chosen.cache))]
-        assert strangers == [], component.name
+        outside = [p for p in paths if p.startswith("/") and not p.startswith(str(chosen.cache))]
+        assert outside == [], component.name
 
 
 def test_apiserver_when_started_then_rbac_and_audit_are_on() -> None:

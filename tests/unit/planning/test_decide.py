@@ -29,7 +29,7 @@ def conditions(status: JSON | None) -> dict[str, JSON]:
     return {each["type"]: each for each in status["conditions"]}
 
 
-def stranger(key: ObjectKey, owner_uid: str | None = "other") -> ObservedObject:
+def foreign_object(key: ObjectKey, owner_uid: str | None = "other") -> ObservedObject:
     return ObservedObject(
         key=key, uid="theirs", resource_version="1", owner_uid=owner_uid, deleting=False, body={}
     )
@@ -114,7 +114,7 @@ def test_crd_when_it_is_outdated_then_no_new_revision_but_the_fleet_lives_on() -
 def test_name_when_it_is_taken_then_the_object_is_left_alone(owner: str | None) -> None:
     world = Fleet(resource())
     key = ObjectKey(api_version="v1", kind="Service", name="chat")
-    world.objects[key] = stranger(key, owner)
+    world.objects[key] = foreign_object(key, owner)
 
     plan = world.decide()
 

@@ -29,7 +29,7 @@ CASES = {
     "unknown reason": (said("Whatever", retriable=False), "CrashLoop", "own words", False),
     "free text": (ended("Segmentation fault", code=139), "CrashLoop", "139: Segmentation", False),
     "JSON that is no object": (ended("[1]"), "CrashLoop", "[1]", False),
-    "no last words": (ended(""), "CrashLoop", "Error", False),
+    "no message": (ended(""), "CrashLoop", "Error", False),
     "memory limit": (ended("", code=137, reason="OOMKilled"), "OutOfMemory", "raise", True),
     "image": (
         {"waiting_reason": "ImagePullBackOff", "waiting_message": "not found"},
@@ -62,7 +62,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("facts", "reason", "words", "fatal"), CASES.values(), ids=CASES)
-def test_diagnosis_when_a_pod_fails_then_reason_and_last_words_are_told(
+def test_diagnosis_when_a_pod_fails_then_reason_and_message_are_given(
     facts: dict[str, Any], reason: str, words: str, fatal: bool
 ) -> None:
     found = diagnose_pod(engine_pod(**facts), START, 60)

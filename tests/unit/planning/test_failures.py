@@ -250,7 +250,7 @@ def test_attempt_when_it_ends_then_its_outcome_is_told_once(
 ) -> None:
     world, _, new = started()
     at_share(world, new, 25)
-    told = len(world.plans)
+    before = len(world.plans)
     match end:
         case "promote":
             annotate(world, "promote", f"{new}/full@1")
@@ -261,6 +261,6 @@ def test_attempt_when_it_ends_then_its_outcome_is_told_once(
         case _:
             world.edit(model=model("three"))
     turn(world, 40)
-    found = [plan.outcome for plan in world.plans[told:] if plan.outcome is not None]
+    found = [plan.outcome for plan in world.plans[before:] if plan.outcome is not None]
     assert [(each.revision, each.result, each.reason) for each in found] == [(new, result, reason)]
     assert found[0].seconds > 0

@@ -196,13 +196,13 @@ def test_abort_when_a_router_is_silent_then_it_goes_on_after_the_drain_timeout()
     said = world.condition("RoutersConfirmed")["message"]
     assert "is kept for them until 20" in said, said
     world.served.pop(min(world.served))  # whatever it was doing has ended by now
-    told = set()
+    messages = set()
     for _ in range(6):
         world.wait(30)
         world.reconcile(snapshot=silent(world, since))
         world.kubelet()
-        told.add(world.condition("RoutersConfirmed")["message"].partition("; ")[2])
-    assert "what the rollout gave up goes away without them" in told
+        messages.add(world.condition("RoutersConfirmed")["message"].partition("; ")[2])
+    assert "what the rollout gave up goes away without them" in messages
     assert world.replicas() == {old: 4}
 
 

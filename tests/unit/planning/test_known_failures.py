@@ -174,8 +174,8 @@ def test_kaito_2124_when_spec_changes_then_it_is_rolled_out_or_a_condition_says_
     status = world.status()
     assert status["observedGeneration"] == world.raw["metadata"]["generation"]
     assert status["specRevision"] == third
-    told = status["phase"] == "Paused" and "llmfleet.dev/pause" in status["message"]
-    assert told or status["rollout"]["revision"] == third
+    says_so = status["phase"] == "Paused" and "llmfleet.dev/pause" in status["message"]
+    assert says_so or status["rollout"]["revision"] == third
 
 
 def test_kuberay_4239_when_there_is_no_room_then_it_says_so_and_in_place_replacement_goes_on() -> (

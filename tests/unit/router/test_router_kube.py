@@ -59,8 +59,8 @@ class Server:
         self._watches = list(watches)
         self.listed = traffic(10, 1)
         self.queries: list[dict[str, str]] = []
-        self.told = asyncio.Event()
-        """All watches have been told to their end."""
+        self.all_sent = asyncio.Event()
+        """All watches have been sent to their end."""
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
@@ -90,7 +90,7 @@ class Server:
             self.listed = max(self.listed, item, key=_version)
             await answer.write(json.dumps({"type": kind, "object": item}).encode() + b"\n")
         if not self._watches:
-            self.told.set()
+            self.all_sent.set()
         await asyncio.Event().wait()
         return answer
 
@@ -116,7 +116,7 @@ async def following(server: Server) -> AsyncIterator[list[int]]:
 async def test_watch_when_an_older_command_follows_then_it_is_not_taken_but_listed_again() -> None:
     server = Server([("MODIFIED", traffic(12, 2)), ("MODIFIED", traffic(11, 1))], [])
     async with following(server) as seen:
-        await asyncio.wait_for(server.told.wait(), 5)
+        await asyncio.wait_for(server.all_sent.wait(), 5)
     assert seen == [1, 2, 2]
     assert server.lists() == 2
 
@@ -137,7 +137,7 @@ async def test_watch_when_the_stream_is_silent_then_it_is_given_up_long_before_i
     monkeypatch.setattr(kube, "SILENCE_SECONDS", 0.2)
     server = Server([], [])
     async with following(server):
-        await asyncio.wait_for(server.told.wait(), 10)
+        await asyncio.wait_for(server.all_sent.wait(), 10)
     watches = [query for query in server.queries if "watch" in query]
     assert len(watches) == 2
     assert {query["allowWatchBookmarks"] for query in watches} == {"true"}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from llmfleet_runtime.config import RuntimeConfig
+from llmfleet_runtime.engine_args import Device, Facts
 from llmfleet_runtime.errors import Failure, Reason
 from llmfleet_runtime.launch import GIB, Launch, Machine, build_launch, cpu_cache_bytes
-from llmfleet_runtime.words import Device, Facts
 
 MIB = 1024**2
 

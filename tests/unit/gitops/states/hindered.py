@@ -12,7 +12,7 @@ from tests.unit.gitops.states.registry import new, reach, rest, state, until
 from tests.unit.planning.canaries import annotate, fail
 from tests.unit.planning.fleet import SETTINGS, Fleet, resource
 from tests.unit.planning.test_convergence import model
-from tests.unit.planning.test_decide import stranger
+from tests.unit.planning.test_decide import foreign_object
 from tests.unit.planning.test_diagnosis import said
 from tests.unit.planning.test_rollout import turn
 
@@ -96,7 +96,7 @@ def _() -> Fleet:
 def _() -> Fleet:
     world = Fleet(resource())
     key = ObjectKey(api_version="v1", kind="Service", name="chat")
-    world.objects[key] = stranger(key)
+    world.objects[key] = foreign_object(key)
     world.raw["status"] = decide(world.snapshot(), world.now).status
     return world
 

@@ -12,7 +12,8 @@ import structlog
 from llmfleet.api import CRD_SCHEMA, SCHEMA_ANNOTATION, VERSION
 from llmfleet.api.crd import build_crd
 from llmfleet.cluster import metrics
-from llmfleet.cluster.client import ApiServer
+from llmfleet.cluster.background import keep_running
+from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError, Forbidden, NotFound
 from llmfleet.cluster.kinds import GROUP, LLM_DEPLOYMENT
 from llmfleet.planning.snapshot import JSON, OperatorSettings
@@ -100,7 +101,7 @@ class CrdCheck:
     """
 
     def __init__(
-        self, api: ApiServer, settings: OperatorSettings, changed: Callable[[], None]
+        self, api: ApiClient, settings: OperatorSettings, changed: Callable[[], None]
     ) -> None:
         self._api = api
         self._settings = settings
@@ -128,7 +129,7 @@ class CrdCheck:
 
     async def start(self) -> None:
         """Check the CRD from now on; returns when it is there (or may not be read)."""
-        self._task = asyncio.create_task(self._poll())
+        self._task = keep_running("CRD check", self._poll)
         await self._present.wait()
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Steps and routing in words, as conditions, Events and the CLI say them."""
+"""Steps and routing described for people, as conditions, Events and the CLI say them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def describe_step(step: Step) -> str:
     'requests with x-tester: 1'
     """
     if step.set_weight is not None:
-        words = f"{step.set_weight} %"
+        text = f"{step.set_weight} %"
     elif step.pause is not None:
         lasts = step.pause.duration
-        words = f"a pause of {lasts}" if lasts else "a pause until promoted"
+        text = f"a pause of {lasts}" if lasts else "a pause until promoted"
     elif step.analysis is not None:
-        words = "an analysis"
+        text = "an analysis"
     elif step.set_header_route is not None:
         headers = step.set_header_route.headers
-        words = f"requests with {_headers(headers)}" if headers else "no requests by header"
+        text = f"requests with {_headers(headers)}" if headers else "no requests by header"
     elif step.set_mirror is not None:
-        words = f"copies of {step.set_mirror.percent} %"
+        text = f"copies of {step.set_mirror.percent} %"
     else:
-        words = _scale(step.set_canary_scale)
-    return words
+        text = _scale(step.set_canary_scale)
+    return text
 
 
 def describe_routing(routing: Routing | None) -> str:

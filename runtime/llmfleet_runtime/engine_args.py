@@ -1,4 +1,4 @@
-"""Typed values → the engine's own words, per device. The only place that knows vLLM's options.
+"""Typed values → vLLM's arguments, per device. The only place that knows vLLM's options.
 
 Every table and check here is about vLLM 0.32; tests/engine holds each value against the engine
 itself. What the device or the engine lacks is refused with a sentence, before anything is loaded.
@@ -138,7 +138,7 @@ ALLOWED_EXTRA_ARGS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the words depend on beside the typed values."""
+    """What the arguments depend on beside the typed values."""
 
     device: Device
     accelerators: int | None
@@ -156,16 +156,16 @@ def refuse(message: str) -> Failure:
     return Failure(Reason.UNSUPPORTED_OPTION, message)
 
 
-def engine_words(engine: Engine, facts: Facts) -> list[str]:
-    """VLLM's options for these typed settings, in a stable order.
+def build_engine_args(engine: Engine, facts: Facts) -> list[str]:
+    """VLLM's arguments for these typed settings, in a stable order.
 
     Raises:
         Failure: ``UnsupportedOption``, naming field, device and fix.
     """
-    words: list[str] = []
+    arguments: list[str] = []
     for build in _PARTS:
-        words += build(engine, facts)
-    return words
+        arguments += build(engine, facts)
+    return arguments
 
 
 def _lookup(

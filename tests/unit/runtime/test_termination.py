@@ -8,7 +8,12 @@ import json
 import pytest
 
 from llmfleet_runtime.errors import Failure, Reason
-from llmfleet_runtime.last_words import LIMIT_BYTES, describe_end, find_cause, termination_json
+from llmfleet_runtime.termination import (
+    LIMIT_BYTES,
+    describe_termination,
+    find_cause,
+    termination_json,
+)
 
 CORE = "(EngineCore pid=77) ERROR 11-21 02:54:06 [core.py:1174] "
 API = "(APIServer pid=76) "
@@ -74,7 +79,7 @@ def traceback(*causes: str) -> list[str]:
 def test_end_when_engine_core_failed_then_its_own_cause_and_reason(
     cause: str, reason: Reason
 ) -> None:
-    failure = describe_end(traceback(cause), 1, oom_killed=False, was_ready=False)
+    failure = describe_termination(traceback(cause), 1, oom_killed=False, was_ready=False)
     assert failure.reason is reason
     assert failure.message == f"the engine ended with code 1: {cause}"
     assert not failure.retriable
@@ -92,7 +97,7 @@ def test_cause_when_pydantic_then_continuation_joined() -> None:
         + "  Value error, User-specified max_model_len (9) is greater than the derived max_model_len (4)",
         API + "    For further information visit the documentation",
     ]
-    failure = describe_end(lines, 1, oom_killed=False, was_ready=False)
+    failure = describe_termination(lines, 1, oom_killed=False, was_ready=False)
     assert "max_model_len (9) is greater" in failure.message
     assert "further information" not in failure.message
     assert failure.reason is Reason.UNSUPPORTED_OPTION
@@ -103,13 +108,13 @@ def test_cause_when_argument_refused_then_usage_line() -> None:
         "usage: api_server.py [-h]",
         "api_server.py: error: argument --dtype: invalid choice: 'x'",
     ]
-    failure = describe_end(lines, 2, oom_killed=False, was_ready=False)
+    failure = describe_termination(lines, 2, oom_killed=False, was_ready=False)
     assert failure.reason is Reason.UNSUPPORTED_OPTION
     assert failure.message == "the engine ended with code 2: argument --dtype: invalid choice: 'x'"
 
 
 def test_end_when_killed_by_kernel_for_memory_then_out_of_memory_with_fix() -> None:
-    failure = describe_end([], -9, oom_killed=True, was_ready=True)
+    failure = describe_termination([], -9, oom_killed=True, was_ready=True)
     assert failure.reason is Reason.OUT_OF_MEMORY
     assert "raise podTemplate.resources.limits.memory" in failure.message
 
@@ -119,14 +124,14 @@ def test_end_when_core_died_while_serving_then_engine_error_and_retriable() -> N
         "(APIServer pid=1) WARNING 11-21 02:54:06 [core_client.py:817] [shutdown] MPClient: engine core exited unexpectedly; starting cleanup",
         "(APIServer pid=1) ERROR 11-21 02:54:06 [x.py:1] vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.",
     ]
-    failure = describe_end(lines, 0, oom_killed=False, was_ready=True)
+    failure = describe_termination(lines, 0, oom_killed=False, was_ready=True)
     assert failure.reason is Reason.ENGINE_ERROR
     assert failure.message == "the engine ended with code 0: engine core exited unexpectedly"
     assert failure.retriable
 
 
 def test_end_when_nothing_written_then_signal_named() -> None:
-    failure = describe_end([], -11, oom_killed=False, was_ready=False)
+    failure = describe_termination([], -11, oom_killed=False, was_ready=False)
     assert failure.message == "the engine was killed by SIGSEGV; its last line: no output"
 
 
@@ -136,7 +141,7 @@ def test_end_when_nothing_written_then_signal_named() -> None:
     ids=["ascii", "utf8", "escapes", "surrogates"],
 )
 def test_json_when_message_is_long_then_cut_to_the_limit_and_still_json(text: str) -> None:
-    words = termination_json(Failure(Reason.ENGINE_ERROR, text))
-    assert len(words.encode("utf-8", errors="replace")) <= LIMIT_BYTES
-    assert json.loads(words)["reason"] == "EngineError"
-    assert json.loads(words)["message"].endswith("…")
+    written = termination_json(Failure(Reason.ENGINE_ERROR, text))
+    assert len(written.encode("utf-8", errors="replace")) <= LIMIT_BYTES
+    assert json.loads(written)["reason"] == "EngineError"
+    assert json.loads(written)["message"].endswith("…")

@@ -1,4 +1,4 @@
-"""The spine with the real decision: a rollout from nothing to the next revision, and crashes."""
+"""Reconciling with the real decision: a rollout from nothing to the next revision, and crashes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from llmfleet.cluster.kinds import LLM_DEPLOYMENT
 from llmfleet.cluster.store import Listing, ObjectStore
 from llmfleet.cluster.watching import Reflector
 from llmfleet.planning.decide import decide
-from llmfleet.reconcile import Spine
+from llmfleet.reconcile import Reconciler
+from llmfleet.tasks import Tasks
 from tests.integration.operator.effects import Effects, running_effects
 from tests.integration.operator.fake_router import FakeRouter
 
@@ -106,20 +107,20 @@ class Kubelet:
 async def test_rollout_when_pods_and_routers_follow_then_it_ends_healthy_on_the_new_revision(
     fleet: Fleet, router: FakeRouter
 ) -> None:
-    spine: Spine | None = None
+    tasks: Tasks | None = None
 
     def wake(owner: tuple[str, str]) -> None:
-        if spine is not None:
-            spine.wake(owner)
+        if tasks is not None:
+            tasks.wake(owner)
 
     async with running_effects(fleet, wake, router.server_address[1]) as effects:
-        spine = Spine(effects.observer, effects.applier, decide)
+        tasks = Tasks(Reconciler(effects.observer, effects.applier, decide))
         seen: ObjectStore[str] = ObjectStore(lambda body: "", lambda owner: None)
         watch = Reflector(
             effects.api,
             "LLMDeployment",
             LLM_DEPLOYMENT.path(fleet.namespace),
-            _Waker(spine, seen),
+            _Waker(tasks, seen),
             selectors={},
         )
         watching = asyncio.create_task(watch.run())
@@ -156,17 +157,17 @@ async def test_rollout_when_pods_and_routers_follow_then_it_ends_healthy_on_the_
         await asyncio.to_thread(eventually, old_is_gone, "the old revision's pods go")
         assert fleet.child("ControllerRevision", f"chat-rev-{first['specRevision']}") is not None
         await asyncio.to_thread(fleet.server.request, "DELETE", path)
-        await asyncio.to_thread(eventually, lambda: spine.known() == 0, "its task ends")
-        assert spine.problem() is None
-        await spine.stop(5)
+        await asyncio.to_thread(eventually, lambda: tasks.known() == 0, "its task ends")
+        assert tasks.problem() is None
+        await tasks.stop(5)
         watching.cancel()
 
 
 class _Waker:
-    """Wakes the spine for every LLMDeployment, as kopf's events do in the operator."""
+    """Wakes the task of every LLMDeployment, as kopf's events do in the operator."""
 
-    def __init__(self, spine: Spine, store: ObjectStore[str]) -> None:
-        self._spine = spine
+    def __init__(self, tasks: Tasks, store: ObjectStore[str]) -> None:
+        self._tasks = tasks
         self._store = store
 
     def begin_list(self, list_version: str | None, /) -> Listing:
@@ -174,7 +175,7 @@ class _Waker:
         return Listing(take=self.put, end=lambda: None)
 
     def put(self, body: JSON, /) -> None:
-        self._spine.wake((body["metadata"]["namespace"], body["metadata"]["name"]))
+        self._tasks.wake((body["metadata"]["namespace"], body["metadata"]["name"]))
 
     def remove(self, body: JSON, /) -> None:
         self.put(body)
@@ -244,8 +245,8 @@ async def test_spec_when_it_cannot_be_read_then_a_condition_names_the_field_and_
     finally:
         await asyncio.to_thread(api_server.install_crd)
     async with running_effects(fleet) as effects:
-        spine = Spine(effects.observer, effects.applier, decide)
-        spine.wake(effects.owner)
+        tasks = Tasks(Reconciler(effects.observer, effects.applier, decide))
+        tasks.wake(effects.owner)
         found = await asyncio.to_thread(
             eventually, lambda: fleet.condition("Accepted"), "it is reported"
         )
@@ -253,6 +254,6 @@ async def test_spec_when_it_cannot_be_read_then_a_condition_names_the_field_and_
         assert "drain" in found["message"]
         assert fleet.children("ConfigMap") == []
         version = (fleet.resource() or {})["metadata"]["resourceVersion"]
-        spine.wake(effects.owner)
-        await spine.stop(5)
+        tasks.wake(effects.owner)
+        await tasks.stop(5)
         assert (fleet.resource() or {})["metadata"]["resourceVersion"] == version

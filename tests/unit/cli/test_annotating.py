@@ -9,8 +9,8 @@ import pytest
 
 from llmfleet.api import parse
 from llmfleet.api.deployment import LLMDeployment
-from llmfleet.cli import acts
-from llmfleet.cli.acts import NothingToDoError
+from llmfleet.cli import annotating
+from llmfleet.cli.annotating import NothingToDoError
 from llmfleet.planning.children.naming import memory_key
 from tests.unit.planning.canaries import at_share, rejected, split, started
 from tests.unit.planning.fleet import Fleet, resource
@@ -37,21 +37,21 @@ def test_promote_when_a_pause_waits_for_a_person_then_the_next_step_comes() -> N
                              "steps": [{"setWeight": 25}, {"pause": {}}, {"setWeight": 50},
                                        {"pause": {}}]})  # fmt: skip
     at_share(world, new, 25)
-    carry_out(world, acts.promote(seen(world), NOW))
+    carry_out(world, annotating.promote(seen(world), NOW))
     assert split(world)[new] == 50
-    carry_out(world, acts.promote(seen(world), NOW.replace(minute=31), full=True))
+    carry_out(world, annotating.promote(seen(world), NOW.replace(minute=31), full=True))
     assert world.status()["servedRevision"] == new
 
 
 def test_abort_and_retry_when_carried_out_then_rejected_and_tried_again() -> None:
     world, old, new = started()
     at_share(world, new, 25)
-    carry_out(world, acts.abort(seen(world), NOW))
+    carry_out(world, annotating.abort(seen(world), NOW))
     assert split(world) == {old: 100}
     assert new in rejected(world)
     with pytest.raises(NothingToDoError, match=f"served is {old}"):
-        acts.promote(seen(world), NOW)
-    carry_out(world, acts.retry(seen(world), NOW))
+        annotating.promote(seen(world), NOW)
+    carry_out(world, annotating.retry(seen(world), NOW))
     assert rejected(world) == {}
     assert split(world).get(new)
 
@@ -60,22 +60,22 @@ def test_undo_when_no_revision_is_named_then_the_one_served_before_comes_back() 
     world, old, new = started({"strategy": "RollingUpdate", "maxSurge": 1, "scaleDownDelay": "10s"})
     carry_out(world, {}, 60)
     assert world.status()["servedRevision"] == new
-    carry_out(world, acts.undo(seen(world), NOW), 60)
+    carry_out(world, annotating.undo(seen(world), NOW), 60)
     assert world.status()["servedRevision"] == old
     assert list(rejected(world)) == [new]
     with pytest.raises(NothingToDoError, match="cannot be gone back to"):
-        acts.undo(seen(world), NOW, revision="0123456789")
+        annotating.undo(seen(world), NOW, revision="0123456789")
 
 
 def test_acts_when_they_mean_nothing_then_a_sentence_says_what_there_is() -> None:
     world = Fleet(resource())
     world.settle()
     for nothing in (
-        lambda: acts.promote(seen(world), NOW),
-        lambda: acts.abort(seen(world), NOW),
-        lambda: acts.retry(seen(world), NOW),
-        lambda: acts.undo(seen(world), NOW),
-        lambda: acts.resume(seen(world)),
+        lambda: annotating.promote(seen(world), NOW),
+        lambda: annotating.abort(seen(world), NOW),
+        lambda: annotating.retry(seen(world), NOW),
+        lambda: annotating.undo(seen(world), NOW),
+        lambda: annotating.resume(seen(world)),
     ):
         with pytest.raises(NothingToDoError, match=r"\w+ \w+"):
             nothing()
@@ -83,9 +83,9 @@ def test_acts_when_they_mean_nothing_then_a_sentence_says_what_there_is() -> Non
 
 def test_pause_when_resumed_then_it_moves_again() -> None:
     world, _, new = started()
-    carry_out(world, acts.pause())
+    carry_out(world, annotating.pause())
     assert world.status()["phase"] == "Paused"
-    carry_out(world, acts.resume(seen(world)))
+    carry_out(world, annotating.resume(seen(world)))
     at_share(world, new, 25)
 
 
@@ -100,9 +100,9 @@ def test_forget_when_the_operator_would_write_the_memory_anew_then_it_is_refused
 
     assert written_anew()
     with pytest.raises(NothingToDoError, match="kubectl delete llmdep chat -n team-a"):
-        acts.check_forget(world.raw, "team-a", "chat")
+        annotating.check_forget(world.raw, "team-a", "chat")
     deleted = {**world.raw["metadata"], "deletionTimestamp": "2026-03-01T12:30:00Z"}
     world.raw = {**world.raw, "metadata": deleted}
     assert not written_anew()
-    acts.check_forget(world.raw, "team-a", "chat")
-    acts.check_forget(None, "team-a", "chat")
+    annotating.check_forget(world.raw, "team-a", "chat")
+    annotating.check_forget(None, "team-a", "chat")

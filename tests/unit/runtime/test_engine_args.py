@@ -1,4 +1,4 @@
-"""The map from typed values to the engine's own words."""
+"""The map from typed values to the engine's arguments."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import pytest
 
 from llmfleet_runtime.config import Engine
+from llmfleet_runtime.engine_args import ALLOWED_EXTRA_ARGS, Device, Facts, build_engine_args
 from llmfleet_runtime.errors import Failure, Reason
-from llmfleet_runtime.words import ALLOWED_EXTRA_ARGS, Device, Facts, engine_words
 
 
 def facts(device: Device = Device.CPU, **changes: object) -> Facts:
@@ -16,8 +16,10 @@ def facts(device: Device = Device.CPU, **changes: object) -> Facts:
     return Facts(**{**values, **changes})  # type: ignore[arg-type]  # a test's shorthand
 
 
-def words(engine: dict[str, object], device: Device = Device.CPU, **changes: object) -> list[str]:
-    return engine_words(Engine.model_validate(engine), facts(device, **changes))
+def arguments(
+    engine: dict[str, object], device: Device = Device.CPU, **changes: object
+) -> list[str]:
+    return build_engine_args(Engine.model_validate(engine), facts(device, **changes))
 
 
 CPU, CUDA = Device.CPU, Device.CUDA
@@ -92,23 +94,23 @@ SPEC = "speculativeDecoding"
         pytest.param(CUDA, {"extraArgs": ["--seed=7"]}, ["--seed=7"], id="extra-args"),
     ],
 )
-def test_words_when_value_is_set_then_engine_option(
+def test_arguments_when_value_is_set_then_engine_option(
     device: Device, engine: dict[str, object], expected: list[str]
 ) -> None:
-    assert words(engine, device) == expected
+    assert arguments(engine, device) == expected
 
 
-def test_words_when_parallel_on_gpus_then_sizes() -> None:
+def test_arguments_when_parallel_on_gpus_then_sizes() -> None:
     engine = {"parallelism": {"tensor": 2, "pipeline": 2}}
-    assert words(engine, CUDA, accelerators=4) == [
+    assert arguments(engine, CUDA, accelerators=4) == [
         "--tensor-parallel-size=2",
         "--pipeline-parallel-size=2",
     ]
 
 
-def test_words_when_lora_then_modules_by_name_and_path() -> None:
+def test_arguments_when_lora_then_modules_by_name_and_path() -> None:
     engine = {"lora": {"maxRank": 32, "adapters": [{"name": "a", "source": "pvc://c/a"}]}}
-    assert words(engine, CUDA, adapter_paths=("/models/c/a",)) == [
+    assert arguments(engine, CUDA, adapter_paths=("/models/c/a",)) == [
         "--enable-lora",
         "--max-lora-rank=32",
         "--lora-modules",
@@ -116,8 +118,8 @@ def test_words_when_lora_then_modules_by_name_and_path() -> None:
     ]
 
 
-def test_words_when_chat_template_then_its_file() -> None:
-    assert words({}, CUDA, chat_template_path="/t") == ["--chat-template=/t"]
+def test_arguments_when_chat_template_then_its_file() -> None:
+    assert arguments({}, CUDA, chat_template_path="/t") == ["--chat-template=/t"]
 
 
 @pytest.mark.parametrize(
@@ -134,8 +136,8 @@ def test_speculation_when_method_then_engine_method(
     method: str, expected: dict[str, object]
 ) -> None:
     engine = {SPEC: {"method": method, "numSpeculativeTokens": 3}}
-    (word,) = words(engine, CUDA, draft_path="/models/d", has_suffix_decoding=True)
-    flag, _, value = word.partition("=")
+    (argument,) = arguments(engine, CUDA, draft_path="/models/d", has_suffix_decoding=True)
+    flag, _, value = argument.partition("=")
     assert flag == "--speculative-config"
     assert json.loads(value) == {**expected, "num_speculative_tokens": 3}
 
@@ -192,18 +194,18 @@ def test_speculation_when_method_then_engine_method(
         pytest.param(CUDA, {"extraArgs": ["--seed=1", "--seed=2"]}, "twice", id="extra-twice"),
     ],
 )
-def test_words_when_device_lacks_value_then_refused_with_sentence(
+def test_arguments_when_device_lacks_value_then_refused_with_sentence(
     device: Device, engine: dict[str, object], sentence: str
 ) -> None:
     with pytest.raises(Failure, match="engine") as caught:
-        words(engine, device)
+        arguments(engine, device)
     assert caught.value.reason is Reason.UNSUPPORTED_OPTION
     assert sentence in caught.value.message
 
 
 def test_data_parallelism_when_several_engines_then_refused() -> None:
     with pytest.raises(Failure, match="raise replicas"):
-        words({"parallelism": {"data": 2}}, CUDA, accelerators=2)
+        arguments({"parallelism": {"data": 2}}, CUDA, accelerators=2)
 
 
 def test_extra_args_when_compared_with_operator_then_same_list() -> None:

@@ -119,7 +119,7 @@ def classify(cause: str) -> Reason:
     return Reason.ENGINE_ERROR
 
 
-def describe_end(
+def describe_termination(
     lines: Sequence[str], return_code: int, *, oom_killed: bool, was_ready: bool
 ) -> Failure:
     """The failure of an engine that ended by itself, code 0 included.
@@ -170,9 +170,9 @@ def termination_json(failure: Failure) -> str:
 
 
 def write(failure: Failure, path: Path) -> None:
-    """Writes the last words where the kubelet reads them.
+    """Writes the termination message where the kubelet reads it.
 
-    Outside a pod the path may not be writable; the log line has the same words.
+    Outside a pod the path may not be writable; the log line says the same.
     """
     with contextlib.suppress(OSError):
         path.write_text(termination_json(failure), encoding="utf-8", errors="replace")
