@@ -36,7 +36,7 @@
   verbs: [list, watch]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, delete]
 # The engine token is made once and never read back.
 - apiGroups: [""]
   resources: [secrets]

@@ -183,6 +183,12 @@ def undo(
 
 
 @app.command()
+def restart(name: Name, output: Print = Output.TEXT) -> None:
+    """Replace the served revision's pods one by one; no new revision."""
+    _act(name, output, lambda deployment: annotating.restart(deployment, _now()))
+
+
+@app.command()
 def pause(name: Name, output: Print = Output.TEXT) -> None:
     """Let nothing move until resume."""
     _act(name, output, lambda deployment: annotating.pause())

@@ -108,6 +108,22 @@ def kept(deployment: LLMDeployment) -> list[RevisionStatus]:
     ]
 
 
+def restart(deployment: LLMDeployment, now: datetime) -> dict[str, str]:
+    """Annotation that replaces the served revision's pods, one by one.
+
+    Raises:
+        NothingToDoError: nothing is served, or a rollout is under way, which replaces pods anyway.
+    """
+    served, rollout = deployment.status.served_revision, deployment.status.rollout
+    if served is None:
+        raise NothingToDoError("nothing is served yet, so there are no pods to replace")
+    if rollout is not None and rollout.revision not in {None, served}:
+        raise NothingToDoError(
+            f"{rollout.revision} is being rolled out, which replaces pods anyway: wait for its end"
+        )
+    return {f"{PREFIX}restart": _value(served, now)}
+
+
 def pause() -> dict[str, str | None]:
     """Annotation under which nothing moves."""
     return {f"{PREFIX}pause": "true"}

@@ -163,14 +163,17 @@ class ApiClient:
         return await self._write("PUT", kind, path, body, timeout_seconds=timeout_seconds)
 
     async def delete(
-        self, kind: Kind, namespace: str, name: str, *, uid: str, resource_version: str
+        self, kind: Kind, namespace: str, name: str, *, uid: str, resource_version: str | None
     ) -> JSON:
         """DELETE exactly the object that was observed; dependents go in the background."""
+        preconditions = {"uid": uid}
+        if resource_version is not None:
+            preconditions["resourceVersion"] = resource_version
         body: JSON = {
             "kind": "DeleteOptions",
             "apiVersion": "v1",
             "propagationPolicy": "Background",
-            "preconditions": {"uid": uid, "resourceVersion": resource_version},
+            "preconditions": preconditions,
         }
         return await self._write("DELETE", kind, kind.path(namespace, name), body)
 

@@ -56,6 +56,7 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     intended = decide_children(
         snapshot, history, memory,
         replicas=rollout.split.replicas, removed=rollout.split.removed,
+        replaced=rollout.split.replaced,
     )  # fmt: skip
     deadline_seconds = rollout.policy.progress_deadline_seconds
     trouble = diagnose_pods(facts.arm(rollout.target or rollout.stable).live, now, deadline_seconds)

@@ -39,7 +39,8 @@ class Deletion:
 
     key: ObjectKey
     uid: str
-    resource_version: str
+    resource_version: str | None
+    """None: whatever became of it since, as long as it is the same object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmfleet.api import parse
 from llmfleet.planning.decide import decide
-from llmfleet.planning.plan import Child, ChildMode, Plan
+from llmfleet.planning.plan import Child, ChildMode, Deletion, Plan
 from llmfleet.planning.revisions.revision import revision_hash, spec_payload
 from llmfleet.planning.snapshot import (
     JSON,
@@ -267,6 +267,10 @@ class Fleet:
             self._store(child)
             yield
         for deletion in plan.deletions:
+            if deletion.key.kind == "Pod":
+                self._delete_pod(deletion)
+                yield
+                continue
             live = self.objects.get(deletion.key)
             if live is None or live.resource_version != deletion.resource_version:
                 return
@@ -275,6 +279,12 @@ class Fleet:
             self.writes += 1
             yield
         self.events += [event.reason for event in plan.events]
+
+    def _delete_pod(self, deletion: Deletion) -> None:
+        pod = self.pods.get(deletion.key.name)
+        if pod is not None and pod.uid == deletion.uid:
+            self.pods[pod.name] = replace(pod, deleting=True)
+            self.writes += 1
 
     def _begin(self, urgent: list[Child]) -> Iterator[None]:
         """A new resource's engine, and no more in this pass."""

@@ -10,29 +10,15 @@ from typing import Any, get_args
 import pytest
 
 from llmfleet.api import RolloutSpec, RolloutStatus
+from llmfleet.planning.rollout.attempt import Attempt, Position, freeze
 from llmfleet.planning.rollout.failures import Failure
-from llmfleet.planning.rollout.state import (
-    WORDS,
-    Attempt,
-    BackingOff,
-    Forward,
-    Idle,
-    Position,
-    Returning,
-    State,
-    Undoing,
-    Unreadable,
-    attempt_of,
-    freeze,
-    read_state,
-    write_state,
-)
-from llmfleet.planning.rollout.transitions import (
-    TRANSITIONS,
+from llmfleet.planning.rollout.inputs import (
     Context,
     GoBack,
     Input,
     Promote,
+    Restart,
+    Restarted,
     Resume,
     Retry,
     Returned,
@@ -40,6 +26,22 @@ from llmfleet.planning.rollout.transitions import (
     Start,
     Supersede,
     UndoTo,
+)
+from llmfleet.planning.rollout.record import read_state, write_state
+from llmfleet.planning.rollout.state import (
+    WORDS,
+    BackingOff,
+    Forward,
+    Idle,
+    Restarting,
+    Returning,
+    State,
+    Undoing,
+    Unreadable,
+    attempt_of,
+)
+from llmfleet.planning.rollout.transitions import (
+    TRANSITIONS,
     transition,
 )
 from tests.unit.planning.fleet import START
@@ -72,6 +74,7 @@ STATES: dict[str, State] = {
     "returning to undo": Returning(attempt=attempt(), reason="UserUndo", undo_target=KEPT),
     "backing off": BackingOff(attempt=attempt(tries=1), reason="ImagePullFailed", retry_at=LATER),
     "exhausted": BackingOff(attempt=attempt(tries=4), reason="ImagePullFailed", retry_at=None),
+    "restarting": Restarting(revision=STABLE, since=START),
     "unreadable": Unreadable(record={"revision": TARGET}, revision=TARGET, problem="?"),
 }
 REJECTED = Failure(reason="EngineExited", message="ended", rejected=True)
@@ -87,6 +90,8 @@ INPUTS: dict[str, Input] = {
     "undo to the served": UndoTo(revision=STABLE),
     "retry": Retry(revision=TARGET),
     "retry another": Retry(revision=OTHER),
+    "restart": Restart(),
+    "restarted": Restarted(),
     "supersede": Supersede(),
     "resume": Resume(),
     "returned": Returned(),

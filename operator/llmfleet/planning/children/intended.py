@@ -11,6 +11,7 @@ from llmfleet.planning.children.engines.vllm import (
     build_engine_service,
 )
 from llmfleet.planning.children.naming import (
+    CORE,
     controller_revision_key,
     deployment_key,
     is_ours,
@@ -23,7 +24,7 @@ from llmfleet.planning.plan import Child, Deletion
 from llmfleet.planning.revisions.history import History
 from llmfleet.planning.revisions.memory import Memory, build_memory
 from llmfleet.planning.revisions.revision import build_controller_revision
-from llmfleet.planning.snapshot import ObjectKey, Snapshot
+from llmfleet.planning.snapshot import ObjectKey, ObservedPod, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ def decide_children(
     *,
     replicas: Mapping[str, int],
     removed: Iterable[str],
+    replaced: Iterable[ObservedPod] = (),
 ) -> Intended:
     """Render everything that must exist.
 
@@ -56,11 +58,13 @@ def decide_children(
         memory: what outlives the resource.
         replicas: of every revision that has a Deployment.
         removed: revisions whose Deployment and Service go.
+        replaced: pods that go, for their ReplicaSet to make new ones.
     """
     children = _children(snapshot, history, memory, replicas)
     foreign = [child.key for child in children if _is_foreign(snapshot, child.key)]
     kept = tuple(child for child in children if child.key not in foreign)
     deletions = _deletions(snapshot, removed, history.pruned)
+    deletions += tuple(_pod_deletion(pod) for pod in replaced)
     return Intended(
         children=kept,
         deletions=deletions,
@@ -102,6 +106,12 @@ def _is_foreign(snapshot: Snapshot, key: ObjectKey) -> bool:
 def _refused(snapshot: Snapshot, intended: Iterable[Child | Deletion]) -> tuple[str, ...]:
     found = ((each.key, snapshot.refusals.get(each.key)) for each in intended)
     return tuple(f"{key.kind} {key.name} was refused: {text}" for key, text in found if text)
+
+
+def _pod_deletion(pod: ObservedPod) -> Deletion:
+    """Its age was what mattered, and its status changes all the time: the uid alone is checked."""
+    key = ObjectKey(api_version=CORE, kind="Pod", name=pod.name)
+    return Deletion(key=key, uid=pod.uid, resource_version=None)
 
 
 def _deletions(

@@ -8,6 +8,7 @@ from typing import Final
 
 from llmfleet.api import describe_step
 from llmfleet.planning.report.situation import Situation, count, describe_traffic
+from llmfleet.planning.rollout.restarting import old_pods
 from llmfleet.planning.rollout.stage import deadline, settings_changed, stands_still
 from llmfleet.planning.rollout.state import (
     RETRIED,
@@ -15,6 +16,7 @@ from llmfleet.planning.rollout.state import (
     BackingOff,
     Forward,
     Going,
+    Restarting,
     Returning,
 )
 from llmfleet.planning.rollout.transitions import leaves_at_once
@@ -159,6 +161,15 @@ def _going_on(situation: Situation) -> Answer | None:
     return "True", "WaitingForReady", text
 
 
+def _restarting(situation: Situation) -> Answer | None:
+    facts, state = situation.facts, situation.rollout.state
+    if not isinstance(state, Restarting):
+        return None
+    left, ready = len(old_pods(facts, state)), facts.arm(state.revision).ready
+    text = f"pods of {state.revision} are replaced one by one: {count(left, 'old one')} left"
+    return "True", "Restarting", f"{text}, {ready} of {facts.replicas} ready"
+
+
 def _steady(situation: Situation) -> Answer:
     facts, rollout = situation.facts, situation.rollout
     served = facts.arm(rollout.stable)
@@ -197,6 +208,7 @@ def _then(situation: Situation) -> str:
 
 CHECKS: Final[tuple[Callable[[Situation], Answer | None], ...]] = (
     _held, _hindered, _overdue, _between_tries, _at_rest, _in_trouble, _going_back, _going_on,
+    _restarting,
     _steady,
 )  # fmt: skip
 """In the order in which they are told."""

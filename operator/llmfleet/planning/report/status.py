@@ -11,8 +11,13 @@ from llmfleet.planning.clock import format_time
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.report.conditions import build_conditions, decide_conditions
 from llmfleet.planning.report.situation import Situation
+from llmfleet.planning.rollout.record import write_state
 from llmfleet.planning.rollout.stage import Rollout
-from llmfleet.planning.rollout.state import Returning, State, Unreadable, write_state
+from llmfleet.planning.rollout.state import (
+    Returning,
+    State,
+    Unreadable,
+)
 from llmfleet.planning.snapshot import JSON
 
 PHASES: Final = {"True": "Healthy", "Unknown": "Progressing", "False": "Degraded"}

@@ -1,4 +1,4 @@
-"""Acts: annotations by which people promote, abort, retry or undo; each value runs once.
+"""Acts: annotations by which people promote, abort, retry, undo or restart; each runs once.
 
 ``llmfleet.dev/promote: HASH@TOKEN`` names the revision it means (``HASH/full@TOKEN`` skips all
 steps). A value is recorded as handled in the same status write as its effect. An act that cannot
@@ -17,6 +17,8 @@ from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.state import (
     BackingOff,
     Forward,
+    Idle,
+    Restarting,
     Returning,
     State,
     Undoing,
@@ -24,7 +26,7 @@ from llmfleet.planning.rollout.state import (
     attempt_of,
 )
 
-ACTS: Final = ("abort", "undo", "retry", "promote")
+ACTS: Final = ("abort", "undo", "retry", "promote", "restart")
 """In the order in which they are carried out when several are annotated at once."""
 MAX_PAST_ACTS: Final = 200
 TOGETHER: Final = "came together with {}, which was carried out: ask again if it is still meant"
@@ -162,6 +164,8 @@ def _problem(facts: Facts, act: str, revision: str, state: State, stable: str | 
             return _abort_problem(facts, revision, state, stable)
         case "retry":
             return _retry_problem(facts, revision, state)
+        case "restart":
+            return _restart_problem(facts, revision, state, stable)
     return _undo_problem(facts, revision, stable)
 
 
@@ -205,6 +209,16 @@ def _retry_problem(facts: Facts, revision: str, state: State) -> str | None:
     )
     if revision not in facts.rejected and not gave_up:
         return "names a revision that was neither rejected nor aborted: nothing to retry"
+    return None
+
+
+def _restart_problem(facts: Facts, revision: str, state: State, stable: str | None) -> str | None:
+    if stable is None or revision != stable:
+        return f"names a revision that is not the served one ({stable or 'none is'})"
+    if not isinstance(state, Idle | Restarting):
+        return "comes in a rollout, which replaces pods anyway: try again when it is over"
+    if facts.replicas == 0:
+        return "comes while no replicas are wanted: there are no pods to replace"
     return None
 
 

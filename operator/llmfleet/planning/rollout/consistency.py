@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from llmfleet.planning.facts.read import Facts, routed_to
-from llmfleet.planning.rollout.state import Attempt, Forward, State, Unreadable, attempt_of
+from llmfleet.planning.rollout.attempt import Attempt
+from llmfleet.planning.rollout.state import (
+    Forward,
+    State,
+    Unreadable,
+    attempt_of,
+)
 
 LARGEST_GENERATION: Final = 2**63 - 2
 """The next one must fit the CRD's int64."""

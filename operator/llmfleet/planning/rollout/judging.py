@@ -24,7 +24,11 @@ from llmfleet.planning.analysis.judge import (
     keep_numbers,
 )
 from llmfleet.planning.facts.read import Facts
-from llmfleet.planning.rollout.state import Forward, Position, Undoing
+from llmfleet.planning.rollout.attempt import Position
+from llmfleet.planning.rollout.state import (
+    Forward,
+    Undoing,
+)
 from llmfleet.planning.rollout.steps.kind import Routes, StepContext
 from llmfleet.planning.snapshot import RequestCounts
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.capacity import new_replicas, old_replicas, pods_for, weight_for
+from llmfleet.planning.snapshot import ObservedPod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,8 @@ class Split:
     """Revisions kept for going back quickly → since when they have no traffic."""
     removed: tuple[str, ...] = ()
     """Revisions whose Deployment and Service go."""
+    replaced: tuple[ObservedPod, ...] = ()
+    """Pods that are deleted, and made anew by their ReplicaSet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,21 +8,23 @@ from datetime import datetime, timedelta
 from llmfleet.api import RejectedRevision, RolloutSpec, Routing
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.plan import Outcome, Result
-from llmfleet.planning.rollout.advance import Advance, decide_advance
+from llmfleet.planning.rollout.advance import decide_advance
+from llmfleet.planning.rollout.attempt import freeze, tick
 from llmfleet.planning.rollout.failures import failure_time
+from llmfleet.planning.rollout.machine import Advance
+from llmfleet.planning.rollout.restarting import next_pod, wanted_replicas
 from llmfleet.planning.rollout.routing import decide_routing
 from llmfleet.planning.rollout.split import Move, Split, move, stay, steady
 from llmfleet.planning.rollout.state import (
     BackingOff,
     Forward,
     Going,
+    Restarting,
     Returning,
     State,
     Undoing,
     Unreadable,
     attempt_of,
-    freeze,
-    tick,
 )
 from llmfleet.planning.rollout.steps.following import allowance_at, describe_step_wait
 from llmfleet.planning.rollout.steps.kind import Allowance
@@ -206,10 +208,20 @@ def _decide_split(facts: Facts, advance: Advance, policy: RolloutSpec, now: date
                 at_once=leaves_at_once(state), pods=facts.replicas,
             )  # fmt: skip
             return move(facts, asked, rejected)
+    if isinstance(state, Restarting):
+        split = steady(facts, stable, now, discarded=rejected, rejected=rejected)
+        return _restart_split(facts, state, split)
     discarded = set(rejected)
     if isinstance(state, BackingOff):
         discarded.add(state.attempt.revision)
     return steady(facts, stable, now, discarded=discarded, rejected=rejected)
+
+
+def _restart_split(facts: Facts, state: Restarting, split: Split) -> Split:
+    """The steady split with a pod more and a pod less, one by one."""
+    gone = next_pod(facts, state)
+    sizes = {**split.replicas, state.revision: wanted_replicas(facts, state)}
+    return replace(split, replicas=sizes, replaced=() if gone is None else (gone,))
 
 
 def _decide_routing(

@@ -7,21 +7,34 @@ A pair of state and input without a row changes nothing. No row leads up to a re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any, Final
 
-from llmfleet.api import RolloutSpec
-from llmfleet.planning.rollout.failures import GENTLE, Failure, retry_time
+from llmfleet.planning.rollout.attempt import Attempt, Position
+from llmfleet.planning.rollout.failures import GENTLE, retry_time
+from llmfleet.planning.rollout.inputs import (
+    Context,
+    GoBack,
+    Input,
+    Promote,
+    Restart,
+    Restarted,
+    Resume,
+    Retry,
+    Returned,
+    Served,
+    Start,
+    Supersede,
+    UndoTo,
+)
 from llmfleet.planning.rollout.state import (
     RETRIED,
     SUPERSEDED,
-    Attempt,
     BackingOff,
     Cause,
     Forward,
     Idle,
-    Position,
+    Restarting,
     Returning,
     State,
     Undoing,
@@ -29,89 +42,10 @@ from llmfleet.planning.rollout.state import (
     begin,
 )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """Roll a revision out, from the served one or between two tries."""
-
-    revision: str
-    cause: Cause | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promote:
-    """A person ends the step under way, or all of them."""
-
-    full: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GoBack:
-    """A trigger asks the rollout to go back."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UndoTo:
-    """A person asks for a kept revision; what is being rolled out is rejected."""
-
-    revision: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """A person lifts a revision's rejection, or does not want to wait for its next try."""
-
-    revision: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Supersede:
-    """Spec asks for another revision than the one of the rollout."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resume:
-    """Spec asks for a superseded revision again, before its traffic is back."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Returned:
-    """No request reaches the revision that went back, and routers have confirmed it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """All traffic reaches the new revision, routers have confirmed it, and no step is left."""
-
-
-Input = Start | Promote | GoBack | UndoTo | Retry | Supersede | Resume | Returned | Served
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What transitions know besides state and input."""
-
-    now: datetime
-    stable: str | None
-    """The served revision."""
-    spec: RolloutSpec
-    """Settings of a rollout that begins."""
-    next_id: int
-    """Number of an attempt that begins."""
-    rejected: frozenset[str]
-    """Rejected hashes, before this input."""
-    other_good: str | None = None
-    """A good revision beside the one of the rollout and the served one, if one is kept."""
-    restarts: Mapping[str, int] = field(default_factory=dict)
-    """How often the engine of each pod has ended so far."""
-
-
 Handler = Callable[[Any, Any, Context], State]
 
 
-def _start(state: Idle | BackingOff, asked: Start, context: Context) -> State:
+def _start(state: Idle | BackingOff | Restarting, asked: Start, context: Context) -> State:
     tries = state.attempt.tries if isinstance(state, BackingOff) else 0
     return _begin(asked.revision, asked.cause, context, tries=tries)
 
@@ -154,7 +88,7 @@ def _give_up_undo(state: Undoing, context: Context) -> State:
     return _begin(context.other_good, "Undo", context)
 
 
-def _undo_idle(state: Idle | BackingOff, asked: UndoTo, context: Context) -> State:
+def _undo_idle(state: Idle | BackingOff | Restarting, asked: UndoTo, context: Context) -> State:
     del state
     return Idle() if asked.revision == context.stable else _begin(asked.revision, "Undo", context)
 
@@ -225,6 +159,13 @@ def _returned(state: Returning, asked: Returned, context: Context) -> State:
     return BackingOff(attempt=state.attempt, reason=state.reason, retry_at=state.retry_at)
 
 
+def _restart(state: Idle | Restarting, asked: Restart, context: Context) -> State:
+    del asked
+    if context.stable is None:
+        return state
+    return Restarting(revision=context.stable, since=context.now)
+
+
 def _idle(state: State, asked: Input, context: Context) -> State:
     del state, asked, context
     return Idle()
@@ -248,6 +189,11 @@ def _turned(attempt: Attempt, context: Context) -> Attempt:
 TRANSITIONS: Final[Mapping[tuple[type[State], type[Input]], Handler]] = {
     (Idle, Start): _start,
     (Idle, UndoTo): _undo_idle,
+    (Idle, Restart): _restart,
+    (Restarting, Restart): _restart,
+    (Restarting, Restarted): _idle,
+    (Restarting, Start): _start,
+    (Restarting, UndoTo): _undo_idle,
     (Forward, Promote): _promote,
     (Forward, GoBack): _go_back,
     (Forward, UndoTo): _undo_going,

@@ -9,9 +9,9 @@ from typing import Final
 
 from llmfleet.api import Step
 from llmfleet.planning.analysis.judge import Judgement, Verdict
+from llmfleet.planning.rollout.attempt import Position
 from llmfleet.planning.rollout.capacity import old_replicas
 from llmfleet.planning.rollout.failures import Failure
-from llmfleet.planning.rollout.state import Position
 from llmfleet.planning.rollout.steps import STEPS
 from llmfleet.planning.rollout.steps.kind import Allowance, StepContext, StepKind
 

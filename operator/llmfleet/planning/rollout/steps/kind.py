@@ -8,9 +8,9 @@ from datetime import datetime
 
 from llmfleet.api import Analysis, HeaderRoute, Mirror, Step
 from llmfleet.planning.analysis.judge import Judgement, Verdict
+from llmfleet.planning.rollout.attempt import Position
 from llmfleet.planning.rollout.capacity import pods_for
 from llmfleet.planning.rollout.failures import Failure
-from llmfleet.planning.rollout.state import Position
 
 Routes = tuple[HeaderRoute | None, Mirror | None]
 """What reaches a canary beside its weight."""

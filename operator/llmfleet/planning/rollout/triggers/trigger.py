@@ -9,8 +9,8 @@ from datetime import datetime
 from llmfleet.planning.analysis.judge import Judgement
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.acts import Acts
+from llmfleet.planning.rollout.attempt import Attempt
 from llmfleet.planning.rollout.failures import Failure
-from llmfleet.planning.rollout.state import Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,92 @@
+"""What spec asks for of a rollout: it goes on, has arrived, goes back, or begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llmfleet.planning.rollout.gates import may_promote, why_held, why_not_begun
+from llmfleet.planning.rollout.inputs import (
+    Restarted,
+    Resume,
+    Returned,
+    Served,
+    Start,
+    Supersede,
+)
+from llmfleet.planning.rollout.machine import PAUSED_BY_ANNOTATION, Advance, Machine
+from llmfleet.planning.rollout.restarting import is_restarted
+from llmfleet.planning.rollout.state import (
+    SUPERSEDED,
+    BackingOff,
+    Going,
+    Idle,
+    Restarting,
+    Returning,
+    Unreadable,
+)
+
+
+def take_spec(machine: Machine, found: Advance, blocked: str | None) -> Advance:
+    """What spec asks for: goes on, goes back, or begins."""
+    facts, state = machine.facts, machine.state
+    if isinstance(state, Unreadable):
+        return replace(found, held=_unreadable_sentence(state))
+    if isinstance(state, Going):
+        target = state.attempt.revision
+        if may_promote(facts, state, machine.rejected, stopped=found.by_annotation):
+            machine.put(Served())
+            return replace(found, promoted=target, stable=target)
+        changes = machine.wanted()[0] != target
+        held = why_held(facts, state.attempt.policy, machine.stable, blocked, changes=True)
+        if held is not None:
+            return replace(found, held=held)
+        if changes:
+            machine.put(Supersede())
+    _arrive(machine, blocked)
+    if not isinstance(machine.state, Idle | BackingOff | Restarting):
+        return found
+    return _begin_next(machine, found, blocked)
+
+
+def _unreadable_sentence(state: Unreadable) -> str:
+    text = f"the rollout in status cannot be read ({state.problem}), so everything stays as it is"
+    fix = "upgrade the operator if a newer one wrote it, or correct status"
+    if state.revision is not None:
+        fix += f", or annotate llmfleet.dev/abort: {state.revision}@TOKEN to go back"
+    return f"{text}: {fix}"
+
+
+def _arrive(machine: Machine, blocked: str | None) -> None:
+    """A rollout on its way back is back, or asked for again before."""
+    facts, state = machine.facts, machine.state
+    if isinstance(state, Returning):
+        target = state.attempt.revision
+        again = state.reason == SUPERSEDED and state.undo_target is None
+        if again and machine.wanted()[0] == target:
+            machine.put(Resume())
+        elif not facts.reaches(target) and facts.may_shrink:
+            waits = state.undo_target is not None and (blocked is not None or not facts.replicas)
+            if not waits:
+                machine.put(Returned())
+    elif isinstance(state, Restarting) and is_restarted(facts, state):
+        machine.put(Restarted())
+    elif isinstance(state, BackingOff) and (
+        state.attempt.revision != facts.spec_revision or facts.spec_revision in machine.rejected
+    ):
+        machine.put(Supersede())
+
+
+def _begin_next(machine: Machine, found: Advance, blocked: str | None) -> Advance:
+    facts, stable = machine.facts, machine.stable
+    wanted, cause = machine.wanted()
+    changes = wanted is not None and wanted != stable
+    policy = facts.deployment.spec.rollout
+    held = why_held(facts, policy, stable, blocked, changes=changes)
+    if held is None and changes:
+        held = why_not_begun(facts, stable)
+    if held is not None or wanted is None or not changes:
+        return replace(found, held=held)
+    machine.put(Start(revision=wanted, cause=cause))
+    if found.acts.paused and cause is None and stable is not None:
+        return replace(found, paused=PAUSED_BY_ANNOTATION, by_annotation=True)
+    return found
