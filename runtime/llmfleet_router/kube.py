@@ -200,7 +200,8 @@ def take_deployment(item: JSON | None, store: Store) -> None:
         log.warning("deployment_absent", consequence="what is served stays")
         return
     try:
-        command = parse_command(item.get("status") or {})
+        uid = (item.get("metadata") or {}).get("uid")
+        command = parse_command(item.get("status") or {}, uid)
     except UnreadableTrafficError as error:
         log.warning("traffic_unreadable", error=str(error), consequence="what is served stays")
         return
