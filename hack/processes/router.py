@@ -135,7 +135,7 @@ class RouterProcess(Commander):
             **os.environ,
             "KUBECONFIG": str(self.kubeconfig),
             "LLMFLEET_NAMESPACE": self.namespace, "LLMFLEET_NAME": "chat",
-            "LLMFLEET_POD_NAME": "chat-router-1",
+            "LLMFLEET_POD_NAME": "chat-router-1", "LLMFLEET_POD_UID": "chat-router-1-uid",
             "LLMFLEET_XDS_DIR": str(self.directory / "xds"),
             "LLMFLEET_MODULE_FILE": str(native.module_file()),
             "LLMFLEET_TOKEN_FILE": str(self.directory / "token"),

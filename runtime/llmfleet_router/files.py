@@ -40,6 +40,8 @@ def remember(directory: Path, desired: Desired) -> None:
     }
     if routing := routing_as_json(desired.command.routing):
         content["routing"] = routing
+    if desired.command.object_uid is not None:
+        content["objectUid"] = desired.command.object_uid
     write_by_rename(directory / MEMORY, content)
 
 
@@ -52,6 +54,7 @@ def recall(directory: Path) -> Desired:
                 generation=data["generation"],
                 weights=tuple((revision, weight) for revision, weight in data["weights"]),
                 routing=parse_routing(data.get("routing")),
+                object_uid=data.get("objectUid"),
             ),
             endpoints={
                 revision: tuple(Endpoint(address=a, port=p) for a, p in endpoints)

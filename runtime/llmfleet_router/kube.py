@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from typing import Any
@@ -36,6 +37,8 @@ SILENCE_SECONDS = 90
 """Bookmarks come about once a minute (at most 75 s apart); a stream that is silent for longer is
 taken for dead, so that a half-open connection does not keep a router on an old command."""
 LIST_TIMEOUT_SECONDS = 30
+REOPEN_SECONDS = (1.0, 1.5)
+"""From the opening of one watch to that of the next, at least; where in between is drawn."""
 BACKOFF_SECONDS = (0.5, 30.0)
 
 
@@ -58,6 +61,8 @@ class Watched:
         self._params = params
         self._on_change = on_change
         self._items: dict[str, JSON] = {}
+        self._opened: float | None = None
+        """When the last watch was, by the monotonic clock."""
 
     async def run(self) -> None:
         """Lists and watches until cancelled; backs off with jitter on every failure."""
@@ -107,7 +112,19 @@ class Watched:
         self._on_change(items)
         return str(page["metadata"]["resourceVersion"])
 
+    async def _turn(self) -> None:
+        """Waits until another watch may be opened, however the last one ended.
+
+        One that a proxy ends at once, or that is always too old, would be asked for without pause.
+        """
+        if self._opened is not None:
+            low, high = REOPEN_SECONDS
+            due = self._opened + random.uniform(low, high)  # noqa: S311 - jitter
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        self._opened = time.monotonic()
+
     async def _watch(self, session: aiohttp.ClientSession, version: str) -> str:
+        await self._turn()
         seconds = int(WATCH_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
         params = {
             **self._params, "watch": "true", "allowWatchBookmarks": "true",
@@ -200,7 +217,8 @@ def take_deployment(item: JSON | None, store: Store) -> None:
         log.warning("deployment_absent", consequence="what is served stays")
         return
     try:
-        command = parse_command(item.get("status") or {})
+        uid = (item.get("metadata") or {}).get("uid")
+        command = parse_command(item.get("status") or {}, uid)
     except UnreadableTrafficError as error:
         log.warning("traffic_unreadable", error=str(error), consequence="what is served stays")
         return

@@ -29,7 +29,7 @@ def build_access_log(which: AccessLog) -> list[JSON]:
                     "flags": "%RESPONSE_FLAGS%",
                     "details": "%RESPONSE_CODE_DETAILS%",
                     "cluster": "%UPSTREAM_CLUSTER%",
-                    "engine": "%UPSTREAM_REMOTE_ADDRESS%",
+                    "engine": "%UPSTREAM_HOST%",
                     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
                     "bytes_received": "%BYTES_RECEIVED%",
                     "bytes_sent": "%BYTES_SENT%",

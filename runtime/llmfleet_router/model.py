@@ -9,6 +9,7 @@ from typing import Any
 from llmfleet_router.routing import REVISION, Routing, UnreadableTrafficError, parse_routing
 
 TOTAL_WEIGHT = 100
+LARGEST_INT64 = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -30,6 +31,9 @@ class Command:
     weights: tuple[tuple[str, int], ...]
     """(revision, percent), each > 0; the sum is 100, or the tuple is empty: nothing is served."""
     routing: Routing = field(default_factory=Routing)
+    object_uid: str | None = None
+    """Of the LLMDeployment that commands; None if it was not told. One that is made anew under the
+    same name counts its generations from the beginning."""
 
     @property
     def revisions(self) -> tuple[str, ...]:
@@ -57,6 +61,8 @@ class Routes:
     """(revision, percent of requests that can really be answered), all 0 without endpoints."""
     routing: Routing = field(default_factory=Routing)
     """What of the command's routing leads to ready endpoints."""
+    object_uid: str | None = None
+    """Of the LLMDeployment whose command it is."""
 
     @property
     def revisions(self) -> frozenset[str]:
@@ -64,8 +70,12 @@ class Routes:
         return frozenset((*(revision for revision, _ in self.split), *self.routing.revisions))
 
 
-def parse_command(status: Mapping[str, Any]) -> Command | None:
+def parse_command(status: Mapping[str, Any], object_uid: str | None = None) -> Command | None:
     """Reads the traffic command from an LLMDeployment's status; None when there is none yet.
+
+    Args:
+        status: of the LLMDeployment.
+        object_uid: its uid.
 
     Raises:
         UnreadableTrafficError: the fields are there and contradict docs/contract.md.
@@ -73,7 +83,7 @@ def parse_command(status: Mapping[str, Any]) -> Command | None:
     traffic, generation = status.get("traffic"), status.get("trafficGeneration")
     if traffic is None or generation is None:
         return None
-    if not isinstance(generation, int) or not isinstance(traffic, list):
+    if not _is_generation(generation) or not isinstance(traffic, list):
         raise UnreadableTrafficError("status.traffic or status.trafficGeneration has a wrong type")
     weights: list[tuple[str, int]] = []
     for item in traffic:
@@ -94,7 +104,12 @@ def parse_command(status: Mapping[str, Any]) -> Command | None:
         generation=generation,
         weights=tuple(weights),
         routing=parse_routing(status.get("routing")),
+        object_uid=object_uid,
     )
+
+
+def _is_generation(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_INT64
 
 
 def effective_weights(
@@ -141,4 +156,5 @@ def build_routes(command: Command, available: Collection[str]) -> Routes:
         split=split,
         effective=effective,
         routing=command.routing.among(available),
+        object_uid=command.object_uid,
     )

@@ -1,14 +1,15 @@
 """Envoy's dynamic module (``native/``), and what its configuration looks like.
 
-Every request for an engine passes it. It refuses media types and announced lengths that may not
-pass (415, 413), removes headers that only the router may say, collects the body, and adds the
+Every request for an engine passes its filter. It refuses media types and announced lengths that may
+not pass (415, 413), removes headers that only the router may say, collects the body, and adds the
 engine's token and, with PrefixHash, the affinity key. It is C because each request pays for it.
 
 The key is a hash of the session's name, or of the beginning of the prompt, so requests that can
 share a prefix cache meet the same pod, in every revision. The beginning ends with the first user
 message, if that is short enough: what follows grows with every turn of a chat, which would move to
-another pod as long as it is shorter than the prefix. Envoy's Maglev table turns the key into a pod,
-with bounded load.
+another pod as long as it is shorter than the prefix. The module's balancer turns the key into a
+pod, with bounded load. Envoy's own balancers with bounded load take no account of which pods a
+retry has tried, and send it back to the one that has just refused, because that is the idlest.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from llmfleet_router.settings import Policy, Settings
 JSON = dict[str, Any]
 
 FILTER_NAME = "request"
+BALANCER_NAME = "affinity"
 KEY_HEADER = "x-envoy-downstream-service-node"
 """Carries the key to Envoy's balancer and to the engine. Envoy finds this name, one of few, without
 indexing all headers, and removes it from what clients send before it looks for a route. Nothing
@@ -35,10 +37,7 @@ def build_filter(settings: Settings, token: str | None) -> JSON:
         "disabled": True,
         "typed_config": {
             "@type": _TYPE + "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
-            "dynamic_module_config": {
-                "module": {"local": {"filename": str(settings.module_file)}},
-                "do_not_close": True,
-            },
+            "dynamic_module_config": _module(settings),
             "filter_name": FILTER_NAME,
             "filter_config": {
                 "@type": _TYPE + "google.protobuf.StringValue",
@@ -46,6 +45,25 @@ def build_filter(settings: Settings, token: str | None) -> JSON:
             },
         },
     }
+
+
+def build_balancer(settings: Settings) -> JSON:
+    """The load-balancing policy of a cluster whose requests have keys."""
+    return {
+        "typed_extension_config": {
+            "name": "envoy.load_balancing_policies.dynamic_modules",
+            "typed_config": {
+                "@type": _TYPE + "envoy.extensions.load_balancing_policies.dynamic_modules.v3"
+                ".DynamicModulesLoadBalancerConfig",
+                "dynamic_module_config": _module(settings),
+                "lb_policy_name": BALANCER_NAME,
+            },
+        }
+    }
+
+
+def _module(settings: Settings) -> JSON:
+    return {"module": {"local": {"filename": str(settings.module_file)}}, "do_not_close": True}
 
 
 def build_switch() -> JSON:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmfleet_router.model import Endpoint, Endpoints
+from llmfleet_router.module import build_balancer
 from llmfleet_router.settings import Policy, Settings
 
 JSON = dict[str, Any]
@@ -22,9 +23,10 @@ UPSTREAM_IDLE_TIMEOUT = "3s"
 UNLIMITED = 1 << 24
 MOST_SHADOWS = 128
 """Shadow requests at once, per revision; one more is dropped, so that no engine collects them."""
-HASH_BALANCE_FACTOR = 125
-MOST_STANDBYS = 2
-"""Other pods that a connection is tried with when the first cannot be had."""
+RETRY_BUDGET_PERCENT = 20.0
+RETRIES_ALWAYS = 100
+"""Retries at once that need no budget. Half of a small fleet's requests meet the pod that has just
+gone, and none of them was worked on, so trying them again costs no engine anything."""
 
 
 def cluster_name(revision: str) -> str:
@@ -51,52 +53,27 @@ def discovery(type_url: str, version: str, resources: Sequence[JSON]) -> JSON:
 
 
 def build_endpoints(revision: str, endpoints: Endpoints) -> JSON:
-    """ClusterLoadAssignment of one revision.
-
-    Each pod is followed by those that a connection goes to when it cannot be opened, before any of
-    the request is sent: so that costs nothing, whereas a retry needs a copy of the body. A pod that
-    does not answer at all is given 300 ms (Envoy's happy eyeballs, RFC 8305, between pods).
-    """
+    """ClusterLoadAssignment of one revision."""
     return {
         "cluster_name": cluster_name(revision),
-        "endpoints": [
-            {
-                "lb_endpoints": [
-                    {"endpoint": _endpoint(endpoint, _next(endpoints, place))}
-                    for place, endpoint in enumerate(endpoints)
-                ]
-            }
-        ],
+        "endpoints": [{"lb_endpoints": [_endpoint(endpoint) for endpoint in endpoints]}],
     }
 
 
-def _next(endpoints: Endpoints, place: int) -> Endpoints:
-    """The pods behind one of them, in a circle."""
-    return (endpoints[place + 1 :] + endpoints[:place])[:MOST_STANDBYS]
-
-
-def _endpoint(endpoint: Endpoint, standbys: Endpoints) -> JSON:
-    rendered = _address(endpoint)
-    if standbys:
-        rendered["additional_addresses"] = [_address(standby) for standby in standbys]
-    return rendered
-
-
-def _address(endpoint: Endpoint) -> JSON:
+def _endpoint(endpoint: Endpoint) -> JSON:
     socket = {"address": endpoint.address, "port_value": endpoint.port}
-    return {"address": {"socket_address": socket}}
+    return {"endpoint": {"address": {"socket_address": socket}}}
 
 
 def build_cluster(revision: str, settings: Settings) -> JSON:
     """The cluster of one revision: balancing, outlier detection, limits and connection handling."""
-    lb_policy, lb_config = _balancing(settings.policy)
     return {
         "name": cluster_name(revision),
         "type": "EDS",
         "eds_cluster_config": {"eds_config": _endpoints_source(revision, settings)},
         "connect_timeout": CONNECT_TIMEOUT,
-        "lb_policy": lb_policy,
-        "common_lb_config": {**_whole_pods(), **lb_config},
+        **_balancing(settings),
+        "common_lb_config": _whole_pods(),
         "outlier_detection": _outlier_detection(),
         "circuit_breakers": {
             "thresholds": [
@@ -104,7 +81,10 @@ def build_cluster(revision: str, settings: Settings) -> JSON:
                     "max_connections": UNLIMITED,
                     "max_pending_requests": UNLIMITED,
                     "max_requests": UNLIMITED,
-                    "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 3},
+                    "retry_budget": {
+                        "budget_percent": {"value": RETRY_BUDGET_PERCENT},
+                        "min_retry_concurrency": RETRIES_ALWAYS,
+                    },
                 }
             ]
         },
@@ -148,8 +128,9 @@ def _endpoints_source(revision: str, settings: Settings) -> JSON:
 
 def _whole_pods() -> JSON:
     return {
-        # At most half the pods are ejected, so using ejected ones (panic) is never needed.
-        "healthy_panic_threshold": {"value": 0},
+        # At most half the pods are ejected, but the others may leave: ejected ones are used when
+        # there is nothing else.
+        "healthy_panic_threshold": {"value": 1},
         "update_merge_window": "0s",
     }
 
@@ -170,18 +151,22 @@ def _connections() -> JSON:
     }
 
 
-def _balancing(policy: Policy) -> tuple[str, JSON]:
-    match policy:
+def _balancing(settings: Settings) -> JSON:
+    match settings.policy:
         case Policy.PREFIX_HASH | Policy.SESSION:
-            bounded = {"hash_balance_factor": HASH_BALANCE_FACTOR}
-            return "MAGLEV", {"consistent_hashing_lb_config": bounded}
+            return {"load_balancing_policy": {"policies": [build_balancer(settings)]}}
         case Policy.LEAST_REQUEST:
-            return "LEAST_REQUEST", {}
+            return {"lb_policy": "LEAST_REQUEST"}
         case Policy.ROUND_ROBIN:
-            return "ROUND_ROBIN", {}
+            return {"lb_policy": "ROUND_ROBIN"}
 
 
 def _outlier_detection() -> JSON:
+    """A pod that cannot be connected to rests for 1 s, then 2 s, then 3 s each time.
+
+    So one that is back has its share again in less than 5 s; one that stays away delays a few
+    requests each time, which a retry answers.
+    """
     return {
         "split_external_local_origin_errors": True,
         "consecutive_local_origin_failure": 5,
@@ -190,9 +175,9 @@ def _outlier_detection() -> JSON:
         "enforcing_consecutive_5xx": 0,
         "enforcing_consecutive_gateway_failure": 0,
         "enforcing_success_rate": 0,
-        "interval": "1s",
-        "base_ejection_time": "60s",
-        "max_ejection_time": "60s",
+        "interval": "0.5s",
+        "base_ejection_time": "1s",
+        "max_ejection_time": "3s",
         "max_ejection_percent": 50,
         "always_eject_one_host": False,
     }

@@ -27,8 +27,9 @@ SHADOW_HEADER = "x-llmfleet-shadow"
 ELSEWHERE_HEADER = "x-envoy-ratelimited"
 """An engine's answer that another pod should be asked. Envoy finds headers of its own at once; for
 any other name it indexes all headers of every answer."""
-RETRIED_BYTES = 64 << 10
-"""Larger bodies are not sent twice; a pod that cannot be connected to is replaced for them too."""
+RETRIED_BYTES = 1 << 20
+"""Larger bodies are not sent twice: they would be kept until the answer begins, and a thousand of
+them waiting are more than the router's memory. What a model can read as text is smaller."""
 
 # A non-streamed answer is silent until its end, so silence alone means little.
 STREAM_IDLE_TIMEOUT = "900s"
@@ -140,8 +141,8 @@ def _to_engines(
                     },
                 }
             ],
-            # Neighbours in Maglev's table are what is tried. With 10, and two pods of which one is
-            # dead, a retry met the dead one again in 0.3 % of the cases, in some tables in 7 %.
+            # Envoy's own balancers draw again as often as this until they meet a pod that was not
+            # tried; the module's asks which were.
             "host_selection_retry_max_attempts": 100,
         },
     }
@@ -151,8 +152,7 @@ def _to_engines(
         action["hash_policy"] = [{"header": {"header_name": SESSION_HEADER}}]
     if mirror:
         action["request_mirror_policies"] = [_mirror(mirror)]
-    # What a retry or a mirror can send again. It is kept until the answer begins, and the first
-    # attempt gets a copy: more memory and time than a large body's second chance is worth.
+    # What a retry or a mirror can send again, kept until the answer begins.
     kept = settings.body_limit_bytes if mirror else min(RETRIED_BYTES, settings.body_limit_bytes)
     return {"route": action, "request_body_buffer_limit": kept}
 

@@ -38,6 +38,8 @@ class Settings:
     namespace: str
     name: str
     pod_name: str = "router"
+    pod_uid: str | None = None
+    """Named in the state, so that whoever asks at an address that changed hands can tell."""
     policy: Policy = Policy.PREFIX_HASH
     prefix_bytes: int = 4096
     """Bytes of the body hashed by PrefixHash, 1 … 65536."""
@@ -73,6 +75,7 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         namespace=_required(env, "LLMFLEET_NAMESPACE"),
         name=_required(env, "LLMFLEET_NAME"),
         pod_name=env.get("LLMFLEET_POD_NAME") or os.uname().nodename,
+        pod_uid=env.get("LLMFLEET_POD_UID") or None,
         policy=Policy(_choice(env, "LLMFLEET_POLICY", Policy, Policy.PREFIX_HASH)),
         prefix_bytes=int(_number(env, "LLMFLEET_PREFIX_BYTES", 4096, 1, 65536)),
         body_limit_bytes=int(

@@ -82,9 +82,16 @@ class State:
         """The body of ``GET /llmfleet/state`` (docs/contract.md, Router)."""
         rows = self.weights()
         counts = await self._counters.read(row[0] for row in rows)
+        routes = self._applier.applied.routes
         return {
             "schema": 1,
+            "object": {
+                "namespace": self._settings.namespace,
+                "name": self._settings.name,
+                "uid": routes.object_uid if routes else None,
+            },
             "pod": self._settings.pod_name,
+            "podUid": self._settings.pod_uid,
             "trafficGeneration": self.generation,
             "waiting": 0,
             "revisions": [

@@ -126,9 +126,16 @@ def test_state_when_the_page_shows_an_answer_then_the_operator_reads_it() -> Non
     page = CONTRACT.read_text().split("GET :9090/llmfleet/state", 1)[1]
     answer = json.loads(page.split("```json", 1)[1].split("```", 1)[0])
 
-    report = polling.read_report("chat-router-7d9", answer)
-
-    assert report.traffic_generation == 17
+    asked = polling.Router(
+        owner=(answer["object"]["namespace"], answer["object"]["name"]),
+        owner_uid=answer["object"]["uid"],
+        pod=answer["pod"],
+        pod_uid=answer["podUid"],
+        address="10.0.0.1",
+    )
+    assert polling.read_report(asked, answer).traffic_generation == 17
+    with pytest.raises(ValueError, match="another router"):
+        polling.read_report(dataclasses.replace(asked, pod_uid="another"), answer)
 
 
 def test_routing_when_the_page_shows_one_then_the_router_reads_all_of_it() -> None:

@@ -140,9 +140,9 @@ def _unknown_policy(rendered: Rendered) -> None:
     rendered.clusters[0]["lb_policy"] = "NEAREST"
 
 
-def _balance_below_one(rendered: Rendered) -> None:
-    config = rendered.clusters[0]["common_lb_config"]["consistent_hashing_lb_config"]
-    config["hash_balance_factor"] = 99
+def _unknown_balancer(rendered: Rendered) -> None:
+    (policy,) = rendered.clusters[0]["load_balancing_policy"]["policies"]
+    policy["typed_extension_config"]["typed_config"]["lb_policy_name"] = "nearest"
 
 
 def _cluster_twice(rendered: Rendered) -> None:
@@ -201,7 +201,7 @@ MISTAKES: Final[tuple[Callable[[Rendered], None], ...]] = (
     _no_port,
     _large_port,
     _unknown_policy,
-    _balance_below_one,
+    _unknown_balancer,
     _cluster_twice,
     _unknown_field,
     _module_elsewhere,

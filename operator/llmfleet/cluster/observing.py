@@ -102,7 +102,7 @@ class Observer:
         pods = self._caches.pods(owner)
         status = raw.get("status") or {}
         confirmed = from_event is not None and _says_confirmed(status)
-        self._track(owner, pods, status, confirmed=confirmed)
+        self._track(owner, raw, pods, status, confirmed=confirmed)
         if not confirmed:
             ready = (pod.name for pod in pods if pod.component == "router" and pod.ready)
             await self._routers.wait_asked(owner, ready, FIRST_ANSWER_SECONDS)
@@ -132,18 +132,19 @@ class Observer:
     def expect_routers(self, owner: Owner, snapshot: Snapshot, status: JSON | None) -> None:
         """Wait from now on for the traffic command that was just recorded."""
         if status is not None:
-            self._track(owner, snapshot.pods, status)
+            self._track(owner, snapshot.raw, snapshot.pods, status)
 
     def _track(
         self,
         owner: Owner,
+        raw: JSON,
         pods: Sequence[ObservedPod],
-        status: JSON | None,
+        status: JSON,
         *,
         confirmed: bool = False,
     ) -> None:
-        generation = (status or {}).get("trafficGeneration")
-        self._routers.track(owner, pods, generation, confirmed=confirmed)
+        uid, generation = raw["metadata"].get("uid"), status.get("trafficGeneration")
+        self._routers.track(owner, pods, generation, uid=uid, confirmed=confirmed)
         self._requests.track(owner, status)
 
     async def close(self) -> None:

@@ -2,8 +2,9 @@
 
 One task per router pod: a hanging GET while the commanded trafficGeneration is unconfirmed, else a
 poll a minute, for with nothing commanded an answer changes no decision. A container that started
-anew is asked at once. A pod that leaves questions unanswered for ``SILENT_AFTER_SECONDS`` is
-reported as silent.
+anew, or a pod with another address, is asked at once. An answer names the object and the pod that
+it is of: an address may have gone to another router, whose answers say nothing of this one. A pod
+that leaves questions unanswered for ``SILENT_AFTER_SECONDS`` is reported as silent.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ import structlog
 from llmfleet.cluster import metrics
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.store import Owner
-from llmfleet.planning.snapshot import JSON, ObservedPod, RouterReach, RouterReport
+from llmfleet.planning.snapshot import ObservedPod, RouterReach, RouterReport
 
 AGENT_PORT: Final = 9090
 SLOW_POLL_SECONDS: Final = 60.0
@@ -36,8 +37,24 @@ RETRY_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 5.0
 """For an answer, beyond the time that a hanging GET may hang."""
 SILENT_AFTER_SECONDS: Final = 30.0
+LARGEST_INT64: Final = (1 << 63) - 1
+UNREADABLE: Final = (KeyError, RecursionError, TypeError, ValueError)
+"""What is raised for an answer that is not of the contract's shape."""
 
 log: Any = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Router:
+    """One router, as it has to name itself in its answers."""
+
+    owner: Owner
+    owner_uid: str | None
+    """uid of the LLMDeployment; None if it is not known."""
+    pod: str
+    pod_uid: str
+    address: str
+    """The pod's present IP."""
 
 
 class RouterPoller:
@@ -71,6 +88,7 @@ class RouterPoller:
         pods: Iterable[ObservedPod],
         generation: int | None,
         *,
+        uid: str | None = None,
         confirmed: bool = False,
     ) -> None:
         """Poll exactly these pods' routers from now on, waiting for ``generation``.
@@ -81,30 +99,37 @@ class RouterPoller:
             owner: whose.
             pods: all of its pods.
             generation: the commanded one.
+            uid: of the LLMDeployment, if known.
             confirmed: the status says that every ready router serves it. Those not known here are
                 assumed to, and asked within ``first_poll_seconds`` or when somebody waits for
                 them; else they are asked at once.
         """
         wanted = {
-            pod.name: pod for pod in pods if pod.component == "router" and pod.pod_ip is not None
+            pod.name: (pod, _router(owner, uid, pod, pod.pod_ip))
+            for pod in pods
+            if pod.component == "router" and pod.pod_ip is not None
         }
         pollers = self._pollers[owner]
         for name in [name for name in pollers if name not in wanted]:
             pollers.pop(name).stop()
-        for name, pod in wanted.items():
+        for name, (pod, router) in wanted.items():
             held = pollers.get(name)
-            if held is not None and held.uid != pod.uid:
-                held.stop()
-                held = None
-            if held is None:
-                url = f"http://{_host(str(pod.pod_ip))}:{self._port}/llmfleet/state"
-                held = pollers[name] = _Poller(self._session(), pod, url, self._silent_after)
-                held.start(lambda: self._wake(owner))
-                if confirmed and pod.ready:
+            if held is None or held.router != router:
+                is_known = held is not None  # as somebody else, or elsewhere
+                if held is not None:
+                    held.stop()
+                held = pollers[name] = self._start(router, pod)
+                if confirmed and pod.ready and not is_known:
                     held.assume(generation, random.uniform(0.0, self._first_poll))  # noqa: S311 - spread
             held.expect(generation, pod.running_since)
         if not pollers:
             del self._pollers[owner]
+
+    def _start(self, router: Router, pod: ObservedPod) -> _Poller:
+        url = f"http://{_host(router.address)}:{self._port}/llmfleet/state"
+        poller = _Poller(self._session(), router, pod.running_since, url, self._silent_after)
+        poller.start(lambda: self._wake(router.owner))
+        return poller
 
     async def wait_asked(self, owner: Owner, names: Iterable[str], seconds: float) -> None:
         """Until each of these pods has answered or failed to once, at most ``seconds``.
@@ -148,14 +173,18 @@ class RouterPoller:
 
 class _Poller:
     def __init__(
-        self, http: aiohttp.ClientSession, pod: ObservedPod, url: str, silent_after: float
+        self,
+        http: aiohttp.ClientSession,
+        router: Router,
+        running_since: datetime | None,
+        url: str,
+        silent_after: float,
     ) -> None:
         self._http = http
-        self._pod = pod.name
-        self.uid = pod.uid
+        self.router = router
         self._url = url
         self._silent_after = silent_after
-        self._running_since = pod.running_since
+        self._running_since = running_since
         self._expected: int | None = None
         self._first_after = 0.0
         self._expectation = asyncio.Event()
@@ -175,7 +204,7 @@ class _Poller:
         """Take it to serve this, and ask it after so many seconds."""
         self._expected, self._first_after = generation, seconds
         self.report = RouterReport(
-            pod=self._pod,
+            pod=self.router.pod,
             reach=RouterReach.ANSWERED,
             silent_since=None,
             traffic_generation=generation,
@@ -217,15 +246,23 @@ class _Poller:
             await self._pause(answered)
 
     async def _ask_until_expectation_changes(self) -> bool | None:
-        """Ask once; None when meanwhile another generation is to be waited for."""
+        """Ask once; None when meanwhile something else is to be asked.
+
+        What was answered until then is of the generation, or the container, before.
+        """
         asking = asyncio.create_task(self._ask())
         changing = asyncio.create_task(self._expectation.wait())
         try:
             await asyncio.wait({asking, changing}, return_when=asyncio.FIRST_COMPLETED)
-            return asking.result() if asking.done() else None
+            if self._expectation.is_set():
+                return None
+            report = asking.result()
         finally:
             asking.cancel()
             changing.cancel()
+        if report is not None:
+            self.report = report
+        return report is not None
 
     async def _pause(self, answered: bool) -> None:
         confirmed = self.report is not None and self.report.traffic_generation == self._expected
@@ -241,7 +278,8 @@ class _Poller:
         except TimeoutError:
             return
 
-    async def _ask(self) -> bool:
+    async def _ask(self) -> RouterReport | None:
+        """The answer; None if there is none, which after a while is a report of its own."""
         waiting = self._expected is not None and (
             self.report is None or self.report.traffic_generation != self._expected
         )
@@ -259,40 +297,68 @@ class _Poller:
                 timeout=aiohttp.ClientTimeout(total=limit, connect=ANSWER_SECONDS),
                 raise_for_status=True,
             ) as answer:
-                report = read_report(self._pod, await answer.json(content_type=None))
-        except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError) as error:
+                report = read_report(self.router, await answer.json(content_type=None))
+        except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
             self._unanswered = began
             self._not_answered(*began, error)
-            return False
+            return None
         self._unanswered = None
-        self.report = report
-        return True
+        return report
 
     def _not_answered(self, since: float, since_time: datetime, error: Exception) -> None:
         if time.monotonic() - since < self._silent_after:
             return
         if self.report is not None and self.report.reach is RouterReach.SILENT:
             return
-        log.warning("router is silent", pod=self._pod, since=since_time, error=repr(error))
+        pod = self.router.pod
+        log.warning("router is silent", pod=pod, since=since_time, error=repr(error))
         last = self.report or RouterReport(
-            pod=self._pod, reach=RouterReach.SILENT, silent_since=None, traffic_generation=None
+            pod=pod, reach=RouterReach.SILENT, silent_since=None, traffic_generation=None
         )
         self.report = replace(last, reach=RouterReach.SILENT, silent_since=since_time)
 
 
-def read_report(pod: str, answer: JSON) -> RouterReport:
+def read_report(router: Router, answer: object) -> RouterReport:
     """A router's answer as a report (docs/contract.md, Router).
 
+    Routers of earlier versions name less of what they are; what they leave out is believed.
+
     Raises:
-        KeyError, ValueError: the answer is not of that shape.
+        KeyError, TypeError, ValueError: the answer is not of that shape, or another router's.
     """
-    generation = answer["trafficGeneration"]
+    if not isinstance(answer, dict):
+        raise TypeError("the answer is no object")
+    said = answer.get("object", {})
+    if not isinstance(said, dict):
+        raise TypeError(f"object is {said!r:.100}")
+    for what, is_said, is_asked in (
+        ("namespace", said.get("namespace"), router.owner[0]),
+        ("name", said.get("name"), router.owner[1]),
+        ("uid", said.get("uid"), router.owner_uid),
+        ("pod uid", answer.get("podUid"), router.pod_uid),
+    ):
+        if is_said is not None and is_asked is not None and is_said != is_asked:
+            raise ValueError(f"answered by another router: its {what} is {is_said!r:.100}")
     return RouterReport(
-        pod=pod,
+        pod=router.pod,
         reach=RouterReach.ANSWERED,
         silent_since=None,
-        traffic_generation=None if generation is None else int(generation),
+        traffic_generation=_generation(answer["trafficGeneration"]),
     )
+
+
+def _generation(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_INT64:
+        raise ValueError(
+            f"trafficGeneration is {value!r:.100}, and no integer of 64 bits from 0 on"
+        )
+    return value
+
+
+def _router(owner: Owner, owner_uid: str | None, pod: ObservedPod, address: str) -> Router:
+    return Router(owner=owner, owner_uid=owner_uid, pod=pod.name, pod_uid=pod.uid, address=address)
 
 
 def _host(address: str) -> str:

@@ -25,6 +25,8 @@ LIST_CHUNK: Final = 200
 LIST_AGAIN_AFTER_FAILURES: Final = 4
 """A watch that cannot be resumed (etcd restored, history gone) is not resumed for ever."""
 SERVER_TIMEOUT_SECONDS: Final = (300, 600)
+REOPEN_SECONDS: Final = (1.0, 1.5)
+"""From the opening of one watch to that of the next, at least; where in between is drawn."""
 AFTER_REFUSAL_SECONDS: Final = 1
 """A watch that is let in again says nothing until something happens, so the first one is short."""
 
@@ -69,6 +71,8 @@ class Reflector:
         self._selectors = selectors
         self._on_synced = on_synced
         self._version: str | None = None
+        self._opened: float | None = None
+        """When the last watch was, by the monotonic clock."""
         self.synced = asyncio.Event()
         self.refusal: str | None = None
         """The API server's sentence while it does not let us list or watch."""
@@ -82,10 +86,8 @@ class Reflector:
                     async with self._listing:
                         self._version = await self._list()
                     backoff.reset()
-                started = time.monotonic()
+                await self._turn()
                 await self._watch(self._version, backoff)
-                if time.monotonic() - started < 1:
-                    await asyncio.sleep(1)  # a server that ends streams at once is not hammered
             except Expired as error:
                 metrics.WATCH_RESTARTS.labels(self._name, type(error).__name__.lower()).inc()
                 self._version = None
@@ -117,6 +119,16 @@ class Reflector:
         self.synced.set()
         self._on_synced()
         return version
+
+    async def _turn(self) -> None:
+        """Wait until another watch may be opened, however the last one ended.
+
+        One that a proxy ends at once, or that is always too old, would be asked for without pause.
+        """
+        if self._opened is not None:
+            due = self._opened + random.uniform(*REOPEN_SECONDS)  # noqa: S311 - jitter
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        self._opened = time.monotonic()
 
     async def _watch(self, version: str, backoff: Backoff) -> None:
         """Follow the stream to its end, keeping the resourceVersion reached."""

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = ("key.c", "checks.c", "pages.c", "module.c")
+SOURCES = ("key.c", "checks.c", "balance.c", "pages.c", "balancer.c", "module.c")
 # glibc of Debian 10: older than any base image that Python 3.11 and Envoy run on.
 GLIBC = "2.28"
 FLAGS = (

@@ -129,7 +129,7 @@ static uint64_t mixed(uint64_t value) {
   return value ^ value >> 33;
 }
 
-static uint64_t hash(struct span text, uint64_t seed) {
+uint64_t key_hash(struct span text, uint64_t seed) {
   uint64_t a = seed, b = text.length * kOdd2;
   size_t at = 0;
   for (; text.length - at >= 16; at += 16) {
@@ -144,7 +144,7 @@ static uint64_t hash(struct span text, uint64_t seed) {
 }
 
 void key_digits(struct span text, int is_session, char digits[kKeyDigits]) {
-  uint64_t key = hash(text, is_session ? 1 : 2);
+  uint64_t key = key_hash(text, is_session ? 1 : 2);
   for (size_t i = 0; i < kKeyDigits; i++)
     digits[i] = "0123456789abcdef"[key >> (60 - 4 * i) & 15];
 }

@@ -26,6 +26,9 @@ struct span {
 // `prefix` bytes.
 struct span key_prefix(struct span body, size_t prefix);
 
+// 64 bits that depend on every byte; another seed is another function.
+uint64_t key_hash(struct span text, uint64_t seed);
+
 // The key, as hexadecimal digits without a NUL, of a session's name or of a body's prefix.
 void key_digits(struct span text, int is_session, char digits[kKeyDigits]);
 

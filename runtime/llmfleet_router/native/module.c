@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "checks.h"
+#include "envoy.h"
 #include "key.h"
 #include "pages.h"
 
@@ -22,11 +23,6 @@ static const char kAbiVersion[] = "v0.2.0";
 // ── what Envoy offers ───────────────────────────────────────────────────────────────────────────
 
 typedef void *envoy_stream;  // Envoy's filter object of one request
-
-struct text {
-  const char *data;
-  size_t length;
-};
 
 struct header {
   const char *name;
@@ -56,7 +52,6 @@ void envoy_dynamic_module_callback_http_send_response(envoy_stream, uint32_t sta
                                                       struct header *headers, size_t count,
                                                       struct text body, struct text details);
 
-#define EXPORT __attribute__((visibility("default")))
 #define TEXT(literal) \
   (struct text) { literal, sizeof literal - 1 }
 

@@ -12,12 +12,21 @@ JSON = dict[str, Any]
 
 
 class FakeRouter(ThreadingHTTPServer):
-    """Answers ``/llmfleet/state`` as the contract says, hanging GET included."""
+    """Answers ``/llmfleet/state`` as the contract says, hanging GET included.
+
+    Args:
+        address: its pod's; several may listen on one port of the loopback net.
+        port: of all agents; any that is free if left out.
+        names: what the answer says of the object and pod it is of; earlier versions say nothing.
+    """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _State)
+    def __init__(
+        self, address: str = "127.0.0.1", port: int = 0, names: JSON | None = None
+    ) -> None:
+        super().__init__((address, port), _State)
+        self.names = names or {}
         self.changed = threading.Condition()
         self.generation: int | None = None
         self.asked: list[JSON] = []
@@ -39,7 +48,12 @@ class _State(BaseHTTPRequestHandler):
             if "generation" in query:
                 wanted, seconds = int(query["generation"]), float(query["timeout"])
                 self.server.changed.wait_for(lambda: self.server.generation == wanted, seconds)
-            answer = {"schema": 1, "trafficGeneration": self.server.generation, "revisions": []}
+            answer = {
+                "schema": 1,
+                **self.server.names,
+                "trafficGeneration": self.server.generation,
+                "revisions": [],
+            }
         body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

@@ -11,7 +11,7 @@ import pytest
 from hack.processes.waiting import eventually
 
 from llmfleet.cluster.routers import RouterPoller
-from llmfleet.planning.snapshot import ObservedPod, RouterReach, RouterReport
+from llmfleet.planning.snapshot import JSON, ObservedPod, RouterReach, RouterReport
 from tests.integration.operator.fake_router import FakeRouter
 
 
@@ -123,6 +123,56 @@ async def test_router_when_its_container_starts_anew_then_it_is_asked_at_once(
     assert (await poll.next()).traffic_generation == 1
     assert (await poll.next()).traffic_generation == 1
     await poll.poller.close()
+
+
+async def test_router_when_its_pod_has_another_address_then_it_is_asked_there_and_not_believed(
+    router: FakeRouter,
+) -> None:
+    port = router.server_address[1]
+    poll = Poll(port)
+    router.serve(1)
+    poll.poller.track(OWNER, [router_pod()], 1)
+    assert (await poll.next()).traffic_generation == 1
+    with FakeRouter("127.0.0.2", port) as elsewhere:  # the node was started anew
+        poll.poller.track(OWNER, [router_pod("127.0.0.2")], 1, confirmed=True)
+        assert poll.poller.reports(OWNER) == {}
+        elsewhere.serve(1)
+        assert (await poll.next()).traffic_generation == 1
+        before = len(router.asked)
+        poll.poller.track(OWNER, [router_pod("127.0.0.2")], 2)
+        elsewhere.serve(2)
+        assert (await poll.next()).traffic_generation == 2
+        assert len(router.asked) == before
+        await poll.poller.close()
+        elsewhere.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("names", "is_believed"),
+    [
+        ({}, True),
+        ({"object": {"namespace": "a", "name": "chat", "uid": "c0"}, "podUid": "u0"}, True),
+        ({"object": {"namespace": "a", "name": "chat", "uid": None}, "podUid": None}, True),
+        ({"podUid": "u1"}, False),
+        ({"object": {"namespace": "b", "name": "chat", "uid": "c0"}}, False),
+        ({"object": {"namespace": "a", "name": "talk", "uid": "c0"}}, False),
+        ({"object": {"namespace": "a", "name": "chat", "uid": "c1"}}, False),
+        ({"object": "chat"}, False),
+    ],
+    ids=["earlier version", "itself", "not yet", "pod", "namespace", "name", "made anew", "shape"],
+)
+async def test_answer_when_it_names_another_object_or_pod_then_it_is_none(
+    names: JSON, is_believed: bool
+) -> None:
+    with FakeRouter(names=names) as router:
+        router.serve(7)
+        poll = Poll(router.server_address[1], silent_after_seconds=0.5)
+        poll.poller.track(OWNER, [router_pod()], 7, uid="c0")
+        report = await poll.next()
+        assert (report.reach is RouterReach.ANSWERED) is is_believed
+        assert report.traffic_generation == (7 if is_believed else None)
+        await poll.poller.close()
+        router.shutdown()
 
 
 async def test_router_when_the_status_calls_it_confirmed_then_it_is_assumed_until_asked(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,13 +132,20 @@ class Tally:
 
 
 class Prober:
-    """Constant load over keep-alive connections: every second request is a stream."""
+    """Constant load over keep-alive connections: every second request is a stream.
 
-    def __init__(self, url: str, workers: int = 8, pause: float = 0.005) -> None:
+    Each request is a conversation of its own, so affinity spreads them; every fifth has a body of
+    ``large_bytes`` and more.
+    """
+
+    def __init__(
+        self, url: str, workers: int = 8, pause: float = 0.005, large_bytes: int = 0
+    ) -> None:
         self.tally = Tally()
+        self.workers = workers
         self._url = url
         self._pause = pause
-        self._workers = workers
+        self._large_bytes = large_bytes
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self._answered = asyncio.Condition()
@@ -148,7 +155,7 @@ class Prober:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30)
         )
-        self._tasks = [asyncio.create_task(self._work(i)) for i in range(self._workers)]
+        self._tasks = [asyncio.create_task(self._work(i)) for i in range(self.workers)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -171,7 +178,8 @@ class Prober:
         while not self._stop.is_set():
             i += 1
             stub = {"stream": 5, "delay": 0.02} if i % 2 else {"sleep": 0.002}
-            await self._one({"messages": [{"content": f"conversation {number}"}], "stub": stub})
+            content = f"conversation {number}/{i}" + "x" * (0 if i % 5 else self._large_bytes)
+            await self._one({"messages": [{"content": content}], "stub": stub})
             await asyncio.sleep(self._pause)
 
     async def _one(self, body: dict[str, Any]) -> None:
@@ -191,3 +199,14 @@ class Prober:
         async with self._answered:
             self.tally.total += 1
             self._answered.notify_all()
+
+
+async def ask_many(url: str, bodies: Sequence[dict[str, Any]]) -> list[int]:
+    """The status of each, all asked at once."""
+
+    async def status(body: dict[str, Any]) -> int:
+        async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
+            return answer.status
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        return await asyncio.gather(*map(status, bodies))

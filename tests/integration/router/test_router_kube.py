@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from hack.controlplane.apiserver import ApiServer
+from hack.processes.fleet import DEPLOYMENTS
 from hack.processes.router import Proxy, RouterProcess, create_chat
 
 
@@ -44,13 +45,17 @@ async def test_router_when_the_api_server_commands_comes_and_goes_then_it_follow
     process: RouterProcess,
 ) -> None:
     state = await process.until(lambda s: True)
-    assert state["trafficGeneration"] is None
+    assert state["trafficGeneration"] is state["object"]["uid"] is None
     assert (await process.get("/ready"))[0] == 503
 
     process.slice_of("aaaa", "192.0.2.1", "192.0.2.2")
     process.traffic(1, aaaa=100)
     state = await process.until(lambda s: rows(s) == [("aaaa", 100, 100, 2)])
     assert (state["schema"], state["pod"], state["waiting"]) == (1, "chat-router-1", 0)
+    path = DEPLOYMENTS.format(process.namespace) + "/chat"
+    uid = process.server.request("GET", path).json()["metadata"]["uid"]
+    assert state["object"] == {"namespace": process.namespace, "name": "chat", "uid": uid}
+    assert state["podUid"] == "chat-router-1-uid"
     assert (await process.get("/ready"))[0] == 200
 
     hanging = asyncio.create_task(process.get("/llmfleet/state?generation=2&timeout=20"))
@@ -79,6 +84,7 @@ async def test_router_when_the_api_server_commands_comes_and_goes_then_it_follow
     state = await process.until(lambda s: s["trafficGeneration"] is not None)
     state = await process.until(lambda s: len(s["revisions"]) == 2)
     assert rows(state) == [("aaaa", 75, 75, 2), ("bbbb", 25, 25, 1)]
+    assert state["object"]["uid"] == uid
     assert (await process.get("/ready"))[0] == 200
 
     process.proxy.up = True  # the new list shows what was missed

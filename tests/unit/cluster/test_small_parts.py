@@ -25,7 +25,7 @@ from llmfleet.cluster.errors import (
     error_from_answer,
 )
 from llmfleet.cluster.pods import observe_pod, quota_message
-from llmfleet.cluster.routers import read_report
+from llmfleet.cluster.routers import Router, read_report
 
 JSON = dict[str, Any]
 
@@ -207,16 +207,34 @@ def test_quota_when_a_replica_set_was_refused_then_its_revision_and_sentence() -
     assert quota_message(body) is None
 
 
+ROUTER = Router(owner=("a", "chat"), owner_uid="c0", pod="p", pod_uid="u0", address="10.0.0.1")
+
+
 def test_router_when_it_answers_then_what_it_serves() -> None:
     answer = {
         "trafficGeneration": 17,
         "revisions": [{"revision": "5d41", "weight": 75, "effective": 100}],
     }
-    report = read_report("p", answer)
+    report = read_report(ROUTER, answer)
     assert report.traffic_generation == 17
 
 
-@pytest.mark.parametrize("answer", [{}, {"trafficGeneration": "x"}, {"trafficGeneration": []}])
-def test_router_when_its_answer_is_malformed_then_refused(answer: JSON) -> None:
+@pytest.mark.parametrize("generation", [None, 0, (1 << 63) - 1])
+def test_router_when_it_reports_what_can_be_a_generation_then_it_is_taken(
+    generation: int | None,
+) -> None:
+    report = read_report(ROUTER, {"trafficGeneration": generation})
+    assert report.traffic_generation == generation
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {}, [], None, "17",
+        *({"trafficGeneration": value} for value in ("x", "17", [], {}, True, 1.0, -1, 1 << 63)),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_router_when_its_answer_is_malformed_then_refused(answer: object) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
-        read_report("p", answer)
+        read_report(ROUTER, answer)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+import pytest
+
 from llmfleet.cluster.client import ApiClient
-from llmfleet.cluster.errors import Forbidden
+from llmfleet.cluster.errors import Expired, Forbidden, Unavailable
 from llmfleet.cluster.store import Listing
-from llmfleet.cluster.watching import Reflector
+from llmfleet.cluster.watching import REOPEN_SECONDS, Reflector
 
 JSON = dict[str, Any]
 
@@ -84,6 +87,50 @@ async def test_watch_when_events_come_in_order_or_twice_then_one_list_is_enough(
     await follow(server, sink)
     assert server.lists == 1
     assert sink.held == {"a", "b"}
+
+
+class Ending(Server):
+    """Ends every watch at once, in one way; notes when each was asked for."""
+
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__()
+        self.error = error
+        self.begun: list[float] = []
+        self.asked: list[float] = []
+        self.third = asyncio.Event()
+
+    async def get(self, path: str, query: JSON) -> JSON:
+        self.begun.append(time.monotonic())
+        return await super().get(path, query)
+
+    async def watch(self, path: str, query: JSON) -> AsyncIterator[JSON]:
+        self.asked.append(time.monotonic())
+        if len(self.asked) == 3:
+            self.third.set()
+        if self.error is not None:
+            raise self.error
+        for nothing in ():
+            yield nothing
+
+
+@pytest.mark.parametrize(
+    "error",
+    [None, Expired("too old", status=410), Unavailable("reset", status=0)],
+    ids=["at its end", "too old", "broken"],
+)
+async def test_watch_when_it_ends_at_once_then_each_one_is_at_least_a_second_after_the_other(
+    error: Exception | None,
+) -> None:
+    server = Ending(error)
+    api = cast("ApiClient", server)
+    task = asyncio.create_task(Reflector(api, "pods", "/pods", Names(), selectors={}).run())
+    await asyncio.wait_for(server.third.wait(), 30)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    begun = server.begun[0]  # before the first watch
+    assert server.asked[1] - begun >= 1
+    assert server.asked[2] - begun >= 2
+    assert 1 <= REOPEN_SECONDS[0] < REOPEN_SECONDS[1], "not all at the same moment"
 
 
 class Refusing(Server):

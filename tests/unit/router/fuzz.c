@@ -25,6 +25,12 @@ void envoy_dynamic_module_on_http_filter_destroy(const void *);
 int envoy_dynamic_module_on_http_filter_request_headers(void *, const void *, bool);
 int envoy_dynamic_module_on_http_filter_request_body(void *, const void *, bool);
 int envoy_dynamic_module_on_http_filter_request_trailers(void *, const void *);
+const void *envoy_dynamic_module_on_lb_config_new(void *, struct text, struct text);
+void envoy_dynamic_module_on_lb_config_destroy(const void *);
+const void *envoy_dynamic_module_on_lb_new(const void *, void *);
+void envoy_dynamic_module_on_lb_destroy(const void *);
+void envoy_dynamic_module_on_lb_on_host_membership_update(void *, const void *, size_t, size_t);
+bool envoy_dynamic_module_on_lb_choose_host(void *, const void *, void *, uint32_t *, uint32_t *);
 
 // ── random ──────────────────────────────────────────────────────────────────────────────────────
 static uint64_t state;
@@ -138,6 +144,44 @@ void envoy_dynamic_module_callback_http_send_response(void *s, uint32_t status, 
   (void)s, (void)h, (void)n, (void)body, (void)details;
   if (envoy.status) fail("two answers");
   envoy.status = status;
+}
+
+// Hosts: all of them, and the places of the healthy ones.
+enum { kHosts = 20 };
+static struct {
+  struct text addresses[kHosts];
+  uint64_t active[kHosts];
+  bool is_tried[kHosts];
+  size_t count, healthy[kHosts], healthy_count;
+  bool has_key;
+} hosts;
+
+size_t envoy_dynamic_module_callback_lb_get_hosts_count(void *s, uint32_t p) { (void)s, (void)p; return hosts.count; }
+size_t envoy_dynamic_module_callback_lb_get_healthy_hosts_count(void *s, uint32_t p) { (void)s, (void)p; return hosts.healthy_count; }
+bool envoy_dynamic_module_callback_lb_get_host_address(void *s, uint32_t p, size_t i, struct text *out) {
+  (void)s, (void)p;
+  if (i >= hosts.count) fail("the address of a host that is not there");
+  *out = hosts.addresses[i];
+  return true;
+}
+bool envoy_dynamic_module_callback_lb_get_healthy_host_address(void *s, uint32_t p, size_t i, struct text *out) {
+  if (i >= hosts.healthy_count) fail("the address of a healthy host that is not there");
+  return envoy_dynamic_module_callback_lb_get_host_address(s, p, hosts.healthy[i], out);
+}
+uint64_t envoy_dynamic_module_callback_lb_get_host_stat(void *s, uint32_t p, size_t i, int stat) {
+  (void)s, (void)p;
+  if (i >= hosts.count || stat != 7) fail("another statistic");
+  return hosts.active[i];
+}
+bool envoy_dynamic_module_callback_lb_context_compute_hash_key(void *s, uint64_t *key) {
+  (void)s;
+  if (hosts.has_key) *key = draw(1000);
+  return hosts.has_key;
+}
+bool envoy_dynamic_module_callback_lb_context_should_select_another_host(void *s, void *choice, uint32_t p, size_t i) {
+  (void)s, (void)p;
+  if (i >= hosts.count || !choice) fail("asked about a host that is not there");
+  return hosts.is_tried[i];
 }
 
 // ── inputs ──────────────────────────────────────────────────────────────────────────────────────
@@ -269,6 +313,45 @@ static void configuration(struct region memory) {
   if (config) envoy_dynamic_module_on_http_filter_config_destroy(config);
 }
 
+static void draw_hosts(struct region memory) {
+  uint8_t *end = memory.end;
+  hosts.count = draw(kHosts), hosts.healthy_count = 0;
+  for (size_t i = 0; i < hosts.count; i++) {
+    char address[40];
+    int length = snprintf(address, sizeof address, "10.0.%u.%zu:8000", (unsigned)draw(200), i);
+    end -= length, memcpy(end, address, (size_t)length);
+    hosts.addresses[i] = (struct text){(const char *)end, (size_t)length};
+    if (draw(4)) hosts.healthy[hosts.healthy_count++] = i;
+  }
+}
+
+static void balancing(struct region memory) {
+  const void *config = envoy_dynamic_module_on_lb_config_new(NULL, (struct text){"affinity", 8}, (struct text){0});
+  if (!config || envoy_dynamic_module_on_lb_config_new(NULL, (struct text){"affinit", 7}, (struct text){0}))
+    fail("a balancer of another name");
+  draw_hosts(memory);
+  const void *balancer = envoy_dynamic_module_on_lb_new(config, NULL);
+  for (int again = 0; again < 40; again++) {
+    if (!draw(10)) {
+      draw_hosts(memory);
+      envoy_dynamic_module_on_lb_on_host_membership_update(NULL, balancer, 0, 0);
+    }
+    size_t left = 0;
+    for (size_t i = 0; i < hosts.count; i++) hosts.active[i] = draw(3) ? draw(20) : 0, hosts.is_tried[i] = !draw(3);
+    for (size_t i = 0; i < hosts.healthy_count; i++) left += !hosts.is_tried[hosts.healthy[i]];
+    hosts.has_key = draw(2);
+    uint32_t priority = 9, index = 9999;
+    bool has_choice = draw(10);
+    if (envoy_dynamic_module_on_lb_choose_host(NULL, balancer, has_choice ? memory.end : NULL, &priority, &index) != (hosts.healthy_count > 0))
+      fail("a pod, or none");
+    if (!hosts.healthy_count) continue;
+    if (priority || index >= hosts.healthy_count) fail("a pod that is not there");
+    if (has_choice && left && hosts.is_tried[hosts.healthy[index]]) fail("a pod that was tried");
+  }
+  envoy_dynamic_module_on_lb_destroy(balancer);
+  envoy_dynamic_module_on_lb_config_destroy(config);
+}
+
 int main(int count, char **words) {
   if (count != 3) return 2;
   page = (size_t)sysconf(_SC_PAGESIZE);
@@ -287,6 +370,7 @@ int main(int count, char **words) {
     envoy_dynamic_module_on_http_filter_config_destroy(config);
     configuration(memory[0]);
     for (int again = 0; again < 16; again++) values(memory[0]);
+    balancing(memory[0]);
   }
   return 0;
 }

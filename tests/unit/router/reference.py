@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 
 SEARCH_BYTES = 4096
 _MASK = (1 << 64) - 1
@@ -53,8 +57,13 @@ def first_question_end(text: bytes) -> int | None:
 
 def key(text: bytes, *, is_session: bool) -> str:
     """Sixteen hexadecimal digits."""
+    return f"{hashed(text, 1 if is_session else 2):016x}"
+
+
+def hashed(text: bytes, seed: int) -> int:
+    """64 bits."""
     odd1, odd2 = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
-    a, b = (1 if is_session else 2), len(text) * odd2 & _MASK
+    a, b = seed, len(text) * odd2 & _MASK
     whole = len(text) // 16 * 16
     padded = text[:whole] + text[whole:].ljust(16, b"\0")
     for at in range(0, len(padded), 16):
@@ -64,7 +73,26 @@ def key(text: bytes, *, is_session: bool) -> str:
     mixed = a ^ _rotate(b, 32)
     mixed = (mixed ^ mixed >> 33) * 0xFF51AFD7ED558CCD & _MASK
     mixed = (mixed ^ mixed >> 33) * 0xC4CEB9FE1A85EC53 & _MASK
-    return f"{mixed ^ mixed >> 33:016x}"
+    return mixed ^ mixed >> 33
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """One that the balancer chooses from."""
+
+    hash: int
+    active: int
+    is_tried: bool = False
+
+
+def choose(pods: Sequence[Pod], key: int) -> int:
+    """The place of the pod that a request with this key goes to."""
+    places = [i for i, pod in enumerate(pods) if not pod.is_tried] or list(range(len(pods)))
+    active = 1 + sum(pods[i].active for i in places)
+    limit = math.ceil(Fraction(125, 100) * active / len(places))
+    idle = [i for i in places if pods[i].active < limit]
+    words = key.to_bytes(8, "little")
+    return max(idle, key=lambda i: hashed(words + pods[i].hash.to_bytes(8, "little"), 4))
 
 
 def is_json_type(value: bytes) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from llmfleet_router.kubeconfig import KubeAccess
 from llmfleet_router.model import Endpoint
 
 JSON = dict[str, Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 GOOD = Endpoint(address="10.0.0.1", port=8000)
 
 
@@ -52,6 +54,19 @@ def _version(item: JSON) -> int:
     return int(item["metadata"]["resourceVersion"])
 
 
+@contextlib.asynccontextmanager
+async def serving(answer: Handler) -> AsyncIterator[str]:
+    """The address of a server that answers every question in this way."""
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    yield f"http://{host}:{port}"
+    await runner.cleanup()
+
+
 class Server:
     """Lists one object, then tells the events of one watch after the other, and falls silent."""
 
@@ -79,7 +94,8 @@ class Server:
     def lists(self) -> int:
         return sum("watch" not in query for query in self.queries)
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """An answer to a list, or to a watch."""
         self.queries.append(dict(request.query))
         if "watch" not in request.query:
             meta = {"resourceVersion": self.listed["metadata"]["resourceVersion"]}
@@ -103,14 +119,14 @@ async def following(server: Server) -> AsyncIterator[list[int]]:
     def take(items: dict[str, JSON]) -> None:
         seen.extend(item["status"]["trafficGeneration"] for item in items.values())
 
-    access = KubeAccess(url=await server.start(), ssl_context=None)
-    task = asyncio.create_task(Watched(access, "chats", {}, take).run())
-    try:
-        yield seen
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await server.stop()
+    async with serving(server.answer) as url:
+        access = KubeAccess(url=url, ssl_context=None)
+        task = asyncio.create_task(Watched(access, "chats", {}, take).run())
+        try:
+            yield seen
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_watch_when_an_older_command_follows_then_it_is_not_taken_but_listed_again() -> None:
@@ -142,6 +158,41 @@ async def test_watch_when_the_stream_is_silent_then_it_is_given_up_long_before_i
     assert len(watches) == 2
     assert {query["allowWatchBookmarks"] for query in watches} == {"true"}
     assert server.lists() == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [(200, None), (410, None), (200, 410), (503, None)],
+    ids=["at its end", "too old", "too old in the stream", "refused"],
+)
+async def test_watch_when_it_ends_at_once_then_each_one_is_at_least_a_second_after_the_other(
+    status: int, told: int | None
+) -> None:
+    listed: list[float] = []
+    asked: list[float] = []
+    third = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        if "watch" not in request.query:
+            listed.append(time.monotonic())
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
+        asked.append(time.monotonic())
+        if len(asked) == 3:
+            third.set()
+        event = {"type": "ERROR", "object": {"code": told}}
+        return web.Response(status=status, text="" if told is None else json.dumps(event) + "\n")
+
+    async with serving(answer) as url:
+        access = KubeAccess(url=url, ssl_context=None)
+        task = asyncio.create_task(Watched(access, "chats", {}, lambda items: None).run())
+        await asyncio.wait_for(third.wait(), 30)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    begun = listed[0]  # before the first watch
+    assert asked[1] - begun >= 1
+    assert asked[2] - begun >= 2
+    low, high = kube.REOPEN_SECONDS
+    assert 1 <= low < high, "not all routers at the same moment"
 
 
 def test_silence_when_bookmarks_come_once_a_minute_then_it_is_longer_but_not_by_much() -> None:

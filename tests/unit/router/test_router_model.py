@@ -98,6 +98,24 @@ def test_command_when_unreadable_then_it_is_refused_and_the_last_one_stays(traff
         assert store.desired.command == before
 
 
+@pytest.mark.parametrize("generation", ["2", 2.0, True, -1, 1 << 63, []], ids=repr)
+def test_command_when_its_generation_is_no_int64_then_it_is_refused(generation: Any) -> None:
+    traffic = [{"revision": "a", "weight": 100}]
+    with pytest.raises(UnreadableTrafficError):
+        parse_command({"traffic": traffic, "trafficGeneration": generation})
+
+
+def test_command_when_taken_then_it_names_the_object_that_it_is_of() -> None:
+    traffic = [{"revision": "a", "weight": 100}]
+    status = {"traffic": traffic, "trafficGeneration": (1 << 63) - 1}
+    store = Store()
+    store.set_endpoints({})
+    take_deployment({"metadata": {"uid": "c0"}, "status": status}, store)
+    assert store.desired.command == Command(
+        generation=(1 << 63) - 1, weights=(("a", 100),), object_uid="c0"
+    )
+
+
 def test_command_when_a_weight_is_zero_then_the_revision_is_not_named() -> None:
     status = {
         "traffic": [{"revision": "a", "weight": 100}, {"revision": "b", "weight": 0}],

@@ -206,6 +206,11 @@ MISTAKES = {
                    "(struct text){headers[i].name, lengths[i]}, (struct text){0})"),
     "private header": ("module.c", "if (said.private_bytes) remove",
                        "if (said.private_bytes > 20) remove"),
+    "places": ("balancer.c", "balancer->places[i] = place_of(envoy, address);",
+               "balancer->places[i] = i;"),
+    "pods": ("balancer.c", "balancer->pods = calloc(count,", "balancer->pods = calloc(count / 2,"),
+    "tried": ("balance.c", "(pods[i].is_tried && !is_any)", "(pods[i].is_tried && is_any)"),
+    "update": ("balancer.c", "  look((struct balancer *)balancer, envoy);\n", "  (void)envoy;\n"),
     "trailers": ("module.c", "  complete(stream, request, false);\n", ""),
 }  # fmt: skip
 

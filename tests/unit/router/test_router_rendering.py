@@ -169,7 +169,8 @@ def test_file_when_written_then_by_rename_and_for_this_user_only(tmp_path: Path)
 def test_memory_when_kept_then_recalled_and_when_damaged_then_empty(tmp_path: Path) -> None:
     endpoints = {"5d41c0ffee": (Endpoint(address="10.0.0.1", port=8000),)}
     assert recall(tmp_path) == Desired()
-    for command in (dataclasses.replace(COMMAND, routing=ROUTING), COMMAND):
+    told = dataclasses.replace(COMMAND, object_uid="c0")
+    for command in (dataclasses.replace(COMMAND, routing=ROUTING), told, COMMAND):
         desired = Desired(command=command, endpoints=endpoints)
         remember(tmp_path, desired)
         assert recall(tmp_path) == desired

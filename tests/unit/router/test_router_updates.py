@@ -124,6 +124,17 @@ def test_generation_when_only_it_changes_then_the_routes_are_written_again() -> 
     assert step == SetRoutes(routes=build_routes(two, {"a"}))
 
 
+def test_object_when_it_is_made_anew_and_counts_from_the_beginning_then_its_own_is_confirmed() -> (
+    None
+):
+    before = Command(generation=1, weights=(("a", 100),), object_uid="c0")
+    again = Command(generation=1, weights=(("a", 100),), object_uid="c1")
+    applied = Applied(endpoints={"a": A}, routes=build_routes(before, {"a"}))
+    step = next_step(applied, Desired(command=again, endpoints={"a": A}), Clusters())
+    assert step == SetRoutes(routes=build_routes(again, {"a"}))
+    assert after(applied, step).routes.object_uid == "c1"
+
+
 MIRROR = Routing(mirror=Mirror(revision="b", percent=10))
 TESTERS = Routing(
     header_route=HeaderRoute(

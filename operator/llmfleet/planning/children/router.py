@@ -214,8 +214,11 @@ def _env(deployment: LLMDeployment) -> list[JSON]:
         "LLMFLEET_BODY_LIMIT_BYTES": str(router.body_limit_bytes),
         "LLMFLEET_DRAIN_TIMEOUT_SECONDS": str(router.drain_timeout_seconds),
     }
-    field = {"fieldRef": {"fieldPath": "metadata.name"}}
+    fields = {"LLMFLEET_POD_NAME": "metadata.name", "LLMFLEET_POD_UID": "metadata.uid"}
     return [
         *({"name": name, "value": value} for name, value in values.items()),
-        {"name": "LLMFLEET_POD_NAME", "valueFrom": field},
+        *(
+            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+            for name, path in fields.items()
+        ),
     ]

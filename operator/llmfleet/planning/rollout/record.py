@@ -48,10 +48,8 @@ def read_state(
         spec: settings for a record without frozen ones.
         now: stands in for a time that is missing.
     """
-    if record is None or record.revision is None:
-        return Idle()
-    if record.revision == stable:
-        return _without_rollout(record)
+    if record is None or record.revision in {None, stable}:
+        return _without_rollout(record, stable)
     policy, problem = _policy(record, spec)
     known = {None, *WORDS.values()}
     if record.state not in known:
@@ -107,9 +105,8 @@ def write_state(state: State) -> JSON | None:
     if isinstance(state, Unreadable):
         return state.record
     if isinstance(state, Restarting):
-        return _dump(
-            RolloutStatus(state=WORDS[Restarting], revision=state.revision, started_at=state.since)
-        )
+        # Without a revision: nothing is being rolled out, for whoever reads only that.
+        return _dump(RolloutStatus(state=WORDS[Restarting], started_at=state.since))
     attempt, position = state.attempt, None
     record = RolloutStatus(
         state=WORDS[type(state)],
@@ -151,11 +148,13 @@ def write_state(state: State) -> JSON | None:
     return _dump(record)
 
 
-def _without_rollout(record: RolloutStatus) -> Idle | Restarting:
+def _without_rollout(record: RolloutStatus | None, stable: str | None) -> Idle | Restarting:
     """A record about the served revision: a restart, or a rollout that is over."""
-    if record.state != WORDS[Restarting] or not record.revision or record.started_at is None:
+    if record is None or stable is None or record.started_at is None:
         return Idle()
-    return Restarting(revision=record.revision, since=record.started_at)
+    if record.revision is not None or record.state != WORDS[Restarting]:
+        return Idle()
+    return Restarting(revision=stable, since=record.started_at)
 
 
 def _policy(record: RolloutStatus, spec: RolloutSpec) -> tuple[RolloutSpec, str | None]:
