@@ -37,6 +37,11 @@ NOT_CONFIGURED: Final = (
     "requests are not judged, since the operator knows no Prometheus: set the chart's"
     " prometheus.url"
 )
+NO_SERIES: Final = (
+    f"Prometheus answers, but has no {REQUESTS} of this object since the attempt began: have the"
+    " router pods scraped, which the chart's monitoring.podMonitor.enabled does where the"
+    " Prometheus operator runs"
+)
 
 log: Any = structlog.get_logger(__name__)
 
@@ -117,7 +122,8 @@ class RequestPoller:
             return None, "no request of the new revision is counted yet"
         if held.answered is None or time.monotonic() > held.answered + STALE_SECONDS:
             return None, held.problem
-        return held.attempt.counts(), ""
+        counts = held.attempt.counts()
+        return counts, "" if counts else NO_SERIES
 
     async def _run(self) -> None:
         while True:

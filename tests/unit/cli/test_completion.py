@@ -40,7 +40,9 @@ def offered(lines: list[str]) -> list[str]:
     ("words", "expected"),
     [
         pytest.param(["pro"], ["promote"], id="command"),
-        pytest.param(["-n", "team a", "re"], ["retry", "restart", "resume"], id="command-after-options"),
+        pytest.param(
+            ["-n", "team a", "re"], ["retry", "restart", "resume"], id="command-after-options"
+        ),
         pytest.param(["promote", "chat", "--f"], ["--full"], id="option"),
         pytest.param(["explain", "chat", "-o", ""], ["text", "json"], id="value-of-an-option"),
         pytest.param(["retry", "--revision", ""], [], id="revision-without-a-name"),

@@ -197,6 +197,17 @@ async def test_counts_when_a_sample_is_no_number_then_it_is_left_out_and_the_oth
     assert counts["new"].total == 12
 
 
+async def test_prometheus_when_it_has_no_such_series_then_the_problem_says_what_to_have_scraped(
+    rig: Rig,
+) -> None:
+    rig.played.custom_query = lambda query: []  # type: ignore[method-assign]
+    rig.poller.track(OWNER, JUDGED)
+    await rig.next()
+    counts, problem = rig.poller.report(OWNER)
+    assert counts == {}
+    assert "monitoring.podMonitor.enabled" in problem
+
+
 async def test_attempt_when_another_one_begins_then_its_counts_begin_anew(rig: Rig) -> None:
     rig.poller.track(OWNER, JUDGED)
     await rig.next()

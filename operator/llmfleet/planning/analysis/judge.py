@@ -106,7 +106,8 @@ def judge_requests(
     before, after = (counts or {}).get(stable), (counts or {}).get(canary)
     effect = DEFAULT_MIN_EFFECT if min_effect is None else min_effect
     if before is None or after is None:
-        return Judgement(verdict=Verdict.INCONCLUSIVE, message=unknown)
+        text = unknown or f"no request of {stable if before is None else canary} is counted yet"
+        return Judgement(verdict=Verdict.INCONCLUSIVE, message=text)
     as_of = min(before.as_of, after.as_of)
     if now - as_of > STALE_AFTER:
         text = f"the newest request counts are of {format_time(as_of)}, too old to judge by"
