@@ -57,9 +57,7 @@ def test_canary_when_it_fails_all_at_100_percent_then_it_is_sent_back_and_not_re
     assert world.condition("Progressing")["reason"] == "WaitingForRetry"
 
 
-def test_message_when_the_traffic_is_still_elsewhere_then_it_does_not_say_that_stable_is_served() -> (
-    None
-):
+def test_message_when_traffic_is_still_elsewhere_then_stable_is_not_said_to_be_served() -> None:
     world, old, new = started(canary([{"setWeight": 50}, {"pause": {}}], maxSurge=0))
     at_share(world, new, 50)
     annotate(world, "abort", f"{new}@1")
@@ -120,7 +118,7 @@ def test_generation_when_the_status_is_lost_then_the_next_is_above_all_before() 
     assert world.status()["trafficGeneration"] > before
 
 
-def test_undo_when_a_canary_is_under_way_then_the_served_one_comes_first_and_the_canary_never_gains() -> (
+def test_undo_when_a_canary_is_under_way_then_the_served_one_comes_first_and_it_never_gains() -> (
     None
 ):
     world, kept, served = started(canary([{"setWeight": 50}, {"pause": {}}]))
