@@ -21,7 +21,8 @@ MANIFESTS = {"vllm.py", "network.py", "router.py"}
 ALL_IS_WELL = {
     "Confirmed", "Ready", "ReadyReplicas", "Scheduled", "Stable", "Valid",
     # Events of something that went as it should.
-    "ActDone", "Healthy", "Promoted", "RolloutStarted", "RoutingChanged", "TrafficShifted",
+    "ActDone", "Healthy", "Promoted", "Restarting", "RolloutStarted", "RoutingChanged",
+    "TrafficShifted",
 }  # fmt: skip
 """Reasons that need nobody."""
 NO_REASONS = {
