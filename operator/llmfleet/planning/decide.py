@@ -116,7 +116,7 @@ def _complete(
     now: datetime,
 ) -> Plan:
     made = _revision_to_make(snapshot, facts, plan)
-    capacity = _capacity(snapshot, facts, now)
+    capacity = _capacity(facts, now)
     rollout = build_rollout(facts, intent, plan, capacity, now)
     memory = _memory(facts, intent, plan, made, rollout.get("id") if rollout else None)
     children, taken = _children(snapshot, facts, plan, made, memory)
@@ -240,7 +240,7 @@ def _refused(snapshot: Snapshot, intended: Iterable[Child | Deletion]) -> tuple[
 
 
 def _pruned(facts: Facts, plan: RolloutPlan, memory: Memory) -> tuple[str, ...]:
-    in_use = {name for name, arm in facts.arms.items() if arm.wanted is not None or arm.pods}
+    in_use = {name for name, arm in facts.arms.items() if arm.wanted is not None or arm.present}
     in_use |= set(plan.replicas) | {plan.target or ""}
     if memory.last_good is not None:
         in_use.add(memory.last_good.hash)
@@ -271,10 +271,12 @@ def _deletions(
     )
 
 
-def _capacity(snapshot: Snapshot, facts: Facts, now: datetime) -> Verdict:
+def _capacity(facts: Facts, now: datetime) -> Verdict:
     """Whether all engine pods found room, in the scheduler's own words."""
     refused = {
-        name: text for name, text in snapshot.quota_messages.items() if facts.arm(name).wanted
+        name: arm.refused
+        for name, arm in facts.arms.items()
+        if arm.refused is not None and "exceeded quota" in arm.refused
     }
     waiting = [
         pod
@@ -308,6 +310,7 @@ def _requeue(
     times = [each for each in (due, intent.due, facts.routers.give_up_at) if each is not None]
     delay = timedelta(seconds=spec.scale_down_delay_seconds)
     times += [since + delay for since in plan.warm.values()]
+    times += facts.release_times
     for arm in facts.arms.values():
         for pod in arm.live:
             if waiting_for_capacity(pod):

@@ -1,4 +1,4 @@
-"""Backoff, errors, events, environment, CRD comparison, pods, router answers."""
+"""Backoff, errors, events, environment, CRD comparison, router answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from llmfleet.cluster.errors import (
     error_from_answer,
 )
 from llmfleet.cluster.events import NOTE_LIMIT, SAME_EVENT_SECONDS, EventRecorder, build_event
-from llmfleet.cluster.pods import observe_pod, quota_message
 from llmfleet.cluster.routers import read_report
 from llmfleet.planning.plan import PlannedEvent
 
@@ -177,66 +176,6 @@ def test_prune_when_fields_are_unknown_then_only_they_go() -> None:
         "gone": 1,
     }
     assert prune(value, schema) == {"list": [{"a": 1}], "map": {"k": {"a": 1}}, "free": {"b": 2}}
-
-
-def pod(status: JSON) -> JSON:
-    return {
-        "metadata": {
-            "name": "p",
-            "namespace": "a",
-            "uid": "u",
-            "creationTimestamp": "2026-01-02T03:04:05Z",
-            "labels": {"llmfleet.dev/component": "engine", "llmfleet.dev/revision": "5d41"},
-        },
-        "spec": {"nodeName": "n1"},
-        "status": status,
-    }
-
-
-def test_pod_when_its_engine_crashed_then_its_last_words_are_read() -> None:
-    ended = {
-        "exitCode": 3,
-        "reason": "Error",
-        "message": "{}",
-        "finishedAt": "2026-01-02T03:05:05Z",
-    }
-    engine = {
-        "name": "engine",
-        "restartCount": 2,
-        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
-        "lastState": {"terminated": ended},
-    }
-    found = observe_pod(pod({"containerStatuses": [{"name": "sidecar"}, engine]}))
-    assert (found.waiting_reason, found.restarts) == ("CrashLoopBackOff", 2)
-    assert found.last_termination is not None
-    assert found.last_termination.exit_code == 3
-    assert found.last_termination.finished_at == datetime(2026, 1, 2, 3, 5, 5, tzinfo=UTC)
-    assert (found.component, found.revision) == ("engine", "5d41")
-    assert not found.ready
-
-
-def test_pod_when_the_scheduler_found_no_room_then_its_sentence_is_kept() -> None:
-    condition = {
-        "type": "PodScheduled",
-        "status": "False",
-        "reason": "Unschedulable",
-        "message": "0/1 nodes",
-        "lastTransitionTime": "2026-01-02T03:04:06Z",
-    }
-    found = observe_pod(pod({"conditions": [condition]}))
-    assert found.unschedulable == "0/1 nodes"
-    assert found.unschedulable_since == datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
-    condition["reason"] = "SchedulingGated"
-    assert observe_pod(pod({"conditions": [condition]})).unschedulable is None
-
-
-def test_quota_when_a_replica_set_was_refused_then_its_revision_and_sentence() -> None:
-    message = 'pods "x" is forbidden: exceeded quota: gpus'
-    condition = {"type": "ReplicaFailure", "status": "True", "message": message}
-    body = pod({"conditions": [condition]})
-    assert quota_message(body) == ("5d41", message)
-    condition["message"] = "something else"
-    assert quota_message(body) is None
 
 
 def test_router_when_it_answers_then_what_it_serves() -> None:

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 from llmfleet.api import Condition
 from llmfleet.planning.acceptance import Acceptance
-from llmfleet.planning.facts.read import Facts, Routers
+from llmfleet.planning.facts.read import Facts
+from llmfleet.planning.facts.routers import Routers
 from llmfleet.planning.report.progress import describe_wait, next_sentence
 from llmfleet.planning.rollout.diagnosis import Diagnosis
 from llmfleet.planning.rollout.intent import Intent
@@ -209,7 +210,7 @@ def _stage(situation: Situation, target: str) -> tuple[str, str]:
         text = f"revision {target} gets {share} % of the traffic; waiting for the routers{then}"
         return "ShiftingTraffic", text
     old = facts.arm(plan.stable)
-    if arm.ready >= wanted and len(old.pods) > plan.replicas.get(plan.stable or "", 0):
+    if arm.ready >= wanted and old.present > plan.replicas.get(plan.stable or "", 0):
         text = f"pods of {plan.stable} are being stopped to make room for {target}"
         return "ScalingDown", text
     text = (

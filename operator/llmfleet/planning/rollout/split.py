@@ -214,11 +214,10 @@ def _move(
             old_wanted = min(old_wanted, old_arm.wanted or 0)
         if not facts.may_shrink:
             old_wanted = max(old_wanted, min(facts.replicas, old_arm.wanted or 0))
-    present = sum(len(arm.pods) for name, arm in facts.arms.items() if name != new)
     new_wanted = new_replicas(
         facts.replicas,
         facts.surge,
-        others_present=present,
+        others_present=facts.present_besides(new),
         old_wanted=old_wanted,
         now_wanted=new_arm.wanted or 0,
         new_pods=new_pods,
