@@ -30,9 +30,11 @@ NO_REASONS = {
     "Rejected",  # stands in a sentence for a reason that was lost
     "RollingUpdate", "Rollback", "Session", "Undo",  # strategy, causes and stickiness of a rollout
     "ErrorRate",  # a metric
-    "Failed", "Succeeded",  # phases of pods
     "ErrImageNeverPull", "ErrImagePull", "ImageInspectError", "ImagePullBackOff",
     "InvalidImageName", "RegistryUnavailable",  # the kubelet's words for ImagePullFailed
+    "ContainerCannotRun", "CreateContainerError", "RunContainerError",  # … for StartError
+    "ContainerStatusUnknown",  # … for NodeLost
+    "OutOf",  # how its word for NodeRefused begins
 }  # fmt: skip
 OF_THE_EFFECTS = {"ChildEdited"}
 """Reasons that ``llmfleet.cluster`` gives."""

@@ -122,6 +122,11 @@ class RolloutStatus(ResourceModel):
     """When an aborted revision is tried again."""
     aborted: Annotated[str, Field(max_length=128)] | None = None
     """Reason of the last abort; absent while the attempt goes on."""
+    ended_before: Annotated[
+        dict[str, Annotated[int, Field(ge=0), INT64]], Field(max_length=256)
+    ] = Field(default_factory=dict)
+    """By engine pod: how often its container had ended before the attempt began, or has by its
+    node's doing since. These do not count against the revision."""
     waiting_since: datetime | None = None
     """Since when the rollout waits for capacity or a person; its clock stands still."""
     cause: Annotated[str, Field(max_length=128)] | None = None

@@ -24,7 +24,8 @@ from llmfleet.planning.children.network import build_network_policies, policy_ke
 from llmfleet.planning.children.router import build_router, build_token_secret, preview_key
 from llmfleet.planning.facts.read import Facts, read_facts
 from llmfleet.planning.plan import Child, Deletion, Plan, PlannedEvent
-from llmfleet.planning.report.conditions import Situation, Verdict
+from llmfleet.planning.report.capacity import decide_capacity
+from llmfleet.planning.report.conditions import Situation
 from llmfleet.planning.report.events import find_outcome, plan_events
 from llmfleet.planning.report.status import (
     build_revisions,
@@ -42,12 +43,7 @@ from llmfleet.planning.revisions.revision import (
     prunable_revisions,
     render_revision,
 )
-from llmfleet.planning.rollout.diagnosis import (
-    UNSCHEDULABLE_SECONDS,
-    diagnose_pods,
-    waiting_for_capacity,
-    waiting_since,
-)
+from llmfleet.planning.rollout.diagnosis import diagnose_arm, diagnosis_times
 from llmfleet.planning.rollout.failures import failure_time
 from llmfleet.planning.rollout.intent import Intent, decide_intent
 from llmfleet.planning.rollout.split import RolloutPlan, decide_rollout
@@ -116,7 +112,7 @@ def _complete(
     now: datetime,
 ) -> Plan:
     made = _revision_to_make(snapshot, facts, plan)
-    capacity = _capacity(facts, now)
+    capacity = decide_capacity(facts, now)
     rollout = build_rollout(facts, intent, plan, capacity, now)
     memory = _memory(facts, intent, plan, made, rollout.get("id") if rollout else None)
     children, taken = _children(snapshot, facts, plan, made, memory)
@@ -127,10 +123,11 @@ def _complete(
         intent=intent,
         rollout=plan,
         acceptance=acceptance,
-        trouble=diagnose_pods(
-            facts.arm(plan.target or plan.stable).live,
+        trouble=diagnose_arm(
+            facts.arm(plan.target or plan.stable),
             now,
             facts.policy.progress_deadline_seconds,
+            (rollout or {}).get("endedBefore", {}) if plan.target else {},
         ),
         capacity=capacity,
         taken=taken,
@@ -271,37 +268,6 @@ def _deletions(
     )
 
 
-def _capacity(facts: Facts, now: datetime) -> Verdict:
-    """Whether all engine pods found room, in the scheduler's own words."""
-    refused = {
-        name: arm.refused
-        for name, arm in facts.arms.items()
-        if arm.refused is not None and "exceeded quota" in arm.refused
-    }
-    waiting = [
-        pod
-        for arm in facts.arms.values()
-        for pod in arm.live
-        if waiting_for_capacity(pod)
-        and now
-        >= (pod.unschedulable_since or pod.created_at) + timedelta(seconds=UNSCHEDULABLE_SECONDS)
-    ]
-    if refused:
-        name, text = min(refused.items())
-        message = f"quota refuses pods of revision {name}: {text}"
-        return _capacity_verdict("False", "QuotaExceeded", message)
-    if waiting:
-        first = min(waiting, key=lambda pod: pod.name)
-        wait = "one engine pod waits" if len(waiting) == 1 else f"{len(waiting)} engine pods wait"
-        message = f"{wait} for room: {first.unschedulable}"
-        return _capacity_verdict("False", "Unschedulable", message)
-    return _capacity_verdict("True", "Scheduled", "every engine pod found room")
-
-
-def _capacity_verdict(status: str, reason: str, message: str) -> Verdict:
-    return Verdict(type="CapacityAvailable", status=status, reason=reason, message=message)
-
-
 def _requeue(
     facts: Facts, intent: Intent, plan: RolloutPlan, due: datetime | None, now: datetime
 ) -> float | None:
@@ -312,13 +278,7 @@ def _requeue(
     times += [since + delay for since in plan.warm.values()]
     times += facts.release_times
     for arm in facts.arms.values():
-        for pod in arm.live:
-            if waiting_for_capacity(pod):
-                since = pod.unschedulable_since or pod.created_at
-                times.append(since + timedelta(seconds=UNSCHEDULABLE_SECONDS))
-            if not pod.ready and (running := waiting_since(pod)) is not None:
-                seconds = timedelta(seconds=facts.policy.progress_deadline_seconds)
-                times.append(running + seconds)
+        times += diagnosis_times(arm, facts.policy.progress_deadline_seconds)
     if plan.target is not None and facts.stepwise:
         times += [failure_time(pod) for pod in facts.arm(plan.target).live if not pod.ready]
     ahead = [(when - now).total_seconds() for when in times if when > now]

@@ -263,7 +263,11 @@ class Fleet:
         revision = labels.get("llmfleet.dev/revision")
         component = labels["llmfleet.dev/component"]
         made_by = self.controller(found.key.name)
-        mine = [pod for pod in self.pods.values() if pod.controller == made_by and not pod.deleting]
+        mine = [
+            pod
+            for pod in self.pods.values()
+            if pod.controller == made_by and not pod.deleting and pod.phase != "Failed"
+        ]
         mine.sort(key=lambda pod: (pod.ready, pod.name))
         for pod in mine[: max(0, len(mine) - wanted)]:
             self.end(pod.name)

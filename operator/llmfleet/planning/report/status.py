@@ -25,6 +25,7 @@ from llmfleet.planning.report.conditions import (
 )
 from llmfleet.planning.report.progress import stands_still
 from llmfleet.planning.revisions.revision import Revision
+from llmfleet.planning.rollout.failures import ends_before
 from llmfleet.planning.rollout.intent import Intent
 from llmfleet.planning.rollout.split import RolloutPlan
 from llmfleet.planning.snapshot import JSON
@@ -140,6 +141,9 @@ def build_rollout(
         "startedAt": format_time(old.started_at or now),
         "progressedAt": format_time(progressed),
     }
+    before_it = ends_before(facts.arm(plan.target), old.ended_before if going_on else None)
+    if before_it:
+        body["endedBefore"] = before_it
     if waiting is not None:
         body["waitingSince"] = format_time(waiting)
     if plan.returning:
@@ -162,7 +166,10 @@ def build_rollout(
 def _aborted(before: RolloutStatus, intent: Intent) -> JSON:
     """The record of an attempt that is over, while the next one is waited for."""
     kept = _dump(before) or {}
-    gone = ("step", "stepStartedAt", "servedSince", "waitingSince", "metricResults", "retryAt")
+    gone = (
+        "step", "stepStartedAt", "servedSince", "waitingSince", "metricResults", "retryAt",
+        "endedBefore",
+    )  # fmt: skip
     body = {key: value for key, value in kept.items() if key not in gone}
     for key in ("startedAt", "progressedAt"):
         if key in body:

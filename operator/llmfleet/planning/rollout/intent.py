@@ -29,7 +29,13 @@ from llmfleet.planning.analysis.judge import (
 )
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.acts import Acts, decide_acts
-from llmfleet.planning.rollout.failures import GENTLE, Failure, find_failure, retry_time
+from llmfleet.planning.rollout.failures import (
+    GENTLE,
+    Failure,
+    ends_before,
+    find_failure,
+    retry_time,
+)
 from llmfleet.planning.rollout.steps import (
     Course,
     Position,
@@ -209,7 +215,8 @@ def _follow(facts: Facts, base: Intent, record: RolloutStatus, now: datetime) ->
             return base
         return replace(base, goal=share, final=False, paused=PAUSED_BY_ANNOTATION)
     judgement = _judge(facts, stable, current, record, now)
-    failure = find_failure(facts, current, judgement, now)
+    before = ends_before(facts.arm(current), record.ended_before)
+    failure = find_failure(facts, current, judgement, now, before)
     if failure is not None:
         return replace(base, failure=failure, judgement=judgement)
     course = Course(
