@@ -21,7 +21,15 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from tests.faults.pods import build_pod, component, crashing_status, is_ready, owner, ready_status
+from tests.faults.pods import (
+    build_pod,
+    build_replica_set,
+    component,
+    crashing_status,
+    is_ready,
+    owner,
+    ready_status,
+)
 
 JSON = dict[str, Any]
 
@@ -33,6 +41,7 @@ OWNER_LABEL = "llmfleet.dev/deployment"
 WATCHED = {
     "llmdeployments": "/apis/llmfleet.dev/v1alpha1/llmdeployments",
     "deployments": "/apis/apps/v1/deployments",
+    "replicasets": "/apis/apps/v1/replicasets",
     "pods": "/api/v1/pods",
     "services": "/api/v1/services",
     "configmaps": "/api/v1/configmaps",
@@ -221,8 +230,9 @@ class Player:
         }
         return {
             str(pod["metadata"]["labels"].get("llmfleet.dev/revision"))
-            for pod in room.objects["pods"].values()
-            if component(pod) == "engine" and is_ready(pod) and owner(pod) in mine
+            for uid in mine
+            for pod in _pods_of(room, uid)
+            if component(pod) == "engine" and is_ready(pod)
         }
 
     async def _act(self, namespace: str, room: Room) -> None:
@@ -299,8 +309,11 @@ class Player:
         await self._delete(namespace, room, "pods", pod)
 
     async def _make_pod(self, namespace: str, room: Room, deployment: JSON, template: str) -> None:
+        replica_set = await self._find_replica_set(namespace, room, deployment, template)
+        if replica_set is None:
+            return
         name = f"{deployment['metadata']['name']}-{next(self._serial)}"
-        body = build_pod(name, deployment, template)
+        body = build_pod(name, replica_set, template)
         status, made = await self.request("POST", _path("pods", namespace), body)
         if status != 201:
             if status not in {403, 404}:  # the namespace is on its way out
@@ -308,6 +321,24 @@ class Player:
             return
         room.objects["pods"][name] = made
         await self._report(namespace, room, made)
+
+    async def _find_replica_set(
+        self, namespace: str, room: Room, deployment: JSON, template: str
+    ) -> JSON | None:
+        """The one of the Deployment's present template; made if need be."""
+        uid = deployment["metadata"]["uid"]
+        for found in room.objects["replicasets"].values():
+            if owner(found) == uid and found["metadata"]["annotations"]["template"] == template:
+                return found
+        name = f"{deployment['metadata']['name']}-rs{next(self._serial)}"
+        body = build_replica_set(name, deployment, template)
+        status, made = await self.request("POST", _path("replicasets", namespace), body)
+        if status != 201:
+            if status not in {403, 404}:  # the namespace is on its way out
+                room.violations.append(f"the ReplicaSet {name} was refused: {made.get('message')}")
+            return None
+        room.objects["replicasets"][name] = made
+        return made
 
     async def _report(self, namespace: str, room: Room, pod: JSON) -> None:
         """The kubelet's report: running and ready, or crashing."""
@@ -411,4 +442,10 @@ def _version(body: JSON) -> int:
 
 
 def _pods_of(room: Room, deployment_uid: str) -> list[JSON]:
-    return [pod for pod in room.objects["pods"].values() if owner(pod) == deployment_uid]
+    """Pods of a Deployment's ReplicaSets."""
+    made = {
+        each["metadata"]["uid"]
+        for each in room.objects["replicasets"].values()
+        if owner(each) == deployment_uid
+    }
+    return [pod for pod in room.objects["pods"].values() if owner(pod) in made]

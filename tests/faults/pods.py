@@ -9,9 +9,32 @@ from typing import Any
 JSON = dict[str, Any]
 
 
-def build_pod(name: str, deployment: JSON, template: str) -> JSON:
-    """A pod of a Deployment; it remembers the template that it was made from."""
-    meta, wanted = deployment["metadata"], deployment["spec"]["template"]
+def build_replica_set(name: str, deployment: JSON, template: str) -> JSON:
+    """What stands between a Deployment and the pods of its present template.
+
+    It remembers the template as pods do, for the API server completes what it stores.
+    """
+    spec = deployment["spec"]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {
+            "name": name,
+            "labels": spec["template"]["metadata"]["labels"],
+            "annotations": {"template": template},
+            "ownerReferences": [_controller("Deployment", deployment)],
+        },
+        "spec": {
+            "replicas": spec.get("replicas", 1),
+            "selector": spec["selector"],
+            "template": spec["template"],
+        },
+    }
+
+
+def build_pod(name: str, replica_set: JSON, template: str) -> JSON:
+    """A pod of a ReplicaSet; it remembers the template that it was made from."""
+    wanted = replica_set["spec"]["template"]
     annotations = wanted["metadata"].get("annotations") or {}
     return {
         "apiVersion": "v1",
@@ -20,15 +43,21 @@ def build_pod(name: str, deployment: JSON, template: str) -> JSON:
             "name": name,
             "labels": wanted["metadata"]["labels"],
             "annotations": {**annotations, "template": template},
-            "ownerReferences": [
-                {
-                    "apiVersion": "apps/v1", "kind": "Deployment", "name": meta["name"],
-                    "uid": meta["uid"], "controller": True,
-                }
-            ],
+            "ownerReferences": [_controller("ReplicaSet", replica_set)],
         },
         "spec": {**wanted["spec"], "nodeName": "node"},
-    }  # fmt: skip
+    }
+
+
+def _controller(kind: str, owner: JSON) -> JSON:
+    meta = owner["metadata"]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "controller": True,
+    }
 
 
 def component(pod: JSON) -> str:

@@ -192,6 +192,8 @@ class Run:
         """Everything in the namespace, without what differs between two equal runs."""
         found: JSON = {}
         for plural, bodies in self.room.objects.items():
+            if plural == "replicasets":
+                continue  # told by their pods, and named anew each time
             if plural == "pods":
                 found[plural] = sorted(map(_pod_summary, bodies.values()))
             else:
@@ -286,7 +288,7 @@ class Run:
                     count["engine pods"] += len(uids)
             elif plural == "secrets":
                 count["secrets"] += len(uids)
-            else:
+            elif plural != "replicasets":
                 count[f"{plural}/{name}"] += len(uids)
         return count
 

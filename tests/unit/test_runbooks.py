@@ -33,9 +33,11 @@ NO_REASONS = {
     "BackingOff", "Forward", "Returning", "Undoing",  # states of a rollout
     "Retried",  # why a rollout goes on going back though a new try of it is asked for
     "ErrorRate",  # a metric
-    "Failed", "Succeeded",  # phases of pods
     "ErrImageNeverPull", "ErrImagePull", "ImageInspectError", "ImagePullBackOff",
     "InvalidImageName", "RegistryUnavailable",  # the kubelet's words for ImagePullFailed
+    "ContainerCannotRun", "CreateContainerError", "RunContainerError",  # … for StartError
+    "ContainerStatusUnknown",  # … for NodeLost
+    "OutOf",  # how its word for NodeRefused begins
 }  # fmt: skip
 OF_THE_EFFECTS = {"ChildEdited"}
 """Reasons that ``llmfleet.cluster`` gives."""

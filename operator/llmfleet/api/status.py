@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 
 from llmfleet.api.rollout import HeaderMatch
 from llmfleet.api.values import (
+    ABSENT_IF_UNKNOWN,
     ANYTHING,
     ATOMIC,
     SPARSE,
@@ -148,6 +149,11 @@ class RolloutStatus(ResourceModel):
     """When an aborted revision is tried again."""
     aborted: Annotated[str, Field(max_length=128)] | None = None
     """Reason of the last abort; absent while the attempt goes on."""
+    ended_before: Annotated[
+        dict[str, Annotated[int, Field(ge=0), INT64]], Field(max_length=256)
+    ] = Field(default_factory=dict)
+    """By engine pod: how often its container had ended before the attempt began, or has by its
+    node's doing since. These do not count against the revision."""
     waiting_since: datetime | None = None
     """Since when the rollout waits for capacity or a person; its clock stands still."""
     cause: Annotated[str, Field(max_length=128)] | None = None
@@ -155,10 +161,6 @@ class RolloutStatus(ResourceModel):
     rollbackWindow: both skip the steps. Absent otherwise."""
     undo_target: Hash | None = None
     """Kept revision that is rolled out once the traffic has returned to the served one."""
-    restarts_at_start: Annotated[dict[str, Annotated[int, Field(ge=0)]], Field(max_length=1024)] = (
-        Field(default_factory=dict)
-    )
-    """By pod, how often its engine had ended before the attempt began; only later ends count."""
     message: Sentence | None = None
     """What the rollout is doing."""
     plan: Anything | None = None
@@ -262,7 +264,9 @@ class LLMDeploymentStatus(ResourceModel):
     """Generation of the spec that this status is about; -1 = none yet."""
     schema_: int | None = Field(default=None, alias="schema")
     """Version of the status' shape; an operator older than it leaves the object alone."""
-    phase: Literal["Healthy", "Progressing", "Paused", "Degraded"] | None = None
+    phase: Annotated[
+        Literal["Healthy", "Progressing", "Paused", "Degraded"] | None, ABSENT_IF_UNKNOWN
+    ] = None
     """Summary of the conditions."""
     message: Sentence | None = None
     """What happens and what happens next, in a sentence with the numbers."""

@@ -11,7 +11,16 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
@@ -256,6 +265,16 @@ class Surge:
             "x-kubernetes-validations": [rule.as_schema()],
         }
 
+
+def _absent_if_unknown(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return handler(value)
+    except ValidationError:
+        return None
+
+
+ABSENT_IF_UNKNOWN = WrapValidator(_absent_if_unknown)
+"""A word of the status that another version may have written and this one does not know."""
 
 PERCENT = Cel(r"self.matches('^[0-9]{1,3}([.][0-9]{1,2})?%$')", "must be a percentage such as 20%")
 Percent = Annotated[str, Field(max_length=8, pattern=r"^\d{1,3}(\.\d{1,2})?%$"), PERCENT]

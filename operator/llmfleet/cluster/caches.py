@@ -18,10 +18,16 @@ from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.equality import own_annotations
 from llmfleet.cluster.kinds import CHILD_KINDS, OWNER_LABEL, POD, REPLICA_SET, Kind, kind_of
-from llmfleet.cluster.pods import observe_pod, quota_message
+from llmfleet.cluster.pods import observe_pod, observe_replica_set
 from llmfleet.cluster.store import Kept, Listing, ObjectStore, Owner
 from llmfleet.cluster.watching import Reflector
-from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject, ObservedPod
+from llmfleet.planning.snapshot import (
+    JSON,
+    ObjectKey,
+    ObservedObject,
+    ObservedPod,
+    ObservedReplicaSet,
+)
 
 LISTS_AT_ONCE: Final = 2
 """The API server writes one while the other is taken here. No more: as Python objects, a page is
@@ -60,11 +66,11 @@ class Caches:
             kind: ObjectStore(_pack, wake) for kind in CHILD_KINDS
         }
         self._pods: ObjectStore[ObservedPod] = ObjectStore(observe_pod, wake)
-        self._quota: ObjectStore[tuple[str, str] | None] = ObjectStore(quota_message, wake)
+        self._replica_sets: ObjectStore[ObservedReplicaSet] = ObjectStore(observe_replica_set, wake)
         stores: dict[Kind, ObjectStore[Any]] = {
             **self._children,
             POD: self._pods,
-            REPLICA_SET: self._quota,
+            REPLICA_SET: self._replica_sets,
         }
         scopes: Sequence[str | None] = namespaces or (None,)
         listing = asyncio.Semaphore(LISTS_AT_ONCE)
@@ -112,9 +118,9 @@ class Caches:
         """Engine and router pods, sorted by name."""
         return tuple(kept.value for kept in self._pods.of(owner))
 
-    def quota_messages(self, owner: Owner) -> dict[str, str]:
-        """Revision → why quota refused it a pod."""
-        return dict(kept.value for kept in self._quota.of(owner) if kept.value is not None)
+    def replica_sets(self, owner: Owner) -> dict[str, ObservedReplicaSet]:
+        """ReplicaSets by uid."""
+        return {kept.uid: kept.value for kept in self._replica_sets.of(owner)}
 
     def written(self, body: JSON) -> None:
         """Take the answer of our own write at once."""

@@ -17,7 +17,8 @@ from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, kind_of
 from llmfleet.cluster.prometheus import RequestPoller
 from llmfleet.cluster.routers import RouterPoller
 from llmfleet.cluster.store import Owner
-from llmfleet.planning.children.naming import memory_key
+from llmfleet.planning.children.naming import memory_key, router_name
+from llmfleet.planning.facts.pods import is_made_for
 from llmfleet.planning.snapshot import (
     JSON,
     ObjectKey,
@@ -115,7 +116,7 @@ class Observer:
             pods=pods,
             routers=self._routers.reports(owner),
             refusals=self._refusals.get(owner, {}),
-            quota_messages=self._caches.quota_messages(owner),
+            replica_sets=self._caches.replica_sets(owner),
             requests=requests,
             requests_problem=problem,
             from_event=from_event is not None,
@@ -144,7 +145,9 @@ class Observer:
         confirmed: bool = False,
     ) -> None:
         uid, generation = raw["metadata"].get("uid"), status.get("trafficGeneration")
-        self._routers.track(owner, pods, generation, uid=uid, confirmed=confirmed)
+        # Nobody else's pod is asked, whatever its labels say.
+        routers = [pod for pod in pods if is_made_for(pod, router_name(owner[1]))]
+        self._routers.track(owner, routers, generation, uid=uid, confirmed=confirmed)
         self._requests.track(owner, status)
 
     async def close(self) -> None:

@@ -6,7 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from llmfleet.cluster.kinds import COMPONENT_LABEL, REVISION_LABEL
-from llmfleet.planning.snapshot import JSON, ObservedPod, Termination
+from llmfleet.planning.snapshot import (
+    JSON,
+    Controller,
+    ObservedPod,
+    ObservedReplicaSet,
+    Termination,
+)
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -22,12 +28,12 @@ def observe_pod(body: JSON) -> ObservedPod:
     """
     meta: JSON = body["metadata"]
     labels: JSON = meta.get("labels") or {}
+    spec: JSON = body.get("spec") or {}
     status: JSON = body.get("status") or {}
     component = str(labels.get(COMPONENT_LABEL, ""))
     conditions = {item["type"]: item for item in status.get("conditions") or []}
-    scheduled: JSON = conditions.get("PodScheduled") or {}
     readiness: JSON = conditions.get("Ready") or {}
-    refused = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    unschedulable, unschedulable_since = _unschedulable(conditions)
     container = _main_container(status, component)
     state: JSON = container.get("state") or {}
     waiting: JSON = state.get("waiting") or {}
@@ -44,32 +50,76 @@ def observe_pod(body: JSON) -> ObservedPod:
         deleting=bool(meta.get("deletionTimestamp")),
         created_at=created,
         pod_ip=status.get("podIP"),
-        unschedulable=str(scheduled.get("message") or "Unschedulable") if refused else None,
-        unschedulable_since=parse_time(scheduled.get("lastTransitionTime")) if refused else None,
+        unschedulable=unschedulable,
+        unschedulable_since=unschedulable_since,
         waiting_reason=waiting.get("reason"),
         waiting_message=waiting.get("message"),
         restarts=int(container.get("restartCount") or 0),
         last_termination=_termination(state, container.get("lastState") or {}),
         running_since=parse_time((state.get("running") or {}).get("startedAt")),
-        unready_since=parse_time(readiness.get("lastTransitionTime"))
-        if readiness.get("status") == "False"
-        else None,
+        unready_since=_since(readiness) if readiness.get("status") == "False" else None,
+        controller=_controller(meta),
+        node=spec.get("nodeName"),
+        node_lost=_is_node_lost(conditions),
+        ends_at=parse_time(meta.get("deletionTimestamp")),
+        reason=status.get("reason"),
+        message=status.get("message"),
+        gates=tuple(str(gate["name"]) for gate in spec.get("schedulingGates") or []),
+        sandbox_missing_since=_sandbox_missing_since(spec, conditions),
     )
 
 
-def quota_message(body: JSON) -> tuple[str, str] | None:
-    """Revision and the ReplicaSet controller's sentence, when quota refused it a pod."""
-    revision = (body["metadata"].get("labels") or {}).get(REVISION_LABEL)
+def observe_replica_set(body: JSON) -> ObservedReplicaSet:
+    """Trim a ReplicaSet to the facts of ``ObservedReplicaSet``."""
+    refused = None
     for condition in (body.get("status") or {}).get("conditions") or []:
-        message = str(condition.get("message") or "")
-        if (
-            revision
-            and condition.get("type") == "ReplicaFailure"
-            and condition.get("status") == "True"
-            and "exceeded quota" in message
-        ):
-            return str(revision), message
+        failing = condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
+        if failing and condition.get("reason") == "FailedCreate":
+            refused = str(condition.get("message") or "the API server does not say why")
+    return ObservedReplicaSet(
+        uid=body["metadata"]["uid"], controller=_controller(body["metadata"]), refused=refused
+    )
+
+
+def _controller(meta: JSON) -> Controller | None:
+    for ref in meta.get("ownerReferences") or []:
+        if ref.get("controller"):
+            return Controller(kind=str(ref["kind"]), name=str(ref["name"]), uid=str(ref["uid"]))
     return None
+
+
+def _since(condition: JSON) -> datetime | None:
+    return parse_time(condition.get("lastTransitionTime"))
+
+
+def _unschedulable(conditions: JSON) -> tuple[str | None, datetime | None]:
+    """The scheduler's sentence and since when, while it finds no node."""
+    scheduled: JSON = conditions.get("PodScheduled") or {}
+    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+        return None, None
+    return str(scheduled.get("message") or "Unschedulable"), _since(scheduled)
+
+
+def _is_node_lost(conditions: JSON) -> bool:
+    """Whether Kubernetes takes the pod's node for lost.
+
+    The node controller takes the readiness away and leaves the kubelet's last words on containers,
+    while the kubelet never says Ready=False without a reason. Some minutes later the taint manager
+    evicts the pod, ready before or not. Pods say this much, so nobody has to read nodes.
+    """
+    readiness: JSON = conditions.get("Ready") or {}
+    containers: JSON = conditions.get("ContainersReady") or {}
+    taken_away = readiness.get("status") == "False" and not readiness.get("reason")
+    disrupted: JSON = conditions.get("DisruptionTarget") or {}
+    evicted = disrupted.get("status") == "True"
+    return (taken_away and containers.get("status") == "True") or (
+        evicted and disrupted.get("reason") == "DeletionByTaintManager"
+    )
+
+
+def _sandbox_missing_since(spec: JSON, conditions: JSON) -> datetime | None:
+    sandbox: JSON = conditions.get("PodReadyToStartContainers") or {}
+    return _since(sandbox) if spec.get("nodeName") and sandbox.get("status") == "False" else None
 
 
 def _main_container(status: JSON, component: str) -> JSON:

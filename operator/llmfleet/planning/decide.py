@@ -14,15 +14,20 @@ from llmfleet.planning.acceptance import decide_acceptance
 from llmfleet.planning.children.intended import decide_children
 from llmfleet.planning.facts.read import Facts, read_facts
 from llmfleet.planning.plan import Plan, PlannedEvent
-from llmfleet.planning.report.capacity import decide_capacity, ready_times
+from llmfleet.planning.report.capacity import decide_capacity
 from llmfleet.planning.report.events import plan_events
 from llmfleet.planning.report.revisions import build_revisions
 from llmfleet.planning.report.situation import Situation
 from llmfleet.planning.report.status import build_status
 from llmfleet.planning.revisions.history import History, decide_history
-from llmfleet.planning.rollout.diagnosis import diagnose_pods
 from llmfleet.planning.rollout.remembering import remember
-from llmfleet.planning.rollout.stage import Rollout, decide_rollout, due_times, find_outcome
+from llmfleet.planning.rollout.stage import (
+    Rollout,
+    decide_rollout,
+    due_times,
+    find_outcome,
+    find_trouble,
+)
 from llmfleet.planning.scaling.fixed import decide_scale
 from llmfleet.planning.snapshot import Snapshot
 from llmfleet.planning.stage import seconds_until
@@ -45,9 +50,9 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     schema = stored.get("schema") or 0
     if schema > STATUS_SCHEMA:
         return _newer_schema(schema)
-    facts = read_facts(snapshot, decide_scale(snapshot.deployment).replicas)
+    facts = read_facts(snapshot, decide_scale(snapshot.deployment).replicas, now)
     acceptance = decide_acceptance(snapshot)
-    capacity = decide_capacity(snapshot, facts, now)
+    capacity = decide_capacity(facts, now)
     no_room = any(each.status == "False" for each in capacity.conditions)
     blocked = None if acceptance.accepted else acceptance.message
     facts, rollout = decide_rollout(facts, blocked, now, no_room=no_room)
@@ -58,18 +63,16 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
         replicas=rollout.split.replicas, removed=rollout.split.removed,
         replaced=rollout.split.replaced,
     )  # fmt: skip
-    deadline_seconds = rollout.policy.progress_deadline_seconds
-    trouble = diagnose_pods(facts.arm(rollout.target or rollout.stable).live, now, deadline_seconds)
     situation = Situation(
         facts=facts, rollout=rollout, acceptance=acceptance, capacity=capacity.conditions[0],
-        intended=intended, trouble=trouble, now=now,
+        intended=intended, trouble=find_trouble(facts, rollout, now), now=now,
     )  # fmt: skip
     status = build_status(
         situation,
         revisions=build_revisions(facts, rollout, history, now),
         handled_acts=dict(memory.handled_acts),
     )
-    due = (*capacity.due, *due_times(facts, rollout), *ready_times(facts, deadline_seconds))
+    due = (*capacity.due, *due_times(facts, rollout))
     return Plan(
         status=status,
         children=intended.children,

@@ -72,12 +72,32 @@ class ObservedObject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Controller:
+    """The one owner reference that says who controls an object."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedReplicaSet:
+    """What leads from a pod to its Deployment."""
+
+    uid: str
+    controller: Controller | None
+    """Its Deployment; None for one that somebody made by hand, or that was left behind."""
+    refused: str | None
+    """The API server's sentence while it refuses it pods."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Termination:
     """How a container ended, from its last (or present) terminated state."""
 
     exit_code: int
     reason: str
-    """The kubelet's word: Error, OOMKilled, Completed, ContainerCannotRun …"""
+    """The kubelet's or the container runtime's word: Error, OOMKilled, StartError, Unknown …"""
     message: str
     """The termination log: the runtime's JSON (docs/contract.md, exit codes), or free text."""
     finished_at: datetime | None
@@ -109,6 +129,22 @@ class ObservedPod:
     running_since: datetime | None
     unready_since: datetime | None = None
     """When it lost its readiness, or was made without; None while it is ready or unknown."""
+    controller: Controller | None = None
+    """Its ReplicaSet; None for a pod that nobody controls."""
+    node: str | None = None
+    """Name of its node, once it has one."""
+    node_lost: bool = False
+    """Kubernetes says that its node is not ready, or evicts it from there."""
+    ends_at: datetime | None = None
+    """When its grace period is over; None while nobody deletes it."""
+    reason: str | None = None
+    """Of its phase, in the kubelet's word: Evicted, UnexpectedAdmissionError, OutOfcpu …"""
+    message: str | None = None
+    """The kubelet's sentence to that."""
+    gates: tuple[str, ...] = ()
+    """Scheduling gates that hold it back."""
+    sandbox_missing_since: datetime | None = None
+    """Since when its node has not made its sandbox, or its volumes before that."""
 
 
 class RouterReach(StrEnum):
@@ -165,8 +201,8 @@ class Snapshot:
     """By pod name; a Ready router pod without an entry was never reached yet."""
     refusals: Mapping[ObjectKey, str] = field(default_factory=dict)
     """The API server's sentence for each child that it refused (403, 422) at the last attempt."""
-    quota_messages: Mapping[str, str] = field(default_factory=dict)
-    """Revision hash → the ReplicaSet controller's sentence when quota refused a pod."""
+    replica_sets: Mapping[str, ObservedReplicaSet] = field(default_factory=dict)
+    """ReplicaSets labelled as ours, by uid."""
     requests: Mapping[str, RequestCounts] | None = None
     """By revision; None = nobody could tell."""
     requests_problem: str = "no request counts are known"

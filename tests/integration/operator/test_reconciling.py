@@ -19,6 +19,7 @@ from llmfleet.cluster.watching import Reflector
 from llmfleet.planning.decide import decide
 from llmfleet.reconcile import Reconciler
 from llmfleet.tasks import Tasks
+from tests.faults.pods import build_pod, build_replica_set
 from tests.integration.operator.effects import Effects, running_effects
 from tests.integration.operator.fake_router import FakeRouter
 
@@ -82,7 +83,12 @@ class Kubelet:
 
     def _start(self, deployment: JSON, pods: str, pod: str) -> None:
         template = deployment["spec"]["template"]
-        body = {"metadata": {**template["metadata"], "name": pod}, "spec": template["spec"]}
+        replica_sets = f"/apis/apps/v1/namespaces/{self.fleet.namespace}/replicasets"
+        name = f"{deployment['metadata']['name']}-rs"
+        replica_set = self.fleet.get(f"{replica_sets}/{name}") or self.fleet.server.create(
+            replica_sets, build_replica_set(name, deployment, template="")
+        )
+        body = build_pod(pod, replica_set, template="")
         self.fleet.server.create(pods, body)
         if deployment["metadata"]["name"] in self.broken:
             return

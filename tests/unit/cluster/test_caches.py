@@ -76,3 +76,23 @@ async def test_child_when_only_its_status_changes_then_nobody_is_woken(held: Hel
     assert held.caches.children(OWNER)[KEY].resource_version == "6"
     held.put(status={"readyReplicas": 2}, spec={"replicas": 3})
     assert held.woken == [OWNER, OWNER]
+
+
+async def test_replica_set_when_it_comes_or_refuses_then_its_owner_is_woken_and_not_when_it_scales(
+    held: Held,
+) -> None:
+    owner = {"kind": "Deployment", "name": "chat-router", "uid": "u1", "controller": True}
+    meta = {**DEPLOYMENT["metadata"], "name": "chat-router-6b", "uid": "u2"}
+    body: JSON = {"metadata": {**meta, "ownerReferences": [owner]}, "status": {"replicas": 0}}
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}
+    told: list[JSON] = [{"replicas": 0}, {"replicas": 2}, {"conditions": [failure]}]
+    woken = []
+    for version, status in enumerate(told):
+        body["metadata"]["resourceVersion"] = str(version)
+        body["status"] = status
+        held.caches._replica_sets.put(body)
+        woken.append(len(held.woken))
+    assert woken == [1, 1, 2]
+    (found,) = held.caches.replica_sets(OWNER).values()
+    assert (found.uid, found.controller and found.controller.uid) == ("u2", "u1")
+    assert found.refused is not None

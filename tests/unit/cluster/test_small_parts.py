@@ -1,8 +1,7 @@
-"""Backoff, errors, events, environment, CRD comparison, pods, router answers."""
+"""Backoff, errors, events, environment, CRD comparison, router answers."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from llmfleet.cluster.errors import (
     Unavailable,
     error_from_answer,
 )
-from llmfleet.cluster.pods import observe_pod, quota_message
 from llmfleet.cluster.routers import Router, read_report
 
 JSON = dict[str, Any]
@@ -145,66 +143,6 @@ def test_prune_when_fields_are_unknown_then_only_they_go() -> None:
         "gone": 1,
     }
     assert prune(value, schema) == {"list": [{"a": 1}], "map": {"k": {"a": 1}}, "free": {"b": 2}}
-
-
-def pod(status: JSON) -> JSON:
-    return {
-        "metadata": {
-            "name": "p",
-            "namespace": "a",
-            "uid": "u",
-            "creationTimestamp": "2026-01-02T03:04:05Z",
-            "labels": {"llmfleet.dev/component": "engine", "llmfleet.dev/revision": "5d41"},
-        },
-        "spec": {"nodeName": "n1"},
-        "status": status,
-    }
-
-
-def test_pod_when_its_engine_crashed_then_its_termination_is_read() -> None:
-    ended = {
-        "exitCode": 3,
-        "reason": "Error",
-        "message": "{}",
-        "finishedAt": "2026-01-02T03:05:05Z",
-    }
-    engine = {
-        "name": "engine",
-        "restartCount": 2,
-        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
-        "lastState": {"terminated": ended},
-    }
-    found = observe_pod(pod({"containerStatuses": [{"name": "sidecar"}, engine]}))
-    assert (found.waiting_reason, found.restarts) == ("CrashLoopBackOff", 2)
-    assert found.last_termination is not None
-    assert found.last_termination.exit_code == 3
-    assert found.last_termination.finished_at == datetime(2026, 1, 2, 3, 5, 5, tzinfo=UTC)
-    assert (found.component, found.revision) == ("engine", "5d41")
-    assert not found.ready
-
-
-def test_pod_when_the_scheduler_found_no_room_then_its_sentence_is_kept() -> None:
-    condition = {
-        "type": "PodScheduled",
-        "status": "False",
-        "reason": "Unschedulable",
-        "message": "0/1 nodes",
-        "lastTransitionTime": "2026-01-02T03:04:06Z",
-    }
-    found = observe_pod(pod({"conditions": [condition]}))
-    assert found.unschedulable == "0/1 nodes"
-    assert found.unschedulable_since == datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
-    condition["reason"] = "SchedulingGated"
-    assert observe_pod(pod({"conditions": [condition]})).unschedulable is None
-
-
-def test_quota_when_a_replica_set_was_refused_then_its_revision_and_sentence() -> None:
-    message = 'pods "x" is forbidden: exceeded quota: gpus'
-    condition = {"type": "ReplicaFailure", "status": "True", "message": message}
-    body = pod({"conditions": [condition]})
-    assert quota_message(body) == ("5d41", message)
-    condition["message"] = "something else"
-    assert quota_message(body) is None
 
 
 ROUTER = Router(owner=("a", "chat"), owner_uid="c0", pod="p", pod_uid="u0", address="10.0.0.1")

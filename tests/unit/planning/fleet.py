@@ -14,9 +14,11 @@ from llmfleet.planning.plan import Child, ChildMode, Deletion, Plan
 from llmfleet.planning.revisions.revision import revision_hash, spec_payload
 from llmfleet.planning.snapshot import (
     JSON,
+    Controller,
     ObjectKey,
     ObservedObject,
     ObservedPod,
+    ObservedReplicaSet,
     OperatorSettings,
     RequestCounts,
     RouterReach,
@@ -76,7 +78,7 @@ def hash_of(raw: JSON) -> str:
 
 
 def engine_pod(name: str = "chat-rev-x-1", **facts: Any) -> ObservedPod:
-    """A starting engine pod; ``facts`` replace its fields."""
+    """A starting engine pod that nobody controls; ``facts`` replace its fields."""
     pod = ObservedPod(
         name=name, uid=name, component="engine", revision="x", phase="Pending", ready=False,
         deleting=False, created_at=START, pod_ip=None, unschedulable=None,
@@ -93,9 +95,15 @@ class Fleet:
     raw: JSON
     now: datetime = START
     broken: frozenset[str] = frozenset()
+    lingering: int = 0
+    """Turns for which the pods of a deleted Deployment stay as they were, before they end."""
     settings: OperatorSettings = SETTINGS
     objects: dict[ObjectKey, ObservedObject] = field(default_factory=dict)
+    replica_sets: dict[str, ObservedReplicaSet] = field(default_factory=dict)
+    """One for each Deployment, by uid."""
     pods: dict[str, ObservedPod] = field(default_factory=dict)
+    ending: dict[str, int] = field(default_factory=dict)
+    """ReplicaSets whose Deployment is gone, and for how many turns."""
     served: dict[str, tuple[int, dict[str, int]]] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     requests: dict[str, RequestCounts] | None = None
@@ -123,6 +131,7 @@ class Fleet:
             objects=dict(self.objects),
             pods=tuple(sorted(self.pods.values(), key=lambda pod: pod.name)),
             routers=routers,
+            replica_sets=dict(self.replica_sets),
             requests=self._counts(),
         )
 
@@ -150,19 +159,22 @@ class Fleet:
         return plan
 
     def kubelet(self) -> None:
-        """Ended pods go, missing ones come, and those that can become ready do."""
-        self.pods = {name: pod for name, pod in self.pods.items() if not pod.deleting}
+        """Ended pods go, missing ones come, and those that can become ready do.
+
+        Nothing happens to a pod whose node is lost.
+        """
+        self.pods = {
+            name: pod for name, pod in self.pods.items() if pod.node_lost or not pod.deleting
+        }
         for name, pod in self.pods.items():
             startable = pod.component == "engine" and pod.revision not in self.broken
+            startable &= pod.phase != "Failed" and not pod.node_lost
             if startable and not pod.ready:
                 self.pods[name] = replace(pod, ready=True, phase="Running", running_since=self.now)
         for found in list(self.objects.values()):
             if found.key.kind == "Deployment":
                 self._scale(found)
-        owners = {key.name for key in self.objects if key.kind == "Deployment"}
-        for name, pod in self.pods.items():
-            if name.rpartition("-")[0] not in owners:
-                self.pods[name] = replace(pod, deleting=True)
+        self._collect_garbage()
 
     def routers(self, which: int | None = None) -> None:
         """Routers take over the command in status."""
@@ -193,7 +205,7 @@ class Fleet:
             self.kubelet()
             self.routers()
             self.wait(5)
-            quiet = self.writes == before and self.pods == pods
+            quiet = self.writes == before and self.pods == pods and not self.ending
             if quiet and plan.requeue_after is None:
                 return plan
         return plan
@@ -214,6 +226,41 @@ class Fleet:
             if key.kind == "Deployment" and key.name != "chat-router"
         }
 
+    def controller(self, deployment: str) -> Controller:
+        """The ReplicaSet of a Deployment as an owner of pods; made if there is none yet."""
+        key = ObjectKey(api_version="apps/v1", kind="Deployment", name=deployment)
+        owner = Controller(kind="Deployment", name=deployment, uid=self.objects[key].uid)
+        uid = f"rs-{owner.uid}"
+        self.replica_sets.setdefault(
+            uid, ObservedReplicaSet(uid=uid, controller=owner, refused=None)
+        )
+        return Controller(kind="ReplicaSet", name=f"{deployment}-0", uid=uid)
+
+    def add_pod(self, revision: str, **facts: Any) -> str:
+        """A pod of a revision's Deployment; returns its name."""
+        deployment = f"chat-rev-{revision}"
+        pod = engine_pod(
+            f"{deployment}-{self._next()}",
+            **{"revision": revision, "controller": self.controller(deployment), **facts},
+        )
+        self.pods[pod.name] = pod
+        return pod.name
+
+    def end(self, name: str) -> None:
+        """Somebody deletes a pod; it has no grace period."""
+        self.pods[name] = replace(self.pods[name], deleting=True, ends_at=self.now)
+
+    def lose_node(self, name: str, node: str = "n1") -> None:
+        """The node of a pod does not report any more, and Kubernetes has noticed it."""
+        self.pods[name] = replace(
+            self.pods[name], node=node, node_lost=True, ready=False, unready_since=self.now
+        )
+
+    def refuse(self, deployment: str, sentence: str | None) -> None:
+        """The API server admits no more pods of a Deployment, or does again."""
+        uid = self.controller(deployment).uid
+        self.replica_sets[uid] = replace(self.replica_sets[uid], refused=sentence)
+
     def ready(self, revision: str) -> int:
         return sum(p.ready and not p.deleting for p in self.pods.values() if p.revision == revision)
 
@@ -222,19 +269,38 @@ class Fleet:
         labels = found.body["spec"]["template"]["metadata"]["labels"]
         revision = labels.get("llmfleet.dev/revision")
         component = labels["llmfleet.dev/component"]
+        made_by = self.controller(found.key.name)
         mine = [
             pod
-            for name, pod in self.pods.items()
-            if name.rpartition("-")[0] == found.key.name and not pod.deleting
+            for pod in self.pods.values()
+            if pod.controller == made_by and not pod.deleting and pod.phase != "Failed"
         ]
         mine.sort(key=lambda pod: (pod.ready, pod.name))
         for pod in mine[: max(0, len(mine) - wanted)]:
-            self.pods[pod.name] = replace(pod, deleting=True)
+            self.end(pod.name)
         for _ in range(wanted - len(mine)):
             name = f"{found.key.name}-{self._next()}"
             self.pods[name] = engine_pod(
-                name, component=component, revision=revision, created_at=self.now
+                name,
+                component=component,
+                revision=revision,
+                created_at=self.now,
+                controller=made_by,
             )
+
+    def _collect_garbage(self) -> None:
+        """What a Deployment left ends, each ReplicaSet with its pods."""
+        living = {found.uid for key, found in self.objects.items() if key.kind == "Deployment"}
+        for uid, each in list(self.replica_sets.items()):
+            if each.controller is None or each.controller.uid in living:
+                continue
+            self.ending[uid] = self.ending.get(uid, 0) + 1
+            if self.ending[uid] <= self.lingering:
+                continue
+            del self.replica_sets[uid], self.ending[uid]
+            for name, pod in self.pods.items():
+                if pod.controller is not None and pod.controller.uid == uid:
+                    self.end(name)
 
     def _apply(self, seen: Snapshot, plan: Plan) -> Iterator[None]:
         urgent = [x for x in plan.children if x.urgent and x.key not in seen.objects]
@@ -313,13 +379,27 @@ class Fleet:
         traffic = {each["revision"]: each["weight"] for each in plan.status.get("traffic", [])}
         assert not traffic or sum(traffic.values()) == 100
         assert len(traffic) <= 2, "three arms"
-        for revision in traffic:
+        before = {share.revision: share.weight for share in seen.deployment.status.traffic}
+        for revision, weight in traffic.items():
             key = ObjectKey(api_version="apps/v1", kind="Deployment", name=f"chat-rev-{revision}")
             assert key in seen.objects or seen.deployment.spec.wanted_replicas == 0, (
                 f"weight for {revision}, which has no Deployment yet"
             )
+            if weight > before.get(revision, 0) and revision != plan.status.get("servedRevision"):
+                assert self._ready_of(key, seen), f"{revision} gains weight without a ready pod"
         kinds = {each["type"] for each in plan.status["conditions"]}
         assert not {"Reconciling", "Stalled"} <= kinds
+
+    def _ready_of(self, key: ObjectKey, seen: Snapshot) -> int:
+        """Ready pods of a Deployment, told by its uid."""
+        found = seen.objects.get(key)
+        uid = None if found is None else f"rs-{found.uid}"
+        made = (pod for pod in seen.pods if pod.controller is not None)
+        return sum(
+            pod.ready and not pod.deleting
+            for pod in made
+            if pod.controller is not None and pod.controller.uid == uid
+        )
 
     def _check_deletion(self, key: ObjectKey) -> None:
         if key.kind == "Deployment":

@@ -19,7 +19,7 @@ from llmfleet.planning.snapshot import (
     RouterReport,
     Snapshot,
 )
-from tests.unit.planning.fleet import SETTINGS, UID, Fleet, engine_pod, hash_of, resource
+from tests.unit.planning.fleet import SETTINGS, UID, Fleet, hash_of, resource
 from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import CASES
 
@@ -174,9 +174,7 @@ def test_pod_when_no_node_has_room_for_10_s_then_capacity_says_so_and_the_clock_
     world.reconcile()
     revision = hash_of(world.raw)
     sentence = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
-    world.pods["p"] = engine_pod(
-        "p", revision=revision, unschedulable=sentence, unschedulable_since=world.now
-    )
+    pod = world.add_pod(revision, unschedulable=sentence, unschedulable_since=world.now)
     world.wait(9)
     plan = world.reconcile()
     assert conditions(plan.status)["CapacityAvailable"]["status"] == "True"
@@ -191,7 +189,7 @@ def test_pod_when_no_node_has_room_for_10_s_then_capacity_says_so_and_the_clock_
     world.wait(7200)
     world.reconcile()
     assert world.status()["phase"] == "Progressing"
-    del world.pods["p"]
+    del world.pods[pod]
     world.settle()
     assert world.status()["phase"] == "Healthy"
 
@@ -199,8 +197,8 @@ def test_pod_when_no_node_has_room_for_10_s_then_capacity_says_so_and_the_clock_
 def test_quota_when_it_refuses_pods_then_capacity_tells_its_sentence() -> None:
     world = Fleet(resource())
     world.reconcile()
-    seen = replace(world.snapshot(), quota_messages={hash_of(world.raw): "exceeded quota: gpus"})
-    found = conditions(world.decide(seen).status)["CapacityAvailable"]
+    world.refuse(f"chat-rev-{hash_of(world.raw)}", "exceeded quota: gpus")
+    found = conditions(world.decide().status)["CapacityAvailable"]
     assert (found["status"], found["reason"]) == ("False", "QuotaExceeded")
     assert "exceeded quota: gpus" in found["message"]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from llmfleet.planning.rollout.diagnosis import diagnose_pod, diagnose_pods, waiting_for_capacity
+from llmfleet.planning.facts.arms import Arm
+from llmfleet.planning.rollout.diagnosis import diagnose_arm, diagnose_pod, waiting_for_capacity
 from llmfleet.planning.snapshot import Termination
 from tests.unit.planning.fleet import START, engine_pod
 
@@ -88,11 +89,14 @@ def test_diagnosis_when_nothing_is_wrong_with_the_pod_then_nothing_is_told(
 
 
 def test_diagnosis_when_several_fail_then_the_fatal_one_is_told() -> None:
-    pods = [
-        engine_pod("a", **said("DownloadFailed", retriable=True)),
-        engine_pod("b", **said("BadConfig", retriable=False)),
-    ]
-    found = diagnose_pods(pods, START, 60)
+    arm = Arm(
+        wanted=2,
+        pods=(
+            engine_pod("a", **said("DownloadFailed", retriable=True)),
+            engine_pod("b", **said("BadConfig", retriable=False)),
+        ),
+    )
+    found = diagnose_arm(arm, START, 60, {})
     assert found is not None
     assert found.pod == "b"
 

@@ -55,6 +55,11 @@ def deployment_key(name: str, revision: str) -> ObjectKey:
     return ObjectKey(api_version=APPS, kind="Deployment", name=revision_name(name, revision))
 
 
+def router_key(name: str) -> ObjectKey:
+    """The routers' Deployment."""
+    return ObjectKey(api_version=APPS, kind="Deployment", name=router_name(name))
+
+
 def service_key(name: str, revision: str) -> ObjectKey:
     """A revision's headless Service."""
     return ObjectKey(api_version=CORE, kind="Service", name=revision_name(name, revision))

@@ -1,4 +1,4 @@
-"""A snapshot read in the words of decisions: arms, routers' confirmation, what is ours."""
+"""A snapshot read in the words of decisions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from llmfleet.api import LLMDeployment, Routing, unknown_settings
-from llmfleet.planning.children.naming import deployment_key, is_ours, memory_key
+from llmfleet.planning.children.naming import is_ours, memory_key
+from llmfleet.planning.facts.arms import NO_ARM, Arm, read_arms
+from llmfleet.planning.facts.pods import released_at
+from llmfleet.planning.facts.routers import Routers, read_routers
 from llmfleet.planning.revisions.memory import Memory, parse_memory
 from llmfleet.planning.revisions.revision import (
     Revision,
@@ -17,64 +20,11 @@ from llmfleet.planning.revisions.revision import (
     spec_payload,
 )
 from llmfleet.planning.snapshot import (
-    ObjectKey,
     ObservedObject,
-    ObservedPod,
     OperatorSettings,
     RequestCounts,
-    RouterReach,
     Snapshot,
 )
-
-_ENDED = frozenset({"Succeeded", "Failed"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
-    """What is observed of one revision."""
-
-    wanted: int | None
-    """Replicas its Deployment has now; None without a Deployment of ours."""
-    pods: tuple[ObservedPod, ...]
-    """All that have not ended by themselves; those being deleted still hold accelerators."""
-
-    @property
-    def live(self) -> tuple[ObservedPod, ...]:
-        """Pods that are not being deleted."""
-        return tuple(pod for pod in self.pods if not pod.deleting)
-
-    @property
-    def ready(self) -> int:
-        """Pods that take requests and will stay."""
-        return sum(pod.ready for pod in self.live)
-
-
-NO_ARM = Arm(wanted=None, pods=())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Routers:
-    """What the routers say about the present traffic command."""
-
-    ready: int
-    confirmed: bool
-    """At least one is Ready, and every Ready one serves the present trafficGeneration."""
-    silent: tuple[str, ...]
-    """Ready pods that do not answer the operator."""
-    lagging: tuple[str, ...]
-    """Ready pods that answer, but serve another generation."""
-    silent_since: tuple[datetime, ...] = ()
-    """Since when, as far as known."""
-    given_up: bool = False
-    """A rollout goes back, and what it still waits for are routers that have had drainTimeout to
-    end what they were doing: they are not waited for any longer (design, section 6 rule 2)."""
-    give_up_at: datetime | None = None
-    """When that will be so, as things are."""
-
-    @property
-    def let_go(self) -> bool:
-        """What the present command does not name gets no request any more."""
-        return self.confirmed or self.given_up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +38,7 @@ class Facts:
     unknown_settings: tuple[str, ...]
     """Paths in ``spec.rollout`` that this operator does not know."""
     stored_rollout: object
-    """``status.rollout`` as stored; ``rollout.state`` alone reads it."""
+    """``status.rollout`` as stored; ``rollout.record`` alone reads it."""
     arms: Mapping[str, Arm]
     revisions: Mapping[str, Revision]
     """By hash: those with a ControllerRevision of ours, and memory's last good one."""
@@ -131,13 +81,25 @@ class Facts:
         """The arm of a revision, empty when nothing of it is there."""
         return NO_ARM if revision is None else self.arms.get(revision, NO_ARM)
 
+    def present_besides(self, revision: str) -> int:
+        """Pods that hold accelerators and are not of this revision's Deployment."""
+        others = sum(arm.present for name, arm in self.arms.items() if name != revision)
+        return others + len(self.arm(revision).left)
 
-def read_facts(snapshot: Snapshot, replicas: int) -> Facts:
+    @property
+    def release_times(self) -> tuple[datetime, ...]:
+        """When pods on lost nodes stop to count as present."""
+        pods = (pod for arm in self.arms.values() for pod in (*arm.pods, *arm.left))
+        return tuple(when for pod in pods if (when := released_at(pod)) is not None)
+
+
+def read_facts(snapshot: Snapshot, replicas: int, now: datetime) -> Facts:
     """Read a snapshot.
 
     Args:
         snapshot: everything observed.
         replicas: N, the fleet's size.
+        now: the time of the decision, which tells how long routers have been silent.
     """
     deployment = snapshot.deployment
     name = deployment.metadata.name
@@ -154,7 +116,7 @@ def read_facts(snapshot: Snapshot, replicas: int) -> Facts:
         memory = replace(memory, last_good=adopt_revision(deployment, memory.last_good))
     if memory.last_good is not None:
         revisions.setdefault(memory.last_good.hash, memory.last_good)
-    arms = _arms(snapshot, ours, stored)
+    arms = read_arms(snapshot, ours, stored, now)
     status = deployment.status
     # A status edited by hand may name anything; what has no template and no pods cannot serve.
     spec_revision = revision_hash(spec_payload(snapshot.raw))
@@ -178,7 +140,7 @@ def read_facts(snapshot: Snapshot, replicas: int) -> Facts:
         routing=status.routing,
         generation=status.traffic_generation,
         next_generation=_next_generation(status.traffic_generation, memory),
-        routers=_routers(snapshot),
+        routers=read_routers(snapshot),
         rejected=_rejected(deployment, memory),
         requests=snapshot.requests,
         requests_problem=snapshot.requests_problem,
@@ -227,57 +189,3 @@ def _rejected(deployment: LLMDeployment, memory: Memory) -> dict[str, str]:
     for each in deployment.status.rejected_revisions:
         rejected.setdefault(each.hash, each.reason)
     return rejected
-
-
-def _arms(
-    snapshot: Snapshot,
-    ours: Mapping[ObjectKey, ObservedObject],
-    stored: Mapping[str, ObservedObject],
-) -> dict[str, Arm]:
-    name = snapshot.deployment.metadata.name
-    engines = [
-        pod
-        for pod in snapshot.pods
-        if pod.component == "engine" and pod.revision and pod.phase not in _ENDED
-    ]
-    prefix = f"{name}-rev-"
-    hashes = {pod.revision for pod in engines if pod.revision} | set(stored)
-    hashes |= {
-        found.key.name.removeprefix(prefix)
-        for found in ours.values()
-        if found.key.kind in {"Deployment", "Service"} and found.key.name.startswith(prefix)
-    }
-    arms = {}
-    for revision in sorted(hashes):
-        found = ours.get(deployment_key(name, revision))
-        wanted = (
-            int((found.body.get("spec") or {}).get("replicas", 1))
-            if found and not found.deleting
-            else None
-        )
-        pods = tuple(pod for pod in engines if pod.revision == revision)
-        arms[revision] = Arm(wanted=wanted, pods=pods)
-    return arms
-
-
-def _routers(snapshot: Snapshot) -> Routers:
-    generation = snapshot.deployment.status.traffic_generation
-    ready = [
-        pod.name
-        for pod in snapshot.pods
-        if pod.component == "router" and pod.ready and not pod.deleting
-    ]
-    silent, lagging = [], []
-    for name in ready:
-        report = snapshot.routers.get(name)
-        if report is not None and report.reach is RouterReach.SILENT:
-            silent.append(report)
-        elif report is None or report.traffic_generation != generation:
-            lagging.append(name)
-    return Routers(
-        ready=len(ready),
-        confirmed=bool(ready) and generation is not None and not silent and not lagging,
-        silent=tuple(report.pod for report in silent),
-        silent_since=tuple(each.silent_since for each in silent if each.silent_since is not None),
-        lagging=tuple(lagging),
-    )

@@ -10,7 +10,8 @@ from datetime import datetime
 
 from llmfleet.api import Condition
 from llmfleet.planning.clock import format_time
-from llmfleet.planning.facts.read import Facts, Routers
+from llmfleet.planning.facts.read import Facts
+from llmfleet.planning.facts.routers import Routers
 from llmfleet.planning.report.progress import decide_progress
 from llmfleet.planning.report.situation import Situation, count, describe_traffic
 from llmfleet.planning.snapshot import JSON

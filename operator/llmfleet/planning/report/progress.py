@@ -154,7 +154,7 @@ def _going_on(situation: Situation) -> Answer | None:
         text = f"revision {target} gets {rollout.share} % of the traffic; waiting for the routers"
         return "True", "ShiftingTraffic", text + then
     old = facts.arm(rollout.stable)
-    if arm.ready >= wanted and len(old.pods) > rollout.split.replicas.get(rollout.stable or "", 0):
+    if arm.ready >= wanted and old.present > rollout.split.replicas.get(rollout.stable or "", 0):
         text = f"pods of {rollout.stable} are being stopped to make room for {target}"
         return "True", "ScalingDown", text
     text = f"{arm.ready} of {rollout.pods} engine pods of revision {target} are ready{then}"

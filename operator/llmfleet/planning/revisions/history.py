@@ -34,7 +34,7 @@ def decide_history(
         in_use: hashes that must not be pruned, besides those that have pods or a Deployment.
     """
     made = _revision_to_make(snapshot, facts, needed)
-    busy = {name for name, arm in facts.arms.items() if arm.wanted is not None or arm.pods}
+    busy = {name for name, arm in facts.arms.items() if arm.wanted is not None or arm.present}
     stored = (each for name, each in facts.revisions.items() if name in facts.stored_revisions)
     return History(
         made=made,

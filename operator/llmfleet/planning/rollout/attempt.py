@@ -30,8 +30,8 @@ class Attempt:
     """When its first requests were really served."""
     tries: int = 0
     """Earlier tries of this revision that ended without its fault."""
-    restarts_at_start: Mapping[str, int] = field(default_factory=dict)
-    """Ends of its pods' containers before it began, by pod name."""
+    ended_before: Mapping[str, int] = field(default_factory=dict)
+    """Ends of its pods' containers that do not count, by pod name (``failures.ends_before``)."""
     metric_results: tuple[MetricResult, ...] = ()
     """The verdicts recorded last."""
 

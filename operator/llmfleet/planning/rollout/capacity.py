@@ -73,13 +73,14 @@ def new_replicas(
 ) -> int:
     """Replicas of the arm that takes over: min(c, N+S−pods of other revisions).
 
-    Pods that are ending count as present, since they still hold their accelerators; but a pod
-    replaced in the old arm takes nothing away from the new one.
+    Pods that are ending count as present, since they still hold their accelerators, and so do those
+    that a former Deployment of the new arm left; but a pod replaced in the old arm takes nothing
+    away from the new one.
 
     Args:
         replicas: N.
         surge: S.
-        others_present: pods of all other revisions, ending ones included.
+        others_present: pods that are not of the new arm's Deployment, ending ones included.
         old_wanted: replicas that the old arm is about to have.
         now_wanted: replicas that the new arm has now.
         new_pods: c, the pods that the new arm shall have at the step under way.

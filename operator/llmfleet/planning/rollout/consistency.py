@@ -18,8 +18,14 @@ LARGEST_GENERATION: Final = 2**63 - 2
 
 
 def believe(facts: Facts, state: State) -> State:
-    """The state, or ``Unreadable`` with the contradiction that stands in its way."""
-    problem = _traffic_problem(facts) or _rollout_problem(facts, state)
+    """The state, or ``Unreadable`` with the contradiction that stands in its way.
+
+    Outside a rollout nothing is built on what status says of traffic: what is up is served, and
+    the command is put right.
+    """
+    problem = _generation_problem(facts)
+    if attempt_of(state) is not None:
+        problem = problem or _traffic_problem(facts) or _rollout_problem(facts, state)
     if problem is None or isinstance(state, Unreadable):
         return state
     attempt, stored = attempt_of(state), facts.stored_rollout
@@ -30,6 +36,12 @@ def believe(facts: Facts, state: State) -> State:
     )
 
 
+def _generation_problem(facts: Facts) -> str | None:
+    if (facts.generation or 0) <= LARGEST_GENERATION:
+        return None
+    return f"status.trafficGeneration {facts.generation} cannot rise any more"
+
+
 def _traffic_problem(facts: Facts) -> str | None:
     total = sum(facts.traffic.values())
     strangers = sorted((set(facts.traffic) | routed_to(facts.routing)) - facts.known)
@@ -38,8 +50,6 @@ def _traffic_problem(facts: Facts) -> str | None:
         return f"status.traffic adds up to {total} %"
     if strangers:
         return f"status sends requests to {', '.join(strangers)}, of which nothing is known"
-    if (facts.generation or 0) > LARGEST_GENERATION:
-        return f"status.trafficGeneration {facts.generation} cannot rise any more"
     if served is not None and served not in facts.known and facts.traffic:
         return f"status.servedRevision {served} is one of which nothing is known"
     return None

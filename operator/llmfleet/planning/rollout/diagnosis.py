@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from llmfleet.planning.facts.arms import Arm
+from llmfleet.planning.rollout.kubelet import FAILED_TOLD_FOR, describe_failed, failed_at
 from llmfleet.planning.snapshot import ObservedPod, Termination
 
 UNSCHEDULABLE_SECONDS: Final = 10
 """So long the scheduler's refusal must last (design, section 6 rule 5)."""
+SANDBOX_SECONDS: Final = 120
+"""Volumes are attached and a pod's network is made well within this."""
 RUNTIME_REASONS: Final = frozenset({
     "ModelNotFound", "ModelUnreadable", "DownloadFailed", "Unauthorized", "OutOfMemory",
     "UnsupportedOption", "EngineError", "BadConfig",
@@ -25,6 +29,12 @@ _IMAGE_WORDS: Final = frozenset({
     "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull",
     "ImageInspectError", "RegistryUnavailable",
 })  # fmt: skip
+_START_WORDS: Final = frozenset({"CreateContainerError", "RunContainerError"})
+"""The kubelet's words while it cannot make a container start."""
+_STARTS_THAT_FAILED: Final = frozenset({"StartError", "ContainerCannotRun"})
+"""Container runtimes' words for a container whose first process never ran."""
+_CONTAINERS_LOST: Final = frozenset({"ContainerStatusUnknown", "Unknown"})
+"""The kubelet's and containerd's words for one that was there before the node restarted."""
 _LONGEST_MESSAGE: Final = 2000
 
 
@@ -40,28 +50,52 @@ class Diagnosis:
     pod: str
 
 
-def diagnose_pods(
-    pods: Iterable[ObservedPod], now: datetime, deadline_seconds: int
+def diagnose_arm(
+    arm: Arm, now: datetime, deadline_seconds: int, ended_before: Mapping[str, int]
 ) -> Diagnosis | None:
-    """The trouble worth telling: a fatal one first, then the first by pod name."""
-    found = [each for pod in pods if (each := diagnose_pod(pod, now, deadline_seconds)) is not None]
-    return min(found, key=lambda each: (not each.fatal, each.pod), default=None)
+    """The trouble worth telling: a fatal one first, then the first by pod name.
+
+    Pods that their nodes ended are told of when nothing else explains why one is missing.
+
+    Args:
+        arm: what is observed of a revision.
+        now: the time of the decision.
+        deadline_seconds: progressDeadline; running so long without being ready is a failure.
+        ended_before: pod → its container's ends that do not count (``count_ends``).
+    """
+    found = [
+        each
+        for pod in arm.live
+        if (each := diagnose_pod(pod, now, deadline_seconds, ended_before.get(pod.name, 0)))
+    ]
+    if found or arm.wanted is None or arm.ready >= arm.wanted:
+        return min(found, key=lambda each: (not each.fatal, each.pod), default=None)
+    recent = [pod for pod in arm.failed if now < failed_at(pod) + FAILED_TOLD_FOR]
+    # Not the latest: nodes can refuse pods every second, and the sentence should stay the same.
+    first = min(recent, key=lambda pod: (pod.node or "", pod.reason or "", pod.name), default=None)
+    if first is None:
+        return None
+    reason, text = describe_failed(first)
+    return Diagnosis(reason=reason, message=text[:_LONGEST_MESSAGE], fatal=False, pod=first.name)
 
 
 def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
-    pod: ObservedPod, now: datetime, deadline_seconds: int
+    pod: ObservedPod, now: datetime, deadline_seconds: int, ended_before: int = 0
 ) -> Diagnosis | None:
     """What is wrong with a pod; None while it is well, starting, ending, or merely waits for room.
 
     Args:
-        pod: an engine pod.
+        pod: an engine pod that has not ended.
         now: the time of the decision.
         deadline_seconds: progressDeadline; running so long without being ready is a failure.
+        ended_before: its container's ends that do not count (``count_ends``).
     """
-    if pod.ready or pod.deleting:
+    if pod.ready or pod.deleting or pod.gates:
         return None
     if pod.unschedulable is not None:
         return _claim(pod, pod.unschedulable)
+    if pod.node_lost:
+        return _say(pod, "NodeLost", f"cannot be reached: its node {pod.node} is not ready")
     if pod.waiting_reason in _IMAGE_WORDS:
         return _say(pod, "ImagePullFailed", f"cannot pull its image: {pod.waiting_message}")
     if pod.waiting_reason == "CreateContainerConfigError":
@@ -70,13 +104,40 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
             "SecretMissing",
             f"needs a Secret or ConfigMap that is missing: {pod.waiting_message}; create it",
         )
-    if pod.last_termination is not None and (pod.restarts > 0 or pod.running_since is None):
+    if pod.waiting_reason in _START_WORDS:
+        return _not_started(pod, pod.waiting_message)
+    if pod.last_termination is not None and count_ends(pod) > ended_before:
         return _ended(pod, pod.last_termination)
+    if pod.sandbox_missing_since is not None and now >= _sandbox_due(pod.sandbox_missing_since):
+        text = f"was not begun by its node {pod.node} for {SANDBOX_SECONDS} s: a volume cannot be"
+        return _say(pod, "SandboxMissing", f"{text} mounted, or its network cannot be made")
     since = waiting_since(pod)
     if since is not None and now >= since + timedelta(seconds=deadline_seconds):
         text = f"has been running for {deadline_seconds} s without being ready"
         return _say(pod, "NeverReady", text, fatal=True)
     return None
+
+
+def count_ends(pod: ObservedPod) -> int:
+    """How often its container has ended in the pod's life: restarted, or waiting for that.
+
+    >>> from datetime import UTC
+    >>> born = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    >>> end = Termination(exit_code=1, reason="Error", message="", finished_at=born)
+    >>> facts = dict.fromkeys(("revision", "pod_ip", "unschedulable", "unschedulable_since",
+    ...                        "waiting_reason", "waiting_message", "running_since"))
+    >>> pod = ObservedPod(name="p", uid="u", component="engine", phase="Running", ready=False,
+    ...     deleting=False, created_at=born, restarts=1, last_termination=end, **facts)
+    >>> from dataclasses import replace
+    >>> count_ends(pod), count_ends(replace(pod, running_since=born))
+    (2, 1)
+    """
+    return pod.restarts + (pod.last_termination is not None and pod.running_since is None)
+
+
+def is_nodes_doing(termination: Termination) -> bool:
+    """Whether a container ended, or never began, by no doing of what it runs."""
+    return termination.reason in _STARTS_THAT_FAILED | _CONTAINERS_LOST
 
 
 def waiting_since(pod: ObservedPod) -> datetime | None:
@@ -87,12 +148,34 @@ def waiting_since(pod: ObservedPod) -> datetime | None:
 
 
 def waiting_for_capacity(pod: ObservedPod) -> bool:
-    """Whether the scheduler finds no node for it (a missing claim is another matter)."""
-    return (
-        not pod.deleting
-        and pod.unschedulable is not None
-        and _claim(pod, pod.unschedulable) is None
-    )
+    """Whether the scheduler finds no node for it, or may not look for one yet.
+
+    A missing claim is another matter.
+    """
+    if pod.deleting:
+        return False
+    lacks_room = pod.unschedulable is not None and _claim(pod, pod.unschedulable) is None
+    return lacks_room or bool(pod.gates)
+
+
+def diagnosis_times(arm: Arm, deadline_seconds: int) -> list[datetime]:
+    """When time alone changes what is said about an arm's pods."""
+    times = [failed_at(pod) + FAILED_TOLD_FOR for pod in arm.failed]
+    for pod in arm.live:
+        if waiting_for_capacity(pod):
+            since = pod.unschedulable_since or pod.created_at
+            times.append(since + timedelta(seconds=UNSCHEDULABLE_SECONDS))
+        if pod.ready:
+            continue
+        if (running := waiting_since(pod)) is not None:
+            times.append(running + timedelta(seconds=deadline_seconds))
+        if pod.sandbox_missing_since is not None:
+            times.append(_sandbox_due(pod.sandbox_missing_since))
+    return times
+
+
+def _sandbox_due(since: datetime) -> datetime:
+    return since + timedelta(seconds=SANDBOX_SECONDS)
 
 
 def _claim(pod: ObservedPod, sentence: str) -> Diagnosis | None:
@@ -106,7 +189,17 @@ def _claim(pod: ObservedPod, sentence: str) -> Diagnosis | None:
     return None
 
 
+def _not_started(pod: ObservedPod, words: str | None) -> Diagnosis:
+    said = (words or "").strip() or "it does not say why"
+    return _say(pod, "StartError", f"cannot be started by its node {pod.node}: {said}")
+
+
 def _ended(pod: ObservedPod, termination: Termination) -> Diagnosis:
+    if termination.reason in _STARTS_THAT_FAILED:
+        return _not_started(pod, termination.message)
+    if termination.reason in _CONTAINERS_LOST:
+        text = f"lost its container on node {pod.node}, as when a node restarts"
+        return _say(pod, "NodeLost", text)
     try:
         said = json.loads(termination.message)
     except ValueError:

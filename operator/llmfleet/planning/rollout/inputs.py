@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from llmfleet.api import RolloutSpec
@@ -100,5 +99,3 @@ class Context:
     """Rejected hashes, before this input."""
     other_good: str | None = None
     """A good revision beside the one of the rollout and the served one, if one is kept."""
-    restarts: Mapping[str, int] = field(default_factory=dict)
-    """How often the engine of each pod has ended so far."""

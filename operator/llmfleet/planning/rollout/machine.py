@@ -102,7 +102,6 @@ class Machine:
         attempt, status = attempt_of(self.state), self.facts.deployment.status
         target = attempt.revision if attempt is not None else None
         recorded = (status.rollout.id or 0) if status.rollout is not None else 0
-        pods = [pod for arm in self.facts.arms.values() for pod in arm.live if pod.restarts]
         return Context(
             now=self.now,
             stable=self.stable,
@@ -110,5 +109,4 @@ class Machine:
             next_id=1 + max(self.facts.memory.rollout_id, recorded),
             rejected=frozenset(self.rejected),
             other_good=other_good_revision(self.facts, (target, self.stable), self.rejected),
-            restarts={pod.name: pod.restarts for pod in pods},
         )

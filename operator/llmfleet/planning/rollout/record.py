@@ -69,7 +69,7 @@ def read_state(
         waiting_since=record.waiting_since,
         served_since=record.served_since,
         tries=record.attempt or 0,
-        restarts_at_start=record.restarts_at_start,
+        ended_before=record.ended_before,
         metric_results=record.metric_results,
     )
     return _of_attempt(record, attempt)
@@ -123,7 +123,7 @@ def write_state(state: State) -> JSON | None:
     under_way = {
         "waiting_since": attempt.waiting_since,
         "served_since": attempt.served_since,
-        "restarts_at_start": dict(attempt.restarts_at_start),
+        "ended_before": dict(attempt.ended_before),
     }
     record = record.model_copy(update=under_way)
     match state:

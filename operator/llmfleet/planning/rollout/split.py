@@ -239,11 +239,10 @@ def _old_size(facts: Facts, asked: Move, share: int) -> int:
 def _new_size(facts: Facts, asked: Move, share: int, old_wanted: int) -> int:
     """Replicas of the arm that takes over: what the step asks for, as far as there is room."""
     present = facts.arm(asked.new).wanted or 0
-    others = sum(len(arm.pods) for name, arm in facts.arms.items() if name != asked.new)
     size = new_replicas(
         facts.replicas,
         asked.surge,
-        others_present=others,
+        others_present=facts.present_besides(asked.new),
         old_wanted=old_wanted,
         now_wanted=present,
         new_pods=asked.pods,

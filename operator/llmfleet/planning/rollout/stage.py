@@ -10,7 +10,8 @@ from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.plan import Outcome, Result
 from llmfleet.planning.rollout.advance import decide_advance
 from llmfleet.planning.rollout.attempt import freeze, tick
-from llmfleet.planning.rollout.failures import failure_time
+from llmfleet.planning.rollout.diagnosis import Diagnosis, diagnose_arm, diagnosis_times
+from llmfleet.planning.rollout.failures import ends_before, failure_time
 from llmfleet.planning.rollout.machine import Advance
 from llmfleet.planning.rollout.restarting import next_pod, wanted_replicas
 from llmfleet.planning.rollout.routing import decide_routing
@@ -175,12 +176,25 @@ def find_outcome(rollout: Rollout, facts: Facts, now: datetime) -> Outcome | Non
     return Outcome(revision=advance.ended, result=result, reason=reason, seconds=seconds)
 
 
+def find_trouble(facts: Facts, rollout: Rollout, now: datetime) -> Diagnosis | None:
+    """The worst pod of the revision of the rollout, else of the served one."""
+    attempt = attempt_of(rollout.state)
+    return diagnose_arm(
+        facts.arm(rollout.target or rollout.stable),
+        now,
+        rollout.policy.progress_deadline_seconds,
+        attempt.ended_before if attempt is not None and rollout.target else {},
+    )
+
+
 def due_times(facts: Facts, rollout: Rollout) -> tuple[datetime, ...]:
     """When time alone may change what the rollout does."""
     advance, state = rollout.advance, rollout.state
     delay = timedelta(seconds=facts.deployment.spec.rollout.scale_down_delay_seconds)
     times = [advance.due, deadline(facts, rollout), facts.routers.give_up_at]
     times += [since + delay for since in rollout.split.warm.values()]
+    for arm in facts.arms.values():
+        times += diagnosis_times(arm, rollout.policy.progress_deadline_seconds)
     if isinstance(state, Going):
         arm = facts.arm(state.attempt.revision)
         times += [failure_time(pod) for pod in arm.live if not pod.ready]
@@ -258,6 +272,8 @@ def _tick(facts: Facts, advance: Advance, split: Split, now: datetime, *, no_roo
         state.attempt, now, waits=waits, progress=risen or left,
         served=facts.reaches(target) and facts.routers.confirmed,
     )  # fmt: skip
+    ended = ends_before(facts.arm(target), attempt.ended_before if same else None)
+    attempt = replace(attempt, ended_before=ended)
     if isinstance(state, Forward) and advance.judgement is not None:
         attempt = replace(attempt, metric_results=(advance.judgement.as_result(),))
     return replace(state, attempt=attempt)

@@ -7,7 +7,6 @@ which state follows which, and ``record`` alone reads and writes them in ``statu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -118,7 +117,6 @@ def begin(
     stable: str | None,
     now: datetime,
     tries: int = 0,
-    restarts: Mapping[str, int] | None = None,
 ) -> Going:
     """The first state of a new attempt.
 
@@ -130,13 +128,12 @@ def begin(
         stable: the served revision; without one there is nothing to compare with, so no steps.
         now: the time of the decision.
         tries: earlier ones of this revision that ended without its fault.
-        restarts: of its pods so far.
     """
     plan = freeze(policy, steps=cause is None)
     frozen = RolloutSpec.model_validate(plan)
     attempt = Attempt(
         id=number, revision=revision, policy=frozen, plan=plan, started_at=now,
-        progressed_at=now, tries=tries, restarts_at_start=restarts or {},
+        progressed_at=now, tries=tries,
     )  # fmt: skip
     if cause is not None:
         return Undoing(attempt=attempt, cause=cause)

@@ -53,7 +53,7 @@ def _start(state: Idle | BackingOff | Restarting, asked: Start, context: Context
 def _begin(revision: str, cause: Cause | None, context: Context, *, tries: int = 0) -> State:
     return begin(
         revision, number=context.next_id, policy=context.spec, cause=cause,
-        stable=context.stable, now=context.now, tries=tries, restarts=context.restarts,
+        stable=context.stable, now=context.now, tries=tries,
     )  # fmt: skip
 
 

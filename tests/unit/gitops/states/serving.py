@@ -49,8 +49,8 @@ def _() -> Fleet:
 @state("first start beyond the quota")
 def _() -> Fleet:
     world = reach("first decision")
-    sentence = "exceeded quota: gpus"
-    world.reconcile(replace(world.snapshot(), quota_messages={new(world): sentence}))
+    world.refuse(f"chat-rev-{new(world)}", "exceeded quota: gpus")
+    world.reconcile()
     return world
 
 

@@ -16,9 +16,11 @@ from typing import Any
 
 from llmfleet.planning.snapshot import (
     JSON,
+    Controller,
     ObjectKey,
     ObservedObject,
     ObservedPod,
+    ObservedReplicaSet,
     RequestCounts,
     Termination,
 )
@@ -77,7 +79,7 @@ def load(found: JSON, bodies: Mapping[str, JSON], kind: type[Fleet] = Fleet) -> 
     found = json.loads(json.dumps(found))
     counts = found["requests"]
     objects = [_load_object(each, bodies) for each in found["objects"]]
-    return kind(
+    world = kind(
         raw=found["resource"],
         now=as_time(found["now"]),
         broken=frozenset(found["broken"]),
@@ -93,6 +95,19 @@ def load(found: JSON, bodies: Mapping[str, JSON], kind: type[Fleet] = Fleet) -> 
         else {name: _load_counts(each) for name, each in counts.items()},
         counter=found["counter"],
     )
+    for name, pod in world.pods.items():
+        world.pods[name] = replace(pod, controller=_controller(world, name.rpartition("-")[0]))
+    return world
+
+
+def _controller(world: Fleet, deployment: str) -> Controller:
+    """The ReplicaSet that made a pod; November knew pods by their labels alone."""
+    if any(key.kind == "Deployment" and key.name == deployment for key in world.objects):
+        return world.controller(deployment)
+    former = Controller(kind="Deployment", name=deployment, uid=f"former-{deployment}")
+    left = ObservedReplicaSet(uid=f"rs-{former.uid}", controller=former, refused=None)
+    world.replica_sets.setdefault(left.uid, left)
+    return Controller(kind="ReplicaSet", name=f"{deployment}-0", uid=left.uid)
 
 
 def read_bodies() -> dict[str, JSON]:

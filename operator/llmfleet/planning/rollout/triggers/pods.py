@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from llmfleet.planning.rollout.failures import Failure, find_pod_failure
+from llmfleet.planning.rollout.failures import Failure, ends_before, find_pod_failure
 from llmfleet.planning.rollout.triggers.trigger import Rising
 
 
 def pods_fail(rising: Rising) -> Failure | None:
     """Its own exits reject it; what is not its fault ends only this try."""
     arm, attempt = rising.facts.arm(rising.attempt.revision), rising.attempt
-    return find_pod_failure(
-        arm.live, rising.now, attempt.policy.progress_deadline_seconds, attempt.restarts_at_start
-    )
+    before = ends_before(arm, attempt.ended_before)
+    return find_pod_failure(arm, rising.now, attempt.policy.progress_deadline_seconds, before)

@@ -1,0 +1,170 @@
+"""What is read of pods and ReplicaSets as the API server stores them."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from llmfleet.cluster.pods import observe_pod, observe_replica_set
+from llmfleet.planning.snapshot import Controller
+
+JSON = dict[str, Any]
+SINCE = "2026-01-02T03:04:06Z"
+SINCE_TIME = datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
+OWNER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "chat-rev-5d41-6b", "uid": "rs"}
+
+
+def pod(status: JSON) -> JSON:
+    return {
+        "metadata": {
+            "name": "p",
+            "namespace": "a",
+            "uid": "u",
+            "creationTimestamp": "2026-01-02T03:04:05Z",
+            "labels": {"llmfleet.dev/component": "engine", "llmfleet.dev/revision": "5d41"},
+        },
+        "spec": {"nodeName": "n1"},
+        "status": status,
+    }
+
+
+def test_pod_when_its_engine_crashed_then_its_last_words_are_read() -> None:
+    ended = {
+        "exitCode": 3,
+        "reason": "Error",
+        "message": "{}",
+        "finishedAt": "2026-01-02T03:05:05Z",
+    }
+    engine = {
+        "name": "engine",
+        "restartCount": 2,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+        "lastState": {"terminated": ended},
+    }
+    found = observe_pod(pod({"containerStatuses": [{"name": "sidecar"}, engine]}))
+    assert (found.waiting_reason, found.restarts) == ("CrashLoopBackOff", 2)
+    assert found.last_termination is not None
+    assert found.last_termination.exit_code == 3
+    assert found.last_termination.finished_at == datetime(2026, 1, 2, 3, 5, 5, tzinfo=UTC)
+    assert (found.component, found.revision) == ("engine", "5d41")
+    assert not found.ready
+
+
+def test_pod_when_the_scheduler_found_no_room_then_its_sentence_is_kept() -> None:
+    condition = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/1 nodes",
+        "lastTransitionTime": "2026-01-02T03:04:06Z",
+    }
+    found = observe_pod(pod({"conditions": [condition]}))
+    assert found.unschedulable == "0/1 nodes"
+    assert found.unschedulable_since == datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
+    condition["reason"] = "SchedulingGated"
+    assert observe_pod(pod({"conditions": [condition]})).unschedulable is None
+
+
+def test_pod_when_a_replica_set_controls_it_then_that_is_its_controller() -> None:
+    body = pod({})
+    assert observe_pod(body).controller is None
+    body["metadata"]["ownerReferences"] = [{**OWNER, "uid": "other"}]
+    assert observe_pod(body).controller is None, "an owner that does not control it"
+    body["metadata"]["ownerReferences"].append({**OWNER, "controller": True})
+    expected = Controller(kind="ReplicaSet", name="chat-rev-5d41-6b", uid="rs")
+    assert observe_pod(body).controller == expected
+
+
+def test_pod_when_it_is_gated_deleted_or_ended_then_gates_times_and_words_are_read() -> None:
+    body = pod({"phase": "Failed", "reason": "Evicted", "message": "low on memory"})
+    body["metadata"]["deletionTimestamp"] = SINCE
+    body["spec"]["schedulingGates"] = [{"name": "kueue.x-k8s.io/admission"}, {"name": "quota"}]
+    found = observe_pod(body)
+    assert (found.phase, found.reason, found.message) == ("Failed", "Evicted", "low on memory")
+    assert (found.deleting, found.ends_at) == (True, SINCE_TIME)
+    assert found.gates == ("kueue.x-k8s.io/admission", "quota")
+    assert found.node == "n1"
+
+
+def condition(kind: str, status: str, reason: str | None = None) -> JSON:
+    found = {"type": kind, "status": status, "lastTransitionTime": SINCE}
+    return found if reason is None else {**found, "reason": reason}
+
+
+NODES = {
+    "a pod that is ready": (
+        [condition("Ready", "True"), condition("ContainersReady", "True")],
+        False,
+    ),
+    "one that loads its model": (
+        [
+            condition("Ready", "False", "ContainersNotReady"),
+            condition("ContainersReady", "False", "ContainersNotReady"),
+        ],
+        False,
+    ),
+    "one with a readiness gate": (
+        [
+            condition("Ready", "False", "ReadinessGatesNotReady"),
+            condition("ContainersReady", "True"),
+        ],
+        False,
+    ),
+    "the node controller took its readiness away": (
+        [condition("Ready", "False"), condition("ContainersReady", "True")],
+        True,
+    ),
+    "the taint manager evicts it": (
+        [
+            condition("Ready", "False", "ContainersNotReady"),
+            condition("DisruptionTarget", "True", "DeletionByTaintManager"),
+        ],
+        True,
+    ),
+    "a person drains its node": (
+        [
+            condition("Ready", "True"),
+            condition("DisruptionTarget", "True", "EvictionByEvictionAPI"),
+        ],
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("conditions", "lost"), NODES.values(), ids=NODES)
+def test_pod_when_kubernetes_takes_its_node_for_lost_then_its_conditions_say_so(
+    conditions: list[JSON], lost: bool
+) -> None:
+    assert observe_pod(pod({"conditions": conditions})).node_lost == lost
+
+
+def test_pod_when_its_node_has_not_made_its_sandbox_then_since_when() -> None:
+    body = pod({"conditions": [condition("PodReadyToStartContainers", "False")]})
+    assert observe_pod(body).sandbox_missing_since == SINCE_TIME
+    del body["spec"]["nodeName"]
+    assert observe_pod(body).sandbox_missing_since is None
+    started = pod({"conditions": [condition("PodReadyToStartContainers", "True")]})
+    assert observe_pod(started).sandbox_missing_since is None
+
+
+@pytest.mark.parametrize(
+    "sentence", ['pods "x" is forbidden: exceeded quota: gpus', 'denied by webhook "policy"', ""]
+)
+def test_replica_set_when_the_api_server_refuses_it_a_pod_then_deployment_and_sentence(
+    sentence: str,
+) -> None:
+    failure = {**condition("ReplicaFailure", "True", "FailedCreate"), "message": sentence}
+    body = pod({"conditions": [failure]})
+    owner = {**OWNER, "kind": "Deployment", "name": "chat-rev-5d41", "controller": True}
+    body["metadata"]["ownerReferences"] = [owner]
+    found = observe_replica_set(body)
+    assert found.controller == Controller(kind="Deployment", name="chat-rev-5d41", uid="rs")
+    assert found.refused == (sentence or "the API server does not say why")
+
+    deleting = copy.deepcopy(body)
+    deleting["status"]["conditions"][0]["reason"] = "FailedDelete"
+    assert observe_replica_set(deleting).refused is None
+    assert observe_replica_set(pod({})).refused is None

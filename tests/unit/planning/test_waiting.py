@@ -1,0 +1,109 @@
+"""Pods that may not be made, or not be placed: told in the words of whoever holds them back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from llmfleet.planning.snapshot import ObservedReplicaSet
+from tests.unit.planning.canaries import STEPS, canary, rejected, split, started
+from tests.unit.planning.fleet import Fleet, hash_of, resource
+from tests.unit.planning.test_rollout import turn
+
+KUEUE = "kueue.x-k8s.io/admission"
+REFUSALS = {
+    "LimitRange": 'pods "chat-rev-1-a" is forbidden: maximum memory usage per Container is 1Gi',
+    "PodSecurity": 'pods "chat-rev-1-a" is forbidden: violates PodSecurity "restricted:latest"',
+    "webhook": 'admission webhook "policy.example" denied the request: no label team',
+    "quota": 'pods "chat-rev-1-a" is forbidden: failed quota: all: must specify limits.cpu',
+}
+
+
+def capacity(world: Fleet) -> tuple[str, str, str]:
+    found = world.condition("CapacityAvailable")
+    return found["status"], found["reason"], found["message"]
+
+
+@pytest.mark.parametrize("sentence", REFUSALS.values(), ids=REFUSALS)
+def test_canary_when_its_pods_are_not_admitted_then_it_waits_with_the_sentence(
+    sentence: str,
+) -> None:
+    world, old, new = started(canary(STEPS, progressDeadline="5m"))
+    world.refuse(f"chat-rev-{new}", sentence)
+    world.broken = frozenset({new})
+    world.reconcile()
+    status, reason, message = capacity(world)
+    assert (status, reason) == ("False", "AdmissionRefused")
+    assert message.endswith(f"pods of revision {new}: {sentence}")
+
+    world.wait(36000)
+    world.reconcile()
+    assert (split(world), rejected(world)) == ({old: 100}, {})
+    assert world.status()["phase"] == "Progressing"
+
+    world.refuse(f"chat-rev-{new}", None)
+    world.broken = frozenset()
+    turn(world, 10)
+    assert capacity(world)[0] == "True"
+    assert split(world)[new] == 25
+
+
+def test_routers_when_they_are_not_admitted_then_capacity_tells_the_sentence() -> None:
+    world = Fleet(resource())
+    world.settle()
+    sentence = REFUSALS["quota"]
+    world.refuse("chat-router", sentence)
+    world.reconcile()
+    message = f"the API server does not admit router pods: {sentence}"
+    assert capacity(world) == ("False", "AdmissionRefused", message)
+
+
+def test_refusal_when_no_pod_is_wanted_or_the_deployment_is_not_ours_then_it_is_not_told() -> None:
+    world = Fleet(resource(replicas=0))
+    world.settle()
+    world.refuse(f"chat-rev-{hash_of(world.raw)}", "exceeded quota: none")
+    orphan = ObservedReplicaSet(uid="theirs", controller=None, refused="exceeded quota: theirs")
+    world.replica_sets["theirs"] = orphan
+    world.reconcile()
+    assert capacity(world)[0] == "True"
+
+
+def test_canary_when_a_gate_holds_its_pod_then_it_waits_by_its_name_and_no_deadline_runs() -> None:
+    world, old, new = started(canary(STEPS, progressDeadline="5m"), broken=True)
+    world.kubelet()
+    name = next(name for name, pod in world.pods.items() if pod.revision == new)
+    world.pods[name] = replace(world.pods[name], gates=(KUEUE,))
+    world.wait(9)
+    plan = world.reconcile()
+    assert capacity(world)[0] == "True"
+    assert plan.requeue_after is not None
+    assert plan.requeue_after <= 2
+
+    world.wait(1)
+    world.reconcile()
+    status, reason, message = capacity(world)
+    assert (status, reason) == ("False", "SchedulingGated")
+    assert KUEUE in message
+
+    world.wait(36000)
+    world.reconcile()
+    assert (split(world), rejected(world)) == ({old: 100}, {})
+    assert world.status()["phase"] == "Progressing"
+
+    world.pods[name] = replace(world.pods[name], gates=())
+    world.broken = frozenset()
+    turn(world, 10)
+    assert split(world)[new] == 25
+
+
+def test_gates_when_other_pods_lack_room_then_the_scheduler_is_heard_first() -> None:
+    world = Fleet(resource(replicas=2))
+    world.reconcile()
+    revision = hash_of(world.raw)
+    world.add_pod(revision, gates=(KUEUE,))
+    world.add_pod(revision, unschedulable="0/1 nodes are available.", unschedulable_since=world.now)
+    world.wait(10)
+    world.reconcile()
+    message = "2 engine pods wait for room: 0/1 nodes are available."
+    assert capacity(world) == ("False", "Unschedulable", message)
