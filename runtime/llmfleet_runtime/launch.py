@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llmfleet_runtime.config import RuntimeConfig
 from llmfleet_runtime.errors import Failure, Reason
+from llmfleet_runtime.media import CONNECTOR
 from llmfleet_runtime.words import Device, Facts, engine_words, extra_names
 
 GIB = 1024**3
@@ -159,6 +160,8 @@ def _environment(
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
         "VLLM_ALLOW_INSECURE_SERIALIZATION": "0",
         "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "0",
+        "VLLM_MEDIA_CONNECTOR": CONNECTOR,
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         # Everything has been fetched by now: a start never waits for a registry.
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

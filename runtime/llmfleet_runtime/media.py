@@ -51,9 +51,11 @@ class MediaPolicy:
         >>> MediaPolicy.from_entries(["a.example", "minio.svc!private"]).private_allowed
         {'a.example': False, 'minio.svc': True}
         """
+        listed = set(entries)
         return cls(
             private_allowed={
-                entry.removesuffix(PRIVATE): entry.endswith(PRIVATE) for entry in entries
+                host: host + PRIVATE in listed
+                for host in sorted(entry.removesuffix(PRIVATE) for entry in listed)
             },
             cluster_addresses=frozenset(cluster_addresses),
         )

@@ -44,6 +44,11 @@ def test_url_when_its_host_is_listed_then_allowed(url: str) -> None:
         NOTHING.check_url(url)
 
 
+@pytest.mark.parametrize("entries", [("a.b", "a.b!private"), ("a.b!private", "a.b")])
+def test_entries_when_one_says_private_then_order_does_not_matter(entries: tuple[str, ...]) -> None:
+    assert MediaPolicy.from_entries(entries).private_allowed == {"a.b": True}
+
+
 @pytest.mark.parametrize(
     "url",
     [

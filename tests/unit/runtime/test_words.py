@@ -116,6 +116,12 @@ def test_words_when_lora_then_modules_by_name_and_path() -> None:
     ]
 
 
+def test_words_when_media_hosts_then_the_engines_own_list_without_marks() -> None:
+    engine = {"media": {"allowedDomains": ["a.example", "minio.svc!private"]}}
+    assert words(engine, CUDA) == ["--allowed-media-domains", "a.example", "minio.svc"]
+    assert words({"media": {"allowedDomains": []}}, CUDA) == []
+
+
 def test_words_when_chat_template_then_its_file() -> None:
     assert words({}, CUDA, chat_template_path="/t") == ["--chat-template=/t"]
 
