@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from llmfleet_runtime.errors import Failure, Reason
+from llmfleet_runtime.media import HOST_PATTERN
 
 
 class _Model(BaseModel):
@@ -101,6 +102,12 @@ class Lora(_Model):
     adapters: tuple[LoraAdapter, ...] = ()
 
 
+class Media(_Model):
+    """Hosts from which the engine may fetch media; none = only data: URLs."""
+
+    allowed_domains: tuple[Annotated[str, Field(pattern=HOST_PATTERN)], ...] = ()
+
+
 class Engine(_Model):
     """Typed engine settings; None is the engine's own default."""
 
@@ -117,6 +124,7 @@ class Engine(_Model):
     speculative_decoding: SpeculativeDecoding | None = None
     parallelism: Parallelism = Parallelism()
     lora: Lora = Lora()
+    media: Media = Media()
     extra_args: tuple[str, ...] = ()
 
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from llmfleet_runtime.config import Engine, SpeculativeDecoding
 from llmfleet_runtime.errors import Failure, Reason
+from llmfleet_runtime.media import PRIVATE
 
 
 class Device(StrEnum):
@@ -319,6 +320,13 @@ def _chat(engine: Engine, facts: Facts) -> Iterator[str]:
         yield f"--reasoning-parser={engine.reasoning_parser}"
 
 
+def _media(engine: Engine, _facts: Facts) -> Iterator[str]:
+    # The engine takes an empty list for everything; then our media connector alone refuses.
+    if engine.media.allowed_domains:
+        yield "--allowed-media-domains"
+        yield from (entry.removesuffix(PRIVATE) for entry in engine.media.allowed_domains)
+
+
 def extra_names(engine: Engine) -> set[str]:
     """Names of the options in engine.extraArgs."""
     return {argument.partition("=")[0] for argument in engine.extra_args}
@@ -354,5 +362,6 @@ _PARTS: tuple[Callable[[Engine, Facts], Iterator[str]], ...] = (
     _parallelism,
     _lora,
     _chat,
+    _media,
     _extra,
 )

@@ -1,17 +1,19 @@
-"""The body guard: one strict parser, and rules on what it parsed.
+"""The body guard: rules on a parsed body (``body``), before and after vLLM's own validation.
 
-The endpoint plugin parses a request's body here, checks it, and hands **the same parsed object**
-to vLLM, so there is no second parser that could read the body differently (duplicate keys, unicode
-escapes and UTF-16 bodies all beat a text scan). Fields are an allow-list: what a new engine
-version adds stays closed until someone opens it here.
+Fields are an allow-list: what a new engine version adds stays closed until someone opens it here.
+Every check takes time in proportion to the body: it runs in the engine's own process.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
+
+from llmfleet_runtime.body import parse_body
+from llmfleet_runtime.content import check_content
+from llmfleet_runtime.media import MediaPolicy
+from llmfleet_runtime.refused import refuse, shown
 
 MAX_SEQUENCES = 8
 """Limit of n x prompts of one generating request."""
@@ -62,102 +64,29 @@ ALLOWED_FIELDS: Mapping[str, frozenset[str]] = {
 
 _CHAT_TEMPLATE_SWITCHES = frozenset({"enable_thinking", "thinking", "preserve_thinking"})
 _STRUCTURED = frozenset({"json", "regex", "choice", "grammar", "json_object", "structural_tag"})
-_TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal", "thinking"})
-_MEDIA_PARTS = frozenset({"image_url", "input_image", "input_audio", "audio_url", "video_url"})
-_COUNTED_REPEAT = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_CONTENT = ("messages", "input", "prompt")
+"""Fields that hold what the model reads: their length has limits of its own."""
+_COUNTED_REPEAT = re.compile(r"\{\s*+(\d*+)\s*+,?+\s*+(\d*+)\s*+\}")
+"""Possessive (``*+``): it never looks at a character twice, whatever follows a brace."""
 _COUNT_KEYWORDS = frozenset(
     {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
 )
 
 
-class Refused(Exception):  # noqa: N818  # an answer to the client, not a fault of ours
-    """A request that is answered with a 4xx in OpenAI's error shape."""
-
-    def __init__(
-        self, message: str, *, param: str | None = None, code: str, status: int = 400
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.param = param
-        self.code = code
-        self.status = status
-
-    def body(self) -> dict[str, dict[str, str | None]]:
-        """The JSON of the answer."""
-        return error_body(self.message, code=self.code, param=self.param)
-
-
-def error_body(
-    message: str, *, code: str, param: str | None = None, kind: str = "invalid_request_error"
-) -> dict[str, dict[str, str | None]]:
-    """OpenAI's error shape, the same everywhere in llmfleet."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def _refuse(message: str, *, param: str | None = None, code: str = "invalid_value") -> NoReturn:
-    raise Refused(message, param=param, code=code)
-
-
-def parse_body(body: bytes) -> dict[str, Any]:
-    """Parses a request body: UTF-8, one JSON object, no key twice, no NaN, no lone surrogates.
-
-    Raises:
-        Refused: status 400, code ``invalid_json``.
-    """
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Refused(
-            "The body is not UTF-8: send JSON encoded in UTF-8.", code="invalid_json"
-        ) from error
-    try:
-        parsed = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    except Refused:
-        raise
-    except RecursionError as error:
-        raise Refused("The body is nested too deeply.", code="invalid_json") from error
-    except ValueError as error:
-        raise Refused(f"The body is not valid JSON: {error}.", code="invalid_json") from error
-    if not isinstance(parsed, dict):
-        _refuse("The body must be a JSON object.", code="invalid_json")
-    if _SURROGATE.search(text):
-        try:
-            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise Refused(
-                "The body holds half of a surrogate pair, which is no character.",
-                code="invalid_json",
-            ) from error
-    return parsed
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        _refuse(f"The key {twice[:64]!r} occurs twice in one object.", code="invalid_json")
-    return result
-
-
-def _no_constant(name: str) -> NoReturn:
-    _refuse(f"{name} is not JSON.", code="invalid_json")
-
-
-def check_fields(operation: str, data: Mapping[str, Any]) -> None:
+def check_fields(operation: str, data: Mapping[str, Any], media: MediaPolicy) -> None:
     """Checks names and nested content of a parsed body; ``limit`` checks amounts afterwards.
 
     Args:
         operation: ``chat``, ``completion``, ``embedding`` or ``responses``.
         data: what ``parse_body`` returned.
+        media: from where the engine may fetch media.
 
     Raises:
         Refused: status 400, naming the field.
     """
     for name in data:
         if name not in ALLOWED_FIELDS[operation]:
-            _refuse(
+            refuse(
                 f"The field {name[:64]!r} is not accepted here: remove it.",
                 param=name[:64],
                 code="forbidden_field",
@@ -168,7 +97,8 @@ def check_fields(operation: str, data: Mapping[str, Any]) -> None:
         check_schema(data.get(field), field)
     _check_lists(data)
     for field in ("messages", "input"):
-        check_content(data.get(field), field)
+        if not is_plain_prompt(data.get(field)):
+            check_content(data.get(field), field, media)
     if operation == "responses":
         _check_tools(data.get("tools"))
 
@@ -177,10 +107,10 @@ def _check_chat_template_kwargs(value: Any) -> None:
     if value is None:
         return
     if not isinstance(value, dict):
-        _refuse("chat_template_kwargs must be an object.", param="chat_template_kwargs")
+        refuse("chat_template_kwargs must be an object.", param="chat_template_kwargs")
     for name, switch in value.items():
         if name not in _CHAT_TEMPLATE_SWITCHES or not isinstance(switch, bool):
-            _refuse(
+            refuse(
                 f"chat_template_kwargs.{name[:64]} is not accepted: only"
                 f" {', '.join(sorted(_CHAT_TEMPLATE_SWITCHES))}, each true or false.",
                 param="chat_template_kwargs",
@@ -192,10 +122,10 @@ def _check_structured(value: Any) -> None:
     if value is None:
         return
     if not isinstance(value, dict):
-        _refuse("structured_outputs must be an object.", param="structured_outputs")
+        refuse("structured_outputs must be an object.", param="structured_outputs")
     for name in value:
         if name not in _STRUCTURED:
-            _refuse(
+            refuse(
                 f"structured_outputs.{name[:64]} is not accepted: remove it.",
                 param="structured_outputs",
                 code="forbidden_field",
@@ -206,7 +136,7 @@ def _check_structured(value: Any) -> None:
         constraint = value.get(name)
         if isinstance(constraint, str):
             if len(constraint) > MAX_TEXT_CONSTRAINT:
-                _refuse(
+                refuse(
                     f"structured_outputs.{name} is longer than {MAX_TEXT_CONSTRAINT} characters.",
                     param="structured_outputs",
                 )
@@ -223,13 +153,13 @@ def check_regex(regex: Any, field: str) -> None:
             all counts included, since nested counts multiply).
     """
     if not isinstance(regex, str) or len(regex) > MAX_REGEX:
-        _refuse(f"{field} must be a string of at most {MAX_REGEX} characters.", param=field)
+        refuse(f"{field} must be a string of at most {MAX_REGEX} characters.", param=field)
     product = 1
     for match in _COUNTED_REPEAT.finditer(regex):
         counts = [int(digits[:9]) for digits in match.groups() if digits]
         product *= max([1, *counts])
     if product > MAX_REPEAT:
-        _refuse(
+        refuse(
             f"{field}: its counted repetitions multiply to {product}, the limit is {MAX_REPEAT}.",
             param=field,
         )
@@ -242,10 +172,11 @@ def check_schema(value: Any, field: str, depth: int = 0) -> None:
         Refused: naming the field.
     """
     if depth > MAX_SCHEMA_DEPTH:
-        _refuse(f"{field} is nested deeper than {MAX_SCHEMA_DEPTH} levels.", param=field)
+        refuse(f"{field} is nested deeper than {MAX_SCHEMA_DEPTH} levels.", param=field)
     if isinstance(value, list):
         for item in value:
-            check_schema(item, field, depth + 1)
+            if isinstance(item, (dict, list)):  # an enum may hold a million numbers
+                check_schema(item, field, depth + 1)
     if not isinstance(value, dict):
         return
     for name, item in value.items():
@@ -255,65 +186,29 @@ def check_schema(value: Any, field: str, depth: int = 0) -> None:
             for pattern in item:
                 check_regex(pattern, field)
         elif name in _COUNT_KEYWORDS and isinstance(item, (int, float)) and item > MAX_REPEAT:
-            _refuse(f"{field}: {name} {item} is above the limit {MAX_REPEAT}.", param=field)
+            refuse(f"{field}: {name} {item} is above the limit {MAX_REPEAT}.", param=field)
         elif name == "$ref" and not (isinstance(item, str) and item.startswith("#")):
-            _refuse(f"{field}: $ref may only point into the schema itself (#/…).", param=field)
+            refuse(f"{field}: $ref may only point into the schema itself (#/…).", param=field)
         check_schema(item, field, depth + 1)
 
 
 def _check_lists(data: Mapping[str, Any]) -> None:
     stop = data.get("stop")
     if isinstance(stop, list) and len(stop) > MAX_STOPS:
-        _refuse(f"stop holds {len(stop)} strings, the limit is {MAX_STOPS}.", param="stop")
-    for name in ("logit_bias", "bad_words", "allowed_token_ids", "stop_token_ids", "documents"):
-        value = data.get(name)
-        if isinstance(value, (list, dict)) and len(value) > MAX_LIST_ITEMS:
-            _refuse(f"{name} holds {len(value)} items, the limit is {MAX_LIST_ITEMS}.", param=name)
-
-
-def check_content(value: Any, field: str) -> None:
-    """Refuses content parts that make the engine fetch an address or unpickle data.
-
-    Raises:
-        Refused: a part of an unknown type, or media that is not a ``data:`` URL.
-    """
-    if not isinstance(value, list):
-        return
-    for message in value:
-        content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else ():
-            if not isinstance(part, dict):
-                continue
-            kind = part.get("type")
-            if kind in _TEXT_PARTS or (kind is None and set(part) <= {"text"}):
-                continue
-            if kind not in _MEDIA_PARTS:
-                _refuse(
-                    f"{field}: content parts of type {str(kind)[:64]!r} are not accepted.",
-                    param=field,
-                    code="forbidden_field",
-                )
-            if kind != "input_audio" and not _is_data_url(
-                part.get(str(kind), part.get("image_url"))
-            ):
-                _refuse(
-                    f"{field}: media must be sent inline as a data: URL; the engine fetches"
-                    " nothing.",
-                    param=field,
-                    code="forbidden_field",
-                )
-
-
-def _is_data_url(value: Any) -> bool:
-    url = value.get("url") if isinstance(value, dict) else value
-    return isinstance(url, str) and url.startswith("data:")
+        refuse(f"stop holds {len(stop)} strings, the limit is {MAX_STOPS}.", param="stop")
+    for name, value in data.items():
+        if name in _CONTENT or not isinstance(value, (list, dict)):
+            continue
+        if len(value) > MAX_LIST_ITEMS:
+            refuse(f"{name} holds {len(value)} items, the limit is {MAX_LIST_ITEMS}.", param=name)
 
 
 def _check_tools(tools: Any) -> None:
     for tool in tools if isinstance(tools, list) else ():
-        if isinstance(tool, dict) and tool.get("type") != "function":
-            _refuse(
-                f"tools of type {str(tool.get('type'))[:64]!r} are not accepted: only function.",
+        kind = tool.get("type") if isinstance(tool, dict) else "function"
+        if kind != "function":
+            refuse(
+                f"tools of type {shown(kind)} are not accepted: only function.",
                 param="tools",
                 code="forbidden_field",
             )
@@ -335,16 +230,16 @@ def limit(operation: str, request: Any, max_tokens: int | None) -> None:
     if operation == "embedding":
         inputs = count_prompts(getattr(request, "input", None))
         if inputs > MAX_EMBEDDING_INPUTS:
-            _refuse(
+            refuse(
                 f"input holds {inputs} texts, the limit is {MAX_EMBEDDING_INPUTS}.", param="input"
             )
         return
     prompts = count_prompts(request.prompt) if operation == "completion" else 1
     if prompts == 0:
-        _refuse("prompt is missing.", param="prompt")
+        refuse("prompt is missing.", param="prompt")
     sequences = prompts * (getattr(request, "n", None) or 1)
     if sequences > MAX_SEQUENCES:
-        _refuse(
+        refuse(
             f"n x prompts is {sequences}, the limit is {MAX_SEQUENCES}: send several requests.",
             param="n",
         )
@@ -360,6 +255,23 @@ def limit(operation: str, request: Any, max_tokens: int | None) -> None:
             request.max_output_tokens = min(request.max_output_tokens or max_tokens, max_tokens)
     if (getattr(request, "min_tokens", 0) or 0) > max_tokens:
         request.min_tokens = max_tokens
+
+
+def is_plain_prompt(value: Any) -> bool:
+    """Whether it is text or token ids, one or several, and nothing else.
+
+    >>> [is_plain_prompt(p) for p in ("a", ["a", "b"], [1, 2], [[1], [2]], None)]
+    [True, True, True, True, True]
+    >>> [is_plain_prompt(p) for p in ([{"role": "user"}], [[{}]], [1, {}], [True])]
+    [False, False, False, False]
+    """
+    if not isinstance(value, list):
+        return not isinstance(value, dict)
+    kinds = set(map(type, value))
+    if kinds == {list}:
+        kinds = set().union(*(map(type, inner) for inner in value))
+        return kinds <= {int}
+    return kinds <= {int} or kinds == {str}
 
 
 def count_prompts(prompt: Any) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from llmfleet_runtime.config import RuntimeConfig
 from llmfleet_runtime.engine_args import Device, Facts, build_engine_args, extra_names
 from llmfleet_runtime.errors import Failure, Reason
+from llmfleet_runtime.media import CONNECTOR
 
 GIB = 1024**3
 PLUGINS = ("llmfleet_endpoints", "llmfleet_stats")
@@ -159,6 +160,8 @@ def _environment(
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
         "VLLM_ALLOW_INSECURE_SERIALIZATION": "0",
         "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "0",
+        "VLLM_MEDIA_CONNECTOR": CONNECTOR,
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         # Everything has been fetched by now: a start never waits for a registry.
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

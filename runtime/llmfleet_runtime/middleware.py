@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from llmfleet_runtime.activity import Activity
-from llmfleet_runtime.guard import error_body
 from llmfleet_runtime.metrics import OTHER_MODEL, RequestMetrics
+from llmfleet_runtime.refused import error_body
 from llmfleet_runtime.settings import PluginSettings
 from llmfleet_runtime.trusted import (
     FORWARDED_HEADERS,

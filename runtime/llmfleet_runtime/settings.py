@@ -6,7 +6,10 @@ import json
 import os
 from dataclasses import asdict, dataclass
 
+from llmfleet_runtime.media import MediaPolicy
+
 ENVIRONMENT_NAME = "LLMFLEET_PLUGIN_SETTINGS"
+_ADDRESS_NAMES = ("LLMFLEET_POD_IP", "KUBERNETES_SERVICE_HOST")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,13 @@ class PluginSettings:
     """Shared counters, see ``activity``."""
     priority_scheduling: bool
     """Whether the engine orders by priority; it refuses priorities otherwise."""
+    media_domains: tuple[str, ...] = ()
+    """``engine.media.allowedDomains``, verbatim."""
+
+    def media_policy(self) -> MediaPolicy:
+        """From where media may be fetched; knows the cluster's addresses that a pod is told."""
+        told = (os.environ.get(name, "") for name in _ADDRESS_NAMES)
+        return MediaPolicy.from_entries(self.media_domains, filter(None, told))
 
     def to_environment(self) -> dict[str, str]:
         """Environment for vLLM's process."""
@@ -41,5 +51,6 @@ class PluginSettings:
         if raw is None:
             raise RuntimeError(f"{ENVIRONMENT_NAME} is not set: start python -m llmfleet_runtime")
         values = json.loads(raw)
-        values["served_names"] = tuple(values["served_names"])
+        for name in ("served_names", "media_domains"):
+            values[name] = tuple(values[name])
         return cls(**values)

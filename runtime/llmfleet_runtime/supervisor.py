@@ -95,6 +95,7 @@ class Supervisor:
             loopback_key=self._key,
             activity_file=str(activity_file),
             priority_scheduling=config.engine.scheduling_policy == "priority",
+            media_domains=config.engine.media.allowed_domains,
         )
 
     async def run(self) -> ExitCode:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llmfleet_runtime.guard import Refused
+from llmfleet_runtime.refused import Refused
 
 TOKEN_HEADER = "x-llmfleet-token"  # noqa: S105  # a header's name
 LOOPBACK_HEADER = "x-llmfleet-loopback"

@@ -39,13 +39,14 @@ class Pod:
         claims.mkdir()
         (claims / "claim").symlink_to(models)
         (folder / "token").write_text(TOKEN)
+        model = engine.pop("model", "tiny-llama")
         engine.setdefault("maxModelLen", 1024)
         engine.setdefault("extraArgs", ["--kv-cache-memory-bytes=67108864"])
         config = {
             "schema": 1,
             "revision": "5d41c0ffee",
             "model": {
-                "source": "pvc://claim/tiny-llama",
+                "source": f"pvc://claim/{model}",
                 "servedName": "tiny",
                 "aliases": ["alias"],
             },

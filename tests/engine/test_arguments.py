@@ -134,6 +134,13 @@ ON_CPU = [
         id="reasoning-parser",
     ),
     pytest.param({"extraArgs": ["--seed=7"]}, "model_config.seed", 7, id="extra-args"),
+    pytest.param(
+        {"media": {"allowedDomains": ["a.example", "minio.svc!private"]}},
+        "model_config.allowed_media_domains",
+        ["a.example", "minio.svc"],
+        id="media-domains",
+    ),
+    pytest.param({}, "model_config.allowed_local_media_path", "", id="no-media-from-files"),
 ]
 
 

@@ -95,6 +95,7 @@ ACCEPTED: dict[str, JSON] = {
         schedulingPolicy="priority",
         speculativeDecoding={"method": "ngram", "numSpeculativeTokens": 4, "draftModel": {}},
         lora={"maxRank": 16, "adapters": [{"name": "sql", "source": "pvc://loras/sql"}]},
+        media={"allowedDomains": ["images.example.com", "minio.storage.svc!private", "x"]},
         extraArgs=["--seed=7", "--enforce-eager"],
     ),
     "draft model": engine(
@@ -295,6 +296,27 @@ REFUSED: dict[str, tuple[JSON, str]] = {
     "adapter named like the model": (
         engine(lora={"adapters": [{"name": "tiny", "source": "pvc://l/x"}]}),
         "an adapter must not have the model's servedName",
+    ),
+    **{
+        f"media from {host}": (
+            engine(media={"allowedDomains": [host]}),
+            "must be the name of a host in lower case",
+        )
+        for host in (
+            "10.0.0.1",
+            "[::1]",
+            "a.example:443",
+            "https://a.example",
+            "*.example",
+            "A.example",
+            "a.example.",
+            "a.example!public",
+            "-a.example",
+        )
+    },
+    "a media host twice": (
+        engine(media={"allowedDomains": ["a.example", "a.example"]}),
+        "Duplicate value",
     ),
     "extraArgs without dashes": (engine(extraArgs=["seed=7"]), "must be --flag or --flag=value"),
     "extraArgs in two words": (engine(extraArgs=["--seed 7"]), "must be --flag or --flag=value"),

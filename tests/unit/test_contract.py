@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from llmfleet.api import ALLOWED_EXTRA_ARGS, parse
+from llmfleet.api.crd import build_crd
 from llmfleet.cluster import routers as polling
 from llmfleet.planning.children import router
 from llmfleet.planning.children.engines import vllm as engine
@@ -26,7 +27,7 @@ from llmfleet_router.routing import Routing, parse_routing, routing_as_json
 from llmfleet_router.settings import Policy, Settings, read_settings
 from llmfleet_runtime import __main__ as runtime_main
 from llmfleet_runtime import config as runtime_config
-from llmfleet_runtime import engine_args, errors
+from llmfleet_runtime import engine_args, errors, media
 from tests.unit.planning.fleet import Fleet, resource
 from tests.unit.planning.test_manifests import SPECS
 
@@ -85,6 +86,15 @@ def test_runtime_config_when_mounted_then_it_is_where_the_runtime_reads_it() -> 
 
 def test_extra_args_when_the_operator_allows_one_then_so_does_the_runtime() -> None:
     assert set(ALLOWED_EXTRA_ARGS) == set(engine_args.ALLOWED_EXTRA_ARGS)
+
+
+def test_media_hosts_when_the_operator_accepts_them_then_by_the_runtimes_own_pattern() -> None:
+    version = build_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    engine_schema = version["properties"]["spec"]["properties"]["engine"]["properties"]
+    hosts = engine_schema["media"]["properties"]["allowedDomains"]["items"]
+
+    rules = [each["rule"] for each in hosts["x-kubernetes-validations"]]
+    assert rules == [f"self.matches('{media.HOST_PATTERN}')"]
 
 
 def test_termination_when_the_runtime_has_a_reason_then_the_operator_and_the_page_know_it() -> None:

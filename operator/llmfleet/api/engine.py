@@ -14,6 +14,7 @@ from llmfleet.api.extra_args import EXTRA_ARGS_RULES
 from llmfleet.api.source import DraftModel, LoraAdapter
 from llmfleet.api.values import (
     ATOMIC,
+    SET,
     Cel,
     ObjectName,
     ResourceModel,
@@ -25,6 +26,17 @@ ToolCallParser = Annotated[
     str,
     Field(max_length=63),
     Cel("self.matches('^[a-z0-9_.-]+$')", "must be the name of one of the engine's parsers"),
+]
+
+MediaHost = Annotated[
+    str,
+    Field(min_length=1, max_length=261),
+    Cel(
+        "self.matches('^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?[.])*"
+        "[a-z]([-a-z0-9]{0,61}[a-z0-9])?(!private)?$')",
+        "must be the name of a host in lower case, such as images.example.com (no address, port"
+        " or wildcard), with !private behind it if it may have a private address",
+    ),
 ]
 
 
@@ -114,6 +126,16 @@ class Lora(ResourceModel):
     """Adapters served under their own names."""
 
 
+class Media(ResourceModel):
+    """Pictures, sound and video in requests."""
+
+    allowed_domains: Annotated[tuple[MediaHost, ...], Field(max_length=64), SET] = ()
+    """Hosts from which the engine may fetch what a request names by address, by exact name. None =
+    media only inside the request, as data: URLs. Redirects are not followed, and no host may
+    resolve to a loopback, link-local, private or cluster address, unless its entry ends in
+    `!private`."""
+
+
 class EngineSpec(ResourceModel):
     """Typed settings of the inference engine. Left out = the engine's own default."""
 
@@ -157,6 +179,8 @@ class EngineSpec(ResourceModel):
     """How one replica is spread over the accelerators of its pod."""
     lora: Lora = Field(default_factory=Lora)
     """LoRA adapters loaded beside the model."""
+    media: Media = Field(default_factory=Media)
+    """Pictures, sound and video in requests."""
     extra_args: Annotated[
         tuple[Annotated[str, Field(min_length=3, max_length=256)], ...],
         Field(max_length=32),

@@ -91,6 +91,7 @@ TYPED_ARGS: dict[str, str] = {
     "--enable-lora": "engine.lora.adapters",
     "--lora-modules": "engine.lora.adapters",
     "--max-lora-rank": "engine.lora.maxRank",
+    "--allowed-media-domains": "engine.media.allowedDomains",
 }
 """Engine options that typed fields stand for, with the field to use instead (under ``spec``)."""
 

@@ -43,6 +43,7 @@ ENGINES: list[JSON] = [
     {"lora": {"adapters": [{"name": "sql", "source": "pvc://l/sql"}]}},
     {"extraArgs": ["--seed=7", "--enforce-eager"]},
     {"chatTemplate": {"configMapRef": {"name": "x"}}},
+    {"media": {"allowedDomains": ["a.example"]}},
 ]
 
 
@@ -55,7 +56,12 @@ def test_hash_payload_when_defaults_are_filled_in_then_unchanged(engine: JSON) -
 def test_hash_payload_when_all_default_then_only_what_is_required() -> None:
     spec = {
         "model": {**MODEL, "aliases": []},
-        "engine": {"parallelism": {"tensor": 1}, "speculativeDecoding": None, "extraArgs": []},
+        "engine": {
+            "parallelism": {"tensor": 1},
+            "speculativeDecoding": None,
+            "media": {"allowedDomains": []},
+            "extraArgs": [],
+        },
         "accelerator": {"count": 1},
         "drain": {"timeout": "300s"},
         "podTemplate": {},
@@ -82,6 +88,7 @@ def test_hash_payload_when_other_sections_change_then_equal() -> None:
         {"engine": {"future": False}},
         {"engine": {"kvCache": {"future": {}}}},
         {"engine": {"chunkedPrefill": False}},
+        {"engine": {"media": {"allowedDomains": ["a.example"]}}},
     ],
     ids=str,
 )

@@ -31,7 +31,7 @@ def pod(status: JSON) -> JSON:
     }
 
 
-def test_pod_when_its_engine_crashed_then_its_last_words_are_read() -> None:
+def test_pod_when_its_engine_crashed_then_its_termination_is_read() -> None:
     ended = {
         "exitCode": 3,
         "reason": "Error",

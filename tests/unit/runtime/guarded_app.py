@@ -13,7 +13,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from llmfleet_runtime.activity import Activity
-from llmfleet_runtime.endpoints import Endpoint, attach
+from llmfleet_runtime.endpoints import Endpoint, Rules, attach
+from llmfleet_runtime.media import MediaPolicy
 from llmfleet_runtime.middleware import EngineMiddleware
 from llmfleet_runtime.settings import PluginSettings
 
@@ -46,7 +47,13 @@ class Completion(_Request):
 class GuardedApp:
     """The app, its counters, and a client."""
 
-    def __init__(self, folder: Path, *, priority_scheduling: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        priority_scheduling: bool = True,
+        media_domains: tuple[str, ...] = (),
+    ) -> None:
         self.token_file = folder / "token"
         self.token_file.write_text(TOKEN + "\n")
         self.activity = Activity(folder / "activity", create=True)
@@ -87,7 +94,10 @@ class GuardedApp:
                     handler=None,
                 ),
             ],
-            priority_scheduling=priority_scheduling,
+            Rules(
+                priority_scheduling=priority_scheduling,
+                media=MediaPolicy.from_entries(media_domains),
+            ),
         )
         self.asgi = EngineMiddleware(app, settings)  # type: ignore[arg-type]  # starlette's own types are wider
 

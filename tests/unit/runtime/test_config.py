@@ -61,6 +61,7 @@ def test_config_when_operator_renders_every_field_then_all_are_known(tmp_path: P
             "lora": {"adapters": [{"name": "a", "source": "pvc://c/a"}]},
             "toolCallParser": "hermes",
             "reasoningParser": "qwen3",
+            "media": {"allowedDomains": ["a.example", "b!private"]},
             "maxModelLen": 10,
             "maxNumSeqs": 1,
             "chunkedPrefill": True,
@@ -87,6 +88,14 @@ def test_config_when_newer_keys_then_ignored_and_named(tmp_path: Path) -> None:
         pytest.param({**CONTRACT, "schema": 2}, "has schema 2, this runtime knows 1", id="newer"),
         pytest.param({"schema": 1, "revision": "r"}, "model: Field required", id="missing"),
         pytest.param({**CONTRACT, "engine": {"maxNumSeqs": 0}}, "engine.maxNumSeqs", id="range"),
+        *(
+            pytest.param(
+                {**CONTRACT, "engine": {"media": {"allowedDomains": [host]}}},
+                "engine.media.allowedDomains.0",
+                id=f"media-host-{host}",
+            )
+            for host in ("--model=x", "10.0.0.1", "a.example:80", "https://a.example", "A.example")
+        ),
     ],
 )
 def test_config_when_unusable_then_bad_config_and_code_2(

@@ -118,6 +118,12 @@ def test_arguments_when_lora_then_modules_by_name_and_path() -> None:
     ]
 
 
+def test_arguments_when_media_hosts_then_the_engines_own_list_without_marks() -> None:
+    engine = {"media": {"allowedDomains": ["a.example", "minio.svc!private"]}}
+    assert arguments(engine, CUDA) == ["--allowed-media-domains", "a.example", "minio.svc"]
+    assert arguments({"media": {"allowedDomains": []}}, CUDA) == []
+
+
 def test_arguments_when_chat_template_then_its_file() -> None:
     assert arguments({}, CUDA, chat_template_path="/t") == ["--chat-template=/t"]
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmfleet_runtime.guard import ALLOWED_FIELDS, Refused, parse_body
+from llmfleet_runtime.body import parse_body
+from llmfleet_runtime.guard import ALLOWED_FIELDS
+from llmfleet_runtime.refused import Refused
 from tests.unit.runtime.guarded_app import GuardedApp
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"

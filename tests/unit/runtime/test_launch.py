@@ -57,6 +57,8 @@ def test_environment_when_built_then_exactly_our_plugins_and_no_tokens(tmp_path:
         "VLLM_PLUGINS": "other",
         "VLLM_ENABLE_RESPONSES_API_STORE": "1",
         "VLLM_SERVER_DEV_MODE": "1",
+        "VLLM_MEDIA_CONNECTOR": "http",
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "1",
         "KEPT": "yes",
     }
     environment = launch(tmp_path, environment=inherited).environment
@@ -64,6 +66,8 @@ def test_environment_when_built_then_exactly_our_plugins_and_no_tokens(tmp_path:
     assert environment["VLLM_ENABLE_RESPONSES_API_STORE"] == "0"
     assert environment["VLLM_SERVER_DEV_MODE"] == "0"
     assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == "1"
+    assert environment["VLLM_MEDIA_CONNECTOR"] == "llmfleet"
+    assert environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
     assert environment["KEPT"] == "yes"
     assert environment["SETTINGS"] == "s"
     assert not {"HF_TOKEN", "VLLM_API_KEY"} & set(environment)
