@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from llmfleet.api import ALLOWED_EXTRA_ARGS, parse
 from llmfleet.cluster import routers as polling
 from llmfleet.planning.children import router
-from llmfleet.planning.children.engines import vllm as engine
+from llmfleet.planning.children.engines import pod as engine
 from llmfleet.planning.children.naming import RUNTIME_CONFIG_ANNOTATION
 from llmfleet.planning.plan import Child
 from llmfleet.planning.rollout import diagnosis
