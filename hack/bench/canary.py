@@ -22,7 +22,8 @@ from typing import Any
 from hack.bench.report import at_most, finish
 from llmfleet.api import DEFAULT_STEPS, Analysis
 from llmfleet.cluster.counting import INTERVALS
-from llmfleet.planning.analysis.judge import DEFAULT_MIN_EFFECT, Verdict, judge_requests
+from llmfleet.planning.analysis.judge import Criterion, Verdict, judge_requests
+from llmfleet.planning.analysis.metrics.error_rate import ERROR_RATE
 from llmfleet.planning.snapshot import Look, RequestCounts
 
 Sides = tuple[tuple[Look, ...], tuple[Look, ...]]
@@ -40,6 +41,12 @@ BAD = (0.02, 0.03, 0.05, 0.1, 0.3, 1.0)
 USUAL_OF_BAD = 0.005
 JUDGED = Analysis()
 """As a spec that says nothing is judged."""
+CRITERION = Criterion(
+    metric=ERROR_RATE,
+    min_effect=ERROR_RATE.default_effect,
+    min_samples=JUDGED.min_samples,
+    alpha=JUDGED.alpha,
+)
 SURE = 1.96
 """Standard deviations of a two-sided 95 % interval."""
 FAILURE_LIMIT = 3
@@ -187,20 +194,14 @@ def _llmfleet(sides: Sides) -> bool:
     for name, looks in zip(("stable", "canary"), sides, strict=True):
         total, failed = _total(looks)
         counts[name] = RequestCounts(total=total, failed=failed, as_of=WHEN, looks=looks)
-    judged = judge_requests(
-        counts,
-        stable="stable",
-        canary="canary",
-        min_samples=JUDGED.min_samples,
-        alpha=JUDGED.alpha,
-    )
+    judged = judge_requests(counts, CRITERION, stable="stable", canary="canary", now=WHEN)
     return judged.verdict is Verdict.FAILED
 
 
 def _share(sides: Sides) -> bool:
     """1 point more of all requests so far, from 200 requests on."""
     (m, b), (n, a) = map(_total, sides)
-    return min(m, n) >= JUDGED.min_samples and a / n - b / m > DEFAULT_MIN_EFFECT
+    return min(m, n) >= JUDGED.min_samples and a / n - b / m > CRITERION.min_effect
 
 
 def _chi_square(sides: Sides) -> bool:
@@ -216,7 +217,7 @@ def _chi_square(sides: Sides) -> bool:
 
 def _limit(sides: Sides) -> bool:
     """More than 1 % of an interval's requests failed, in three intervals."""
-    bad = sum(failed > DEFAULT_MIN_EFFECT * requests for requests, failed in sides[1])
+    bad = sum(failed > CRITERION.min_effect * requests for requests, failed in sides[1])
     return bad >= FAILURE_LIMIT
 
 

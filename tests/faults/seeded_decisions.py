@@ -8,8 +8,8 @@ from typing import Any
 
 from llmfleet import __main__ as program
 from llmfleet.planning import decide
-from llmfleet.planning.children import naming, router
-from llmfleet.planning.children.engines import vllm as engine
+from llmfleet.planning.children import naming, pools, router
+from llmfleet.planning.children.engines import pod as engine
 from llmfleet.planning.facts import read as facts
 from llmfleet.planning.plan import Plan
 from llmfleet.planning.report import status
@@ -29,7 +29,7 @@ def owner_reference_missing() -> None:
         owned = options.pop("owned", True) and key.kind != "Service"
         return real(deployment, key, *rest, owned=owned, **options)
 
-    for module in (engine, memory, decide):
+    for module in (pools, memory, decide):
         if hasattr(module, "make_child"):
             swap(module, "make_child", make_child)
 

@@ -17,7 +17,7 @@ from llmfleet.api import ALLOWED_EXTRA_ARGS, parse
 from llmfleet.api.crd import build_crd
 from llmfleet.cluster import routers as polling
 from llmfleet.planning.children import router
-from llmfleet.planning.children.engines import vllm as engine
+from llmfleet.planning.children.engines import pod as engine
 from llmfleet.planning.children.naming import RUNTIME_CONFIG_ANNOTATION
 from llmfleet.planning.plan import Child
 from llmfleet.planning.rollout import diagnosis

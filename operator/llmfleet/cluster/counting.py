@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from llmfleet.planning.analysis.metrics.error_rate import ERRORS, REQUESTS
 from llmfleet.planning.snapshot import Look, RequestCounts
 
 Sample = tuple[float, float]
 """Unix time in seconds, and the counter's value."""
 Labels = frozenset[tuple[str, str]]
 
-REQUESTS: Final = "llmfleet_router_requests_total"
-ERRORS: Final = "llmfleet_router_errors_total"
 REVISION: Final = "revision"
 INTERVALS: Final = ((24, 5.0), (238, 60.0), (288, 300.0))
 """So many intervals of so many seconds, short while a broken revision costs most: two minutes,

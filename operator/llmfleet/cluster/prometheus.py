@@ -21,8 +21,10 @@ import structlog
 
 from llmfleet.cluster import metrics
 from llmfleet.cluster.background import keep_running
-from llmfleet.cluster.counting import ERRORS, REQUESTS, Attempt, Series
+from llmfleet.cluster.counting import Attempt, Series
 from llmfleet.cluster.store import Owner
+from llmfleet.planning.analysis.metrics import METRICS
+from llmfleet.planning.analysis.metrics.error_rate import REQUESTS
 from llmfleet.planning.snapshot import JSON, RequestCounts
 
 POLL_SECONDS: Final = 10.0
@@ -174,7 +176,7 @@ def counted_since(status: JSON | None) -> datetime | None:
 
 
 def build_query(owner: Owner, attempt: Attempt, now: float) -> str:
-    """Raw samples of both counters since the last ones seen, or since the attempt began.
+    """Raw samples of all metrics' counters since the last ones seen, or since the attempt began.
 
     Args:
         owner: namespace and name, which are DNS labels and need no quoting.
@@ -184,7 +186,8 @@ def build_query(owner: Owner, attempt: Attempt, now: float) -> str:
     oldest = attempt.latest if attempt.latest is not None else attempt.since.timestamp()
     seconds = min(LONGEST_SECONDS, max(0.0, now - oldest) + OVERLAP_SECONDS)
     labels = f'{NAMESPACE_LABEL}="{owner[0]}",{NAME_LABEL}="{owner[1]}"'
-    return f'{{__name__=~"{REQUESTS}|{ERRORS}",{labels}}}[{int(seconds)}s]'
+    series = "|".join(dict.fromkeys(name for each in METRICS.values() for name in each.series))
+    return f'{{__name__=~"{series}",{labels}}}[{int(seconds)}s]'
 
 
 def parse_series(found: Iterable[JSON]) -> list[Series]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from llmfleet.cluster.counting import ERRORS, REQUESTS, Attempt, Series
+from llmfleet.cluster.counting import Attempt, Series
 from llmfleet.cluster.prometheus import RequestPoller, build_query, counted_since
+from llmfleet.planning.analysis.metrics.error_rate import ERRORS, REQUESTS
 
 SINCE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 START = SINCE.timestamp()

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from llmfleet.api import parse
+from llmfleet.planning.children.engines import ENGINES, engine_of
+from llmfleet.planning.children.naming import deployment_key
 from llmfleet.planning.revisions.revision import revision_hash, spec_payload
 from llmfleet.planning.snapshot import JSON
 from tests.unit.planning.fleet import Fleet, resource
@@ -97,3 +100,16 @@ def _pod_specs(name: str) -> list[Any]:
         for child in plan.children
         if child.key.kind == "Deployment"
     ]
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_engine_when_looked_up_then_what_it_gives_is_what_the_plan_runs(name: str) -> None:
+    fleet = Fleet(resource(**SPECS[name]))
+    deployment = parse(fleet.raw)
+    engine, revision = engine_of(deployment), revision_hash(spec_payload(fleet.raw))
+    children = fleet.decide().children
+    body = next(each.body for each in children if each.key == deployment_key("chat", revision))
+    assert body["spec"]["template"] == engine.pod_template(deployment, fleet.settings, revision)
+    assert engine is ENGINES[engine.name]
+    (container,) = body["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == engine.image(deployment, fleet.settings)

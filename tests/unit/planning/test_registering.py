@@ -1,17 +1,31 @@
-"""A kind of step and a trigger are a file and a row each: a toy of both, registered and at work."""
+"""Step kinds, triggers and metrics are a file and a row each: a toy of each, registered."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from typing import get_args
+
+import pytest
 
 from llmfleet.api import Step
+from llmfleet.api.canonical import BUILT_METRICS
+from llmfleet.api.rollout import AnalysisMetric
+from llmfleet.cluster.counting import Attempt
+from llmfleet.cluster.prometheus import build_query
+from llmfleet.planning.analysis.metrics import METRICS
+from llmfleet.planning.analysis.metrics.error_rate import ERROR_RATE
+from llmfleet.planning.analysis.metrics.metric import Metric
 from llmfleet.planning.rollout import steps, triggers
 from llmfleet.planning.rollout.failures import Failure
 from llmfleet.planning.rollout.steps.kind import Allowance, StepContext, StepKind
 from llmfleet.planning.rollout.triggers.trigger import Rising
 from tests.unit.planning.canaries import annotate, at_share, canary, rejected, split, started
+from tests.unit.planning.fleet import START, counted
 from tests.unit.planning.test_rollout import turn
+
+BY_TOY = {"metrics": [{"name": "TTFT"}], "minSamples": 5}
 
 
 class HalfAndHalf(StepKind):
@@ -39,6 +53,26 @@ def eclipse(rising: Rising) -> Failure | None:
     return Failure(reason="Eclipse", message="the moon is gone", rejected=True)
 
 
+GLOOM = Metric(
+    name="TTFT",
+    series=("llmfleet_router_requests_total", "llmfleet_router_gloom_total"),
+    process=lambda stable, canary, min_effect: 99.0 if canary else 0.0,
+    process_alone=lambda stable, canary, min_effect: 0.0,
+    default_effect=0.3,
+    session_effect=0.4,
+    effect_alone=0.5,
+    reason="Gloom",
+)
+"""A toy: whatever is counted by interval is evidence against the canary."""
+
+
+@pytest.fixture
+def gloom() -> Iterator[None]:
+    METRICS[GLOOM.name] = GLOOM
+    yield
+    del METRICS[GLOOM.name]
+
+
 def test_step_when_its_kind_is_registered_then_it_allows_waits_and_is_told() -> None:
     steps.STEPS.insert(0, HalfAndHalf())
     try:
@@ -62,3 +96,39 @@ def test_rollout_when_a_registered_trigger_asks_then_it_goes_back_with_its_reaso
         assert split(world) == {old: 100}
     finally:
         triggers.TRIGGERS.remove(eclipse)
+
+
+@pytest.mark.usefixtures("gloom")
+@pytest.mark.parametrize(("stickiness", "effect"), [("None", 0.3), ("Session", 0.4)])
+def test_rollout_when_its_metric_is_registered_then_its_row_says_how_it_is_judged(
+    stickiness: str, effect: float
+) -> None:
+    steps = [{"setWeight": 25}, {"pause": {}}]
+    world, old, new = started(canary(steps, analysis=BY_TOY, stickiness=stickiness))
+    at_share(world, new, 25)
+    world.requests = {each: replace(counted(10), looks=()) for each in (old, new)}
+    world.wait(1)
+    turn(world)
+    (result,) = world.status()["rollout"]["metricResults"]
+    assert (result["name"], result["minEffect"], result["verdict"]) == (
+        "TTFT",
+        effect,
+        "Successful",
+    )
+    world.requests = {each: counted(10) for each in (old, new)}
+    turn(world)
+    assert rejected(world) == {new: "Gloom"}
+
+
+@pytest.mark.usefixtures("gloom")
+def test_query_when_a_metric_is_registered_then_its_series_are_asked_for_once_each() -> None:
+    query = build_query(("team-a", "chat"), Attempt(START), START.timestamp())
+    names = query.split('"')[1].split("|")
+    assert names == [*ERROR_RATE.series, "llmfleet_router_gloom_total"]
+
+
+def test_metrics_when_listed_then_the_resource_has_them_and_calls_them_built() -> None:
+    known = get_args(AnalysisMetric.model_fields["name"].annotation)
+    assert set(METRICS) <= set(known)
+    assert set(METRICS) == BUILT_METRICS
+    assert all(name == row.name for name, row in METRICS.items())

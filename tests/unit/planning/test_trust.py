@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from llmfleet.planning.analysis.judge import Verdict, judge_requests
+from llmfleet.planning.analysis.judge import Criterion, Verdict, judge_requests
+from llmfleet.planning.analysis.metrics.error_rate import ERROR_RATE
 from llmfleet.planning.snapshot import RouterReach, RouterReport
 from tests.unit.planning.canaries import annotate, at_share, canary, fail, rejected, split, started
 from tests.unit.planning.fleet import START, counted, hash_of
@@ -15,11 +16,12 @@ from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import said
 from tests.unit.planning.test_rollout import turn
 
+HELD_TO = Criterion(metric=ERROR_RATE, min_effect=0.01, min_samples=5, alpha=0.01)
+
 
 def test_counts_when_a_revision_has_none_then_the_verdict_names_it() -> None:
     found = judge_requests(
-        {"old": counted(10)}, stable="old", canary="new", min_samples=5, alpha=0.01, now=START,
-        unknown="",
+        {"old": counted(10)}, HELD_TO, stable="old", canary="new", now=START, unknown="",
     )  # fmt: skip
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.message == "no request of new is counted yet"
@@ -28,8 +30,7 @@ def test_counts_when_a_revision_has_none_then_the_verdict_names_it() -> None:
 def test_failures_when_they_are_of_requests_sent_before_then_the_judge_still_judges() -> None:
     stable = replace(counted(100, 3), failed=130)
     found = judge_requests(
-        {"old": stable, "new": counted(300, 300)}, stable="old", canary="new", min_samples=5,
-        alpha=0.01, now=START,
+        {"old": stable, "new": counted(300, 300)}, HELD_TO, stable="old", canary="new", now=START
     )  # fmt: skip
     assert found.verdict is not Verdict.ERROR
     assert found.stable == 1.0
@@ -37,11 +38,18 @@ def test_failures_when_they_are_of_requests_sent_before_then_the_judge_still_jud
 
 def test_counts_when_they_are_old_then_they_tell_nothing_and_the_verdict_says_of_when() -> None:
     found = judge_requests(
-        {"old": counted(900), "new": counted(900)}, stable="old", canary="new", min_samples=5,
-        alpha=0.01, now=START + timedelta(hours=3),
+        {"old": counted(900), "new": counted(900)}, HELD_TO, stable="old", canary="new",
+        now=START + timedelta(hours=3),
     )  # fmt: skip
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "2026-03-01T12:00:00Z" in found.message
+
+
+def test_result_when_there_are_no_numbers_then_it_names_what_spec_accepts_all_the_same() -> None:
+    held_to = replace(HELD_TO, min_effect=0.2)
+    for counts in (None, {"old": counted(1), "new": counted(1)}):
+        found = judge_requests(counts, held_to, stable="old", canary="new", now=START)
+        assert found.as_result().min_effect == 0.2
 
 
 def test_canary_when_it_fails_all_at_100_percent_then_it_is_sent_back_and_not_rejected() -> None:

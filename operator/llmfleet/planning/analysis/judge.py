@@ -14,19 +14,12 @@ from enum import StrEnum
 from typing import Final
 
 from llmfleet.api import CountedRequests, MetricResult, RequestsAtStart
-from llmfleet.planning.analysis.evidence import log_evidence, log_evidence_alone
+from llmfleet.planning.analysis.metrics.metric import Metric
 from llmfleet.planning.clock import format_time
 from llmfleet.planning.snapshot import RequestCounts
 
-ERROR_RATE: Final = "ErrorRate"
 MOST_ODDS: Final = 1_000_000
 """Larger odds are told as this."""
-DEFAULT_MIN_EFFECT: Final = 0.01
-"""Smallest worsening of the share of failed requests that matters, as a share of all requests."""
-STICKY_MIN_EFFECT: Final = 0.02
-"""The same where each session stays with a revision: one that always fails is no sign of it."""
-MARGIN_TO_THE_PAST: Final = 0.05
-"""Worsening accepted where stable has no requests at the same time, as at a weight of 100 %."""
 STALE_AFTER: Final = timedelta(minutes=3)
 """Counts whose newest sample is older tell nothing: three scrapes of Prometheus' default minute."""
 NUMBERS_KEPT: Final = timedelta(minutes=1)
@@ -47,9 +40,23 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Criterion:
+    """What a revision is held to by one metric."""
+
+    metric: Metric
+    min_effect: float
+    """Worsening that is still accepted, a share of all requests, 0 … 1."""
+    min_samples: int
+    """Requests each revision needs before the canary can be successful."""
+    alpha: float
+    """Chance of ever failing a canary that is not worse than accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """A verdict with the numbers it rests on."""
 
+    metric: Metric
     verdict: Verdict
     message: str
     stable: float | None = None
@@ -57,7 +64,8 @@ class Judgement:
     canary: float | None = None
     requests: int | None = None
     """Requests of the canary that were looked at."""
-    min_effect: float = DEFAULT_MIN_EFFECT
+    min_effect: float
+    """Worsening that is accepted, a share of all requests."""
     as_of: datetime | None = None
     """When the newest of the numbers was sampled."""
     concurrent: bool = True
@@ -68,7 +76,7 @@ class Judgement:
         """The row of ``status.rollout.metricResults``."""
         known = self.canary is not None and self.stable is not None
         return MetricResult(
-            name=ERROR_RATE,
+            name=self.metric.name,
             verdict=self.verdict,
             stable=self.stable,
             canary=self.canary,
@@ -82,73 +90,45 @@ class Judgement:
 
 def judge_requests(
     counts: Mapping[str, RequestCounts] | None,
+    criterion: Criterion,
     *,
     stable: str,
     canary: str,
-    min_samples: int,
-    alpha: float,
     now: datetime,
-    min_effect: float | None = None,
     unknown: str = "no request counts are known",
 ) -> Judgement:
     """Compare the share of failed requests of two revisions over the same time.
 
     Args:
         counts: by revision, since the attempt began; None or an absent entry = unknown.
+        criterion: what the canary is held to.
         stable: hash of the revision compared with.
         canary: hash of the revision judged.
-        min_samples: requests each needs before it can be successful.
-        alpha: chance of ever failing a canary that is not worse than accepted.
         now: the time of the decision; counts older than ``STALE_AFTER`` tell nothing.
-        min_effect: worsening that is still accepted, a share of all requests; None = 0.01.
         unknown: why there may be no counts.
     """
     before, after = (counts or {}).get(stable), (counts or {}).get(canary)
-    effect = DEFAULT_MIN_EFFECT if min_effect is None else min_effect
     if before is None or after is None:
         text = unknown or f"no request of {stable if before is None else canary} is counted yet"
-        return Judgement(verdict=Verdict.INCONCLUSIVE, message=text)
+        return undecided(criterion, Verdict.INCONCLUSIVE, text)
     as_of = min(before.as_of, after.as_of)
     if now - as_of > STALE_AFTER:
         text = f"the newest request counts are of {format_time(as_of)}, too old to judge by"
-        return Judgement(verdict=Verdict.INCONCLUSIVE, message=text, as_of=as_of)
+        return undecided(criterion, Verdict.INCONCLUSIVE, text, as_of)
     if min(before.total, before.failed, after.total, after.failed) < 0:
         text = "request counts below zero make no sense"
-        return Judgement(verdict=Verdict.ERROR, message=text, as_of=as_of)
-    alone = log_evidence_alone(before.looks, after.looks, MARGIN_TO_THE_PAST)
-    if alone >= -math.log(alpha):
-        return _worse_than_the_past(before, after, stable, as_of)
-    evidence = log_evidence(before.looks, after.looks, effect)
-    failed = evidence >= -math.log(alpha)
-    fewest = min(before.total, after.total)
-    if not failed and fewest < min_samples:
-        text = f"{fewest} of {min_samples} requests that each revision needs"
-        return Judgement(verdict=Verdict.RUNNING, message=text, requests=after.total, as_of=as_of)
-    old, new = _share(before), _share(after)
-    verdict, said = _verdict(new - old - effect, evidence, failed=failed)
-    return Judgement(
-        verdict=verdict,
-        message=(
-            f"{new:.1%} of {after.total} requests failed, {old:.1%} of {before.total} on {stable};"
-            f" at most {effect:.1%} more are accepted{said}"
-        ),
-        stable=old,
-        canary=new,
-        requests=after.total,
-        min_effect=effect,
-        as_of=as_of,
-    )
+        return undecided(criterion, Verdict.ERROR, text, as_of)
+    return _compare(before, after, criterion, stable, as_of)
 
 
 def judge_since(
     counts: Mapping[str, RequestCounts] | None,
     start: RequestsAtStart | None,
+    criterion: Criterion,
     *,
     stable: str,
     canary: str,
-    min_samples: int,
     now: datetime,
-    min_effect: float | None = None,
     unknown: str = "no request counts are known",
 ) -> Judgement:
     """The same of the requests that came since the clock of a step started; it never fails.
@@ -156,11 +136,10 @@ def judge_since(
     Args:
         counts: as for ``judge_requests``.
         start: counts when the clock started; None = it has not, or nobody could count then.
+        criterion: what the canary is held to.
         stable: hash of the revision compared with.
         canary: hash of the revision judged.
-        min_samples: requests each needs before it can be successful.
         now: the time of the decision.
-        min_effect: worsening that is still accepted, a share of all requests; None = 0.01.
         unknown: why there may be no counts.
     """
     own = None
@@ -171,13 +150,53 @@ def judge_since(
         }
     return judge_requests(
         own,
+        replace(criterion, alpha=0.5),  # without intervals nothing is bet, so nothing can fail
         stable=stable,
         canary=canary,
-        min_samples=min_samples,
-        alpha=0.5,  # without intervals nothing is bet, so nothing can fail
         now=now,
-        min_effect=min_effect,
         unknown=unknown if counts is None or start is not None else "it is not counted yet",
+    )
+
+
+def undecided(
+    criterion: Criterion, verdict: Verdict, message: str, as_of: datetime | None = None
+) -> Judgement:
+    """A judgement without numbers; the message says why there are none."""
+    return Judgement(
+        metric=criterion.metric, verdict=verdict, message=message,
+        min_effect=criterion.min_effect, as_of=as_of,
+    )  # fmt: skip
+
+
+def _compare(
+    before: RequestCounts, after: RequestCounts, criterion: Criterion, stable: str, as_of: datetime
+) -> Judgement:
+    """The verdict on counts that can be judged."""
+    metric, effect = criterion.metric, criterion.min_effect
+    enough = -math.log(criterion.alpha)
+    if metric.process_alone(before.looks, after.looks, metric.effect_alone) >= enough:
+        return _worse_than_the_past(before, after, metric, stable, as_of)
+    evidence = metric.process(before.looks, after.looks, effect)
+    failed = evidence >= enough
+    fewest = min(before.total, after.total)
+    if not failed and fewest < criterion.min_samples:
+        text = f"{fewest} of {criterion.min_samples} requests that each revision needs"
+        few = undecided(criterion, Verdict.RUNNING, text, as_of)
+        return replace(few, requests=after.total)
+    old, new = _share(before), _share(after)
+    verdict, said = _verdict(new - old - effect, evidence, failed=failed)
+    return Judgement(
+        metric=metric,
+        verdict=verdict,
+        message=(
+            f"{new:.1%} of {after.total} requests failed, {old:.1%} of {before.total} on {stable};"
+            f" at most {effect:.1%} more are accepted{said}"
+        ),
+        stable=old,
+        canary=new,
+        requests=after.total,
+        min_effect=effect,
+        as_of=as_of,
     )
 
 
@@ -195,9 +214,10 @@ def _share(counts: RequestCounts) -> float:
 
 
 def _worse_than_the_past(
-    before: RequestCounts, after: RequestCounts, stable: str, as_of: datetime
+    before: RequestCounts, after: RequestCounts, metric: Metric, stable: str, as_of: datetime
 ) -> Judgement:
     return Judgement(
+        metric=metric,
         verdict=Verdict.FAILED,
         message=(
             f"{_share(after):.1%} of {after.total} requests failed while {stable} had none to"
@@ -206,7 +226,7 @@ def _worse_than_the_past(
         stable=_share(before),
         canary=_share(after),
         requests=after.total,
-        min_effect=MARGIN_TO_THE_PAST,
+        min_effect=metric.effect_alone,
         as_of=as_of,
         concurrent=False,
     )
@@ -241,6 +261,7 @@ def keep_numbers(fresh: Judgement, recorded: MetricResult | None, now: datetime)
     if recorded is None or recorded.verdict != fresh.verdict or recorded.as_of is None:
         return dated
     before = Judgement(
+        metric=fresh.metric,
         verdict=fresh.verdict,
         message=recorded.message or "",
         stable=recorded.stable,

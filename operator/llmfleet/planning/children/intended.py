@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from llmfleet.planning.children.engines.vllm import (
-    build_engine_budget,
-    build_engine_deployment,
-    build_engine_service,
-)
+from llmfleet.planning.children.budgets import build_engine_budget
 from llmfleet.planning.children.naming import (
     CORE,
     controller_revision_key,
@@ -19,6 +15,7 @@ from llmfleet.planning.children.naming import (
     token_name,
 )
 from llmfleet.planning.children.network import build_network_policies, policy_keys
+from llmfleet.planning.children.pools import build_engine_deployment, build_engine_service
 from llmfleet.planning.children.router import build_router, build_token_secret, preview_key
 from llmfleet.planning.plan import Child, Deletion
 from llmfleet.planning.revisions.history import History

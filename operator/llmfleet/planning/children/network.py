@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from llmfleet.api import LLMDeployment
-from llmfleet.planning.children.engines.vllm import HEALTH_PORT
-from llmfleet.planning.children.engines.vllm import HTTP_PORT as ENGINE_PORT
+from llmfleet.planning.children.engines.pod import HEALTH_PORT
+from llmfleet.planning.children.engines.pod import HTTP_PORT as ENGINE_PORT
 from llmfleet.planning.children.naming import (
     NETWORKING,
     make_child,

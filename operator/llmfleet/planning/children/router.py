@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from llmfleet.api import GROUP, PLURAL, LLMDeployment
-from llmfleet.planning.children.engines.vllm import (
-    CONTAINER_SECURITY,
-    POD_SECURITY,
-    TOKEN_PATH,
-    build_budget,
-    scrape_annotations,
-)
+from llmfleet.planning.children.budgets import build_router_budget
 from llmfleet.planning.children.naming import (
     APPS,
     CORE,
@@ -21,6 +15,13 @@ from llmfleet.planning.children.naming import (
     router_name,
     selector_labels,
     token_name,
+)
+from llmfleet.planning.children.pods import (
+    CONTAINER_SECURITY,
+    POD_SECURITY,
+    TOKEN_PATH,
+    TOKEN_VOLUME,
+    scrape_annotations,
 )
 from llmfleet.planning.plan import Child, ChildMode
 from llmfleet.planning.snapshot import JSON, ObjectKey, OperatorSettings
@@ -41,7 +42,7 @@ def build_router(deployment: LLMDeployment, settings: OperatorSettings) -> tuple
         _service(deployment),
         *preview,
         _deployment(deployment, settings),
-        build_budget(deployment, router_name(deployment.metadata.name), "router"),
+        build_router_budget(deployment),
     )
 
 
@@ -139,7 +140,7 @@ def _deployment(deployment: LLMDeployment, settings: OperatorSettings) -> Child:
         "topologySpreadConstraints": [spread],
         "containers": [_container(deployment, settings)],
         "volumes": [
-            {"name": "llmfleet-token", "secret": {"secretName": token_name(deployment)}},
+            {"name": TOKEN_VOLUME, "secret": {"secretName": token_name(deployment)}},
             {"name": "llmfleet-tmp", "emptyDir": {}},
             {"name": "llmfleet-xds", "emptyDir": {}},
         ],
@@ -197,7 +198,7 @@ def _container(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
         },
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [
-            {"name": "llmfleet-token", "mountPath": TOKEN_PATH, "readOnly": True},
+            {"name": TOKEN_VOLUME, "mountPath": TOKEN_PATH, "readOnly": True},
             {"name": "llmfleet-tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
             {"name": "llmfleet-xds", "mountPath": "/var/run/llmfleet/xds"},
         ],

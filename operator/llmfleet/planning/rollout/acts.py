@@ -30,6 +30,7 @@ ACTS: Final = ("abort", "undo", "retry", "promote", "restart")
 """In the order in which they are carried out when several are annotated at once."""
 MAX_PAST_ACTS: Final = 200
 TOGETHER: Final = "came together with {}, which was carried out: ask again if it is still meant"
+MALFORMED: Final = "is not of the form HASH@TOKEN: take the hash from status and any new token"
 PAUSED: Final = "comes while llmfleet.dev/pause is set: remove that first"
 _VALUE: Final = re.compile(r"^([0-9a-f]+)(/full)?@(.+)$")
 _LONGEST_VALUE: Final = 256
@@ -92,29 +93,12 @@ def decide_acts(facts: Facts, state: State, stable: str | None) -> Acts:
             run={},
             paused=paused,
         )
-    run: dict[str, str] = {}
-    refusals, full = [], False
-    for act, value in found.items():
-        if handled.get(act) == value or f"{act} {value}" in facts.memory.past_acts:
-            continue
-        before = next((each for each in ("abort", "undo") if each in run), None)
-        if before is not None:
-            # Which of them was meant last nobody can tell, and going back loses nothing.
-            refusals.append(f"llmfleet.dev/{act}: {value} {TOGETHER.format(before)}")
-            continue
-        match = _VALUE.match(value)
-        problem = (
-            "is not of the form HASH@TOKEN: take the hash from status and any new token"
-            if match is None
-            else PAUSED
-            if act == "promote" and paused
-            else _problem(facts, act, match[1], state, stable)
-        )
-        if match is None or problem is not None:
-            refusals.append(f"llmfleet.dev/{act}: {value} {problem}")
-            continue
-        run[act] = match[1]
-        full = full or (act == "promote" and match[2] is not None)
+    fresh = {
+        act: value
+        for act, value in found.items()
+        if handled.get(act) != value and f"{act} {value}" not in facts.memory.past_acts
+    }
+    run, full, refusals = _sort(facts, fresh, state, stable, paused=paused)
     now = {act: value for act, value in found.items() if act in run or _named(value, refusals)}
     return Acts(
         handled=handled | now,
@@ -124,6 +108,32 @@ def decide_acts(facts: Facts, state: State, stable: str | None) -> Acts:
         refused="; ".join(refusals) or _still_refused(facts, found),
         paused=paused,
     )
+
+
+def _sort(
+    facts: Facts, fresh: Mapping[str, str], state: State, stable: str | None, *, paused: bool
+) -> tuple[dict[str, str], bool, list[str]]:
+    """What of these is carried out, whether a promotion skips all steps, and the refusals."""
+    run: dict[str, str] = {}
+    refusals, full = [], False
+    for act, value in fresh.items():
+        before = next((each for each in ("abort", "undo") if each in run), None)
+        match = _VALUE.match(value)
+        if before is not None:
+            # Which of them was meant last nobody can tell, and going back loses nothing.
+            problem: str | None = TOGETHER.format(before)
+        elif match is None:
+            problem = MALFORMED
+        elif act == "promote" and paused:
+            problem = PAUSED
+        else:
+            problem = _problem(facts, act, match[1], state, stable)
+        if match is None or problem is not None:
+            refusals.append(f"llmfleet.dev/{act}: {value} {problem}")
+            continue
+        run[act] = match[1]
+        full = full or (act == "promote" and match[2] is not None)
+    return run, full, refusals
 
 
 def _past(facts: Facts, handled: Mapping[str, str]) -> tuple[str, ...]:

@@ -15,14 +15,16 @@ from llmfleet.api import (
     RolloutSpec,
 )
 from llmfleet.planning.analysis.judge import (
-    ERROR_RATE,
-    STICKY_MIN_EFFECT,
+    Criterion,
     Judgement,
     Verdict,
     judge_requests,
     judge_since,
     keep_numbers,
+    undecided,
 )
+from llmfleet.planning.analysis.metrics import METRICS
+from llmfleet.planning.analysis.metrics.error_rate import ERROR_RATE
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.attempt import Position
 from llmfleet.planning.rollout.state import (
@@ -38,18 +40,34 @@ def judge(facts: Facts, state: Forward | Undoing, stable: str, now: datetime) ->
     attempt = state.attempt
     if isinstance(state, Undoing) or not attempt.stepwise:
         return None
-    analysis = attempt.policy.analysis
-    if all(each.name != ERROR_RATE for each in analysis.metrics):
-        return Judgement(verdict=Verdict.INCONCLUSIVE, message="spec does not judge ErrorRate")
+    criterion = criterion_of(attempt.policy)
+    name = criterion.metric.name
+    if all(each.name != name for each in attempt.policy.analysis.metrics):
+        return undecided(criterion, Verdict.INCONCLUSIVE, f"spec does not judge {name}")
     return judge_requests(
         facts.requests,
+        criterion,
         stable=stable,
         canary=attempt.revision,
-        min_samples=analysis.min_samples,
-        min_effect=_min_effect(attempt.policy),
-        alpha=analysis.alpha,
         now=now,
         unknown=facts.requests_problem,
+    )
+
+
+def criterion_of(policy: RolloutSpec) -> Criterion:
+    """What the settings hold a canary to: the first of their metrics that can be judged.
+
+    Where they name none of those, what ``ErrorRate`` says by default.
+    """
+    analysis = policy.analysis
+    chosen = next((each for each in analysis.metrics if each.name in METRICS), None)
+    metric = ERROR_RATE if chosen is None else METRICS[chosen.name]
+    effect = None if chosen is None else chosen.min_effect_share
+    return Criterion(
+        metric=metric,
+        min_effect=metric.min_effect(effect, sessions=policy.stickiness == "Session"),
+        min_samples=analysis.min_samples,
+        alpha=analysis.alpha,
     )
 
 
@@ -66,10 +84,9 @@ def build_step_context(
         own = judge_since(
             facts.requests,
             position.counted if position.started_at is not None else None,
+            criterion_of(policy),
             stable=stable,
             canary=attempt.revision,
-            min_samples=policy.analysis.min_samples,
-            min_effect=_min_effect(policy),
             now=now,
             unknown=facts.requests_problem,
         )
@@ -87,7 +104,7 @@ def build_step_context(
         own_judgement=own,
         needed_requests=_needed_requests(policy),
     )
-    shown = keep_numbers(context.shown(position), results.get(ERROR_RATE), now)
+    shown = keep_numbers(context.shown(position), results.get(judgement.metric.name), now)
     if context.shown(position) is own:
         return replace(context, own_judgement=shown), position
     return replace(context, judgement=shown), position
@@ -126,12 +143,6 @@ def describe_failed(counts: Mapping[str, RequestCounts] | None, revision: str) -
 
 def _counted(counts: RequestCounts) -> CountedRequests:
     return CountedRequests(total=counts.total, failed=counts.failed)
-
-
-def _min_effect(policy: RolloutSpec) -> float | None:
-    metrics = policy.analysis.metrics
-    effect = next((each.min_effect_share for each in metrics if each.name == ERROR_RATE), None)
-    return STICKY_MIN_EFFECT if effect is None and policy.stickiness == "Session" else effect
 
 
 def _commanded_routes(facts: Facts, revision: str) -> Routes:

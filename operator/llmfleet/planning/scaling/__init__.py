@@ -1,1 +1,1 @@
-"""How many replicas are wanted: facts in, a number with its reason out."""
+"""How many replicas are wanted: facts in, a number with its reason out. Makes and removes none."""

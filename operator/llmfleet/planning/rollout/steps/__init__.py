@@ -4,7 +4,8 @@ A step's clock starts when it is really served: the weight and the routes are co
 Ready router has confirmed them, and the pods asked for are ready. If the new revision loses any of
 it meanwhile, the clock starts anew. A blue-green rollout is made of such steps, too.
 
-A kind of step is a file here and a row of ``STEPS``.
+A kind of step is a file here and a row of ``STEPS``. Steps only allow: no weights are set here, and
+no replicas (``rollout.split``).
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
 
 from llmfleet.api import Step
 from llmfleet.planning.analysis.judge import Judgement, Verdict
@@ -14,9 +13,6 @@ from llmfleet.planning.rollout.capacity import old_replicas
 from llmfleet.planning.rollout.failures import Failure
 from llmfleet.planning.rollout.steps import STEPS
 from llmfleet.planning.rollout.steps.kind import Allowance, StepContext, StepKind
-
-NOT_COUNTED: Final = Judgement(verdict=Verdict.INCONCLUSIVE, message="it is not counted yet")
-"""Of a step that only just began."""
 
 
 def kind_of(step: Step) -> StepKind:
@@ -60,7 +56,7 @@ def follow(context: StepContext, position: Position, now: datetime) -> Position:
         if not _done(context, position, now):
             break
         position = Position(step=position.step + 1)
-        context = replace(context, own_judgement=NOT_COUNTED)
+        context = replace(context, own_judgement=_not_counted(context.judgement))
     return position
 
 
@@ -101,6 +97,14 @@ def describe_step_wait(
 def step_under_way(context: StepContext, position: Position) -> Step | None:
     """The step under way; None when all are done."""
     return context.steps[position.step] if position.step < len(context.steps) else None
+
+
+def _not_counted(judgement: Judgement) -> Judgement:
+    """What is known of the requests of a step that only just began."""
+    return Judgement(
+        metric=judgement.metric, min_effect=judgement.min_effect,
+        verdict=Verdict.INCONCLUSIVE, message="it is not counted yet",
+    )  # fmt: skip
 
 
 def _start_clock(context: StepContext, position: Position, now: datetime) -> Position:

@@ -1,6 +1,7 @@
 """Who may ask a rollout to go back, in the order in which they are heard.
 
-A trigger is a file here and a row of ``TRIGGERS``.
+A trigger is a file here and a row of ``TRIGGERS``. It only asks: what becomes of the rollout is not
+said here (``rollout.transitions``).
 """
 
 from __future__ import annotations

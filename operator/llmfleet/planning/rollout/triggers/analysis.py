@@ -12,6 +12,5 @@ def requests_fail(rising: Rising) -> Failure | None:
     judgement = rising.judgement
     if judgement is None or judgement.verdict is not Verdict.FAILED:
         return None
-    return Failure(
-        reason="ErrorRateRegression", message=judgement.message, rejected=judgement.concurrent
-    )
+    reason = judgement.metric.reason
+    return Failure(reason=reason, message=judgement.message, rejected=judgement.concurrent)
