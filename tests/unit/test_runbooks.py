@@ -16,8 +16,8 @@ import llmfleet.planning
 PLANNING = Path(llmfleet.planning.__file__).parent
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks.md"
 WORD = re.compile(r"[A-Z][a-z]+(?:[A-Z][a-z]*)*")
-MANIFESTS = {"vllm.py", "network.py", "router.py"}
-"""Modules that render children: their words are Kubernetes' own."""
+MANIFESTS = {"vllm.py", "network.py", "router.py", "allowed.py"}
+"""Modules that render children, or check them: their words are Kubernetes' own."""
 ALL_IS_WELL = {
     "Confirmed", "Ready", "ReadyReplicas", "Scheduled", "Stable", "Valid",
     # Events of something that went as it should.

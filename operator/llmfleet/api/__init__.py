@@ -10,6 +10,7 @@ from llmfleet.api.canonical import (
     hash_payload,
     unbuilt_fields,
     unknown_fields,
+    unknown_keys,
 )
 from llmfleet.api.deployment import (
     API_VERSION,
@@ -34,7 +35,7 @@ from llmfleet.api.engine import (
     SpeculativeDecoding,
 )
 from llmfleet.api.extra_args import ALLOWED_EXTRA_ARGS, TYPED_ARGS
-from llmfleet.api.pod_template import PodTemplate
+from llmfleet.api.pod_template import EnvVar, Mount, PodResources, PodTemplate, Volume
 from llmfleet.api.rollout import (
     DEFAULT_STEPS,
     Analysis,
@@ -49,6 +50,7 @@ from llmfleet.api.rollout import (
     Step,
 )
 from llmfleet.api.scaling import Autoscaling, ScaleToZero
+from llmfleet.api.scheduling import Affinity, Toleration
 from llmfleet.api.source import (
     DraftModel,
     LoraAdapter,
@@ -72,6 +74,7 @@ from llmfleet.api.status import (
     Routing,
     TrafficShare,
 )
+from llmfleet.api.text import clean_line, clean_text, clean_tree
 from llmfleet.api.values import parse_duration_seconds
 from llmfleet.api.words import describe_routing, describe_step
 
@@ -91,6 +94,7 @@ __all__ = [
     "UNBUILT_FIELDS",
     "VERSION",
     "Accelerator",
+    "Affinity",
     "Analysis",
     "Autoscaling",
     "BlueGreen",
@@ -102,6 +106,7 @@ __all__ = [
     "Drain",
     "DriftSpec",
     "EngineSpec",
+    "EnvVar",
     "HeaderMatch",
     "HeaderRoute",
     "HeaderRouting",
@@ -115,10 +120,12 @@ __all__ = [
     "Mirror",
     "Mirroring",
     "ModelSpec",
+    "Mount",
     "ObjectIdentity",
     "ObjectMeta",
     "Parallelism",
     "Pause",
+    "PodResources",
     "PodTemplate",
     "RejectedRevision",
     "RevisionStatus",
@@ -130,7 +137,12 @@ __all__ = [
     "SourceScheme",
     "SpeculativeDecoding",
     "Step",
+    "Toleration",
     "TrafficShare",
+    "Volume",
+    "clean_line",
+    "clean_text",
+    "clean_tree",
     "describe_routing",
     "describe_step",
     "hash_payload",
@@ -140,4 +152,5 @@ __all__ = [
     "source_scheme",
     "unbuilt_fields",
     "unknown_fields",
+    "unknown_keys",
 ]

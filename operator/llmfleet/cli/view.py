@@ -32,7 +32,9 @@ NO_STATUS: Final = 13
 """The operator has not said anything yet: is it running?"""
 BAR: Final = 20
 _SHOULD_BE_TRUE: Final = {"Accepted", "Available", "CapacityAvailable", "Progressing"}
-_EXCEPTIONS: Final = {"RolledBack", "NameTaken", "ActRefused", "RuntimeOutdated", "Paused"}
+_EXCEPTIONS: Final = {
+    "RolledBack", "MemoryUnreadable", "NameTaken", "ActRefused", "RuntimeOutdated", "Paused",
+}  # fmt: skip
 _COLOURS: Final = {"Healthy": "green", "Progressing": "cyan", "Paused": "yellow", "Degraded": "red"}
 
 

@@ -35,6 +35,7 @@ from llmfleet.planning.report.status import (
     settings_changed,
     traffic_moves,
 )
+from llmfleet.planning.report.unreadable import decide_unremembered
 from llmfleet.planning.revisions.memory import Memory, build_memory
 from llmfleet.planning.revisions.revision import (
     Revision,
@@ -72,6 +73,8 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     if schema > STATUS_SCHEMA:
         return _newer_schema(schema)
     facts = read_facts(snapshot, now)
+    if facts.history.held is not None and snapshot.deployment.status.schema_ is None:
+        return decide_unremembered(snapshot.raw, facts.history.held, now)
     acceptance = decide_acceptance(snapshot)
     intent = decide_intent(facts, now)
     held = _held(facts, acceptance, intent)
@@ -91,7 +94,13 @@ def _newer_schema(schema: int) -> Plan:
 def _held(facts: Facts, acceptance: Acceptance, intent: Intent) -> str | None:
     if not acceptance.accepted:
         return acceptance.message
+    if facts.history.held is not None:
+        return facts.history.held
     changes = intent.wanted != facts.served
+    if changes and intent.wanted is not None and intent.wanted not in facts.revisions:
+        unusable = facts.history.unusable.get(intent.wanted)
+        if unusable is not None:
+            return unusable
     policy = facts.policy if intent.current else facts.deployment.spec.rollout
     in_place = policy.surge_replicas(facts.replicas) == 0 and facts.replicas == 1
     if changes and intent.stable and in_place and policy.strategy == "Canary":
@@ -214,7 +223,8 @@ def _children(
     sizes = [(name, replicas) for name, replicas in sorted(plan.replicas.items()) if name in known]
     for name, replicas in sizes:
         children.append(build_engine_deployment(deployment, name, known[name].template, replicas))
-    children.append(build_memory(deployment, memory))
+    if facts.history.held is None:
+        children.append(build_memory(deployment, memory))
     children += [build_engine_service(deployment, name) for name, _ in sizes]
     if snapshot.settings.network is not None:
         children += build_network_policies(deployment, snapshot.settings.network)

@@ -9,15 +9,10 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 
 from llmfleet.api import LLMDeployment, RolloutSpec, Routing
-from llmfleet.planning.children.naming import deployment_key, is_ours, memory_key
-from llmfleet.planning.revisions.memory import Memory, parse_memory
-from llmfleet.planning.revisions.revision import (
-    Revision,
-    adopt_revision,
-    parse_controller_revision,
-    revision_hash,
-    spec_payload,
-)
+from llmfleet.planning.children.naming import deployment_key, is_ours
+from llmfleet.planning.revisions.history import History, read_history
+from llmfleet.planning.revisions.memory import Memory
+from llmfleet.planning.revisions.revision import Revision, revision_hash, spec_payload
 from llmfleet.planning.snapshot import (
     ObjectKey,
     ObservedObject,
@@ -91,12 +86,13 @@ class Facts:
     """S, replicas beyond N that a rollout may take."""
     arms: Mapping[str, Arm]
     revisions: Mapping[str, Revision]
-    """By hash: those with a ControllerRevision of ours, and memory's last good one."""
+    """By hash: those whose ControllerRevision can be used, and memory's last good one."""
     stored_revisions: Mapping[str, ObservedObject]
-    """The ControllerRevisions themselves."""
+    """The ControllerRevisions themselves, also those that cannot be used."""
     spec_revision: str
     """The hash that spec asks for."""
     memory: Memory
+    history: History
     served: str | None
     """The promoted revision that status records, if anything else knows of it too."""
     traffic: Mapping[str, int]
@@ -142,20 +138,9 @@ def read_facts(snapshot: Snapshot, now: datetime) -> Facts:
         now: the time of the decision, which tells how long routers have been silent.
     """
     deployment = snapshot.deployment
-    name = deployment.metadata.name
     ours = {key: found for key, found in snapshot.objects.items() if is_ours(deployment, found)}
-    stored = {
-        key.name.removeprefix(f"{name}-rev-"): found
-        for key, found in ours.items()
-        if key.kind == "ControllerRevision"
-    }
-    memory = parse_memory(ours.get(memory_key(name)))
-    parsed = (parse_controller_revision(found) for found in stored.values())
-    revisions = {each.hash: each for each in parsed if each is not None}
-    if memory.last_good is not None:
-        memory = replace(memory, last_good=adopt_revision(deployment, memory.last_good))
-    if memory.last_good is not None:
-        revisions.setdefault(memory.last_good.hash, memory.last_good)
+    history = read_history(deployment, ours)
+    revisions, stored = history.revisions, history.stored
     arms = _arms(snapshot, ours, stored)
     status, replicas = deployment.status, deployment.spec.wanted_replicas
     # A status edited by hand may name anything; what has no template and no pods cannot serve.
@@ -177,14 +162,15 @@ def read_facts(snapshot: Snapshot, now: datetime) -> Facts:
         revisions=revisions,
         stored_revisions=stored,
         spec_revision=spec_revision,
-        memory=memory,
+        memory=history.memory,
+        history=history,
         served=status.served_revision if status.served_revision in known else None,
         traffic={share.revision: share.weight for share in status.traffic if share.weight},
         routing=status.routing,
         generation=status.traffic_generation,
         next_generation=1 + max([status.traffic_generation or 0, *reported]),
         routers=_routers(snapshot, arms, now),
-        rejected=_rejected(deployment, memory),
+        rejected=_rejected(deployment, history.memory),
         requests=snapshot.requests,
         requests_problem=snapshot.requests_problem,
     )

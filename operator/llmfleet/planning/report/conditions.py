@@ -268,6 +268,9 @@ def _exceptions(situation: Situation) -> list[Verdict]:
         found.append(("NameTaken", "NameTaken", _taken_sentence(situation)))
     if situation.rejected is not None:
         found.append(("RolledBack", "RevisionRejected", _rejected_sentence(situation)))
+    if situation.facts.history.unreadable:
+        text = "; ".join(situation.facts.history.unreadable)
+        found.append(("MemoryUnreadable", "MemoryUnreadable", text))
     outdated = _runtime_outdated(situation)
     if situation.intent.paused is not None and situation.rollout.target is not None:
         found.append(("Paused", "WaitsForPerson", situation.intent.paused))

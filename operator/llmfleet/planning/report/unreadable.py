@@ -1,4 +1,4 @@
-"""A resource that the models cannot read: stored while another CRD allowed it."""
+"""What is said of a resource that nothing is decided about, since too little of it can be read."""
 
 from __future__ import annotations
 
@@ -24,34 +24,58 @@ def decide_unreadable(raw: JSON, problem: str, now: datetime) -> Plan:
     Returns:
         A plan that only records conditions; no retry, an edit of the spec is an event.
     """
-    now = now.replace(microsecond=0)
     stored: Any = raw.get("status") or {}
     if (stored.get("schema") or 0) > STATUS_SCHEMA:
         return Plan(status=None, summary="status.schema is newer than this operator")
     text = f"the spec cannot be read, what is served stays: {problem}"
+    said = Verdict(type="Accepted", status="False", reason="InvalidSpec", message=text)
+    return _say_only(raw, said, {"schema": STATUS_SCHEMA}, now)
+
+
+def decide_unremembered(raw: JSON, problem: str, now: datetime) -> Plan:
+    """The same for a resource without a status whose memory cannot be read.
+
+    Only its memory could tell what it served and what was rejected. ``schema`` is not recorded, so
+    that it still counts as one without a status once the memory is mended.
+
+    Args:
+        raw: the resource as stored.
+        problem: what cannot be read and how to mend it.
+        now: an aware datetime; fractions of a second are dropped.
+    """
+    said = Verdict(
+        type="MemoryUnreadable", status="True", reason="MemoryUnreadable", message=problem
+    )
+    return _say_only(raw, said, {}, now)
+
+
+def _say_only(raw: JSON, said: Verdict, more: JSON, now: datetime) -> Plan:
+    """A plan that records a verdict and that the resource is Degraded by it."""
+    now = now.replace(microsecond=0)
+    stored: Any = raw.get("status") or {}
     previous = _readable(stored.get("conditions"))
     generation = raw["metadata"]["generation"]
     verdicts = [
-        Verdict(type="Accepted", status="False", reason="InvalidSpec", message=text),
-        Verdict(type="Ready", status="False", reason="Degraded", message=text),
-        Verdict(type="Stalled", status="True", reason="Degraded", message=text),
+        said,
+        Verdict(type="Ready", status="False", reason="Degraded", message=said.message),
+        Verdict(type="Stalled", status="True", reason="Degraded", message=said.message),
     ]
     told = {verdict.type for verdict in verdicts} | {"Reconciling"}
     status: JSON = {
         **stored,
-        "schema": STATUS_SCHEMA,
+        **more,
         "observedGeneration": generation,
         "phase": "Degraded",
-        "message": text,
+        "message": said.message,
         "conditions": [
             *build_conditions(verdicts, previous, generation, now),
             *(one for one in stored.get("conditions") or [] if one["type"] not in told),
         ],
     }
     known = {one.type: one for one in previous}
-    events = (PlannedEvent(type="Warning", reason="InvalidSpec", message=text),)
-    repeated = "Accepted" in known and known["Accepted"].message == text
-    return Plan(status=status, events=() if repeated else events, summary=text)
+    events = (PlannedEvent(type="Warning", reason=said.reason, message=said.message),)
+    repeated = said.type in known and known[said.type].message == said.message
+    return Plan(status=status, events=() if repeated else events, summary=said.message)
 
 
 def _readable(conditions: Any) -> list[Condition]:

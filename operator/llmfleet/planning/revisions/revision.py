@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from llmfleet.api import LLMDeployment, hash_payload
 from llmfleet.planning.children.engines.vllm import TOKEN_VOLUME, build_pod_template, engine_image
@@ -17,7 +17,7 @@ from llmfleet.planning.children.naming import (
     token_name,
 )
 from llmfleet.planning.plan import Child, ChildMode
-from llmfleet.planning.snapshot import JSON, ObservedObject, OperatorSettings
+from llmfleet.planning.snapshot import JSON, OperatorSettings
 
 HASH_LENGTH: Final = 10
 DATA_SCHEMA: Final = 1
@@ -86,29 +86,6 @@ def revision_body(revision: Revision) -> JSON:
         "image": revision.image,
         "template": revision.template,
     }
-
-
-def parse_controller_revision(found: ObservedObject) -> Revision | None:
-    """Read a ControllerRevision back; None when it is not one that we can use."""
-    data: Any = found.body.get("data") or {}
-    revision = found.key.name.rpartition("-rev-")[2]
-    return parse_revision(revision, data, int(found.body.get("revision") or 0))
-
-
-def parse_revision(revision: str, data: Any, number: int) -> Revision | None:
-    """Read what ``revision_body`` wrote; None when it has another shape."""
-    if not isinstance(data, dict):
-        return None
-    payload, template = data.get("payload"), data.get("template")
-    if not revision or not isinstance(payload, dict) or not isinstance(template, dict):
-        return None
-    return Revision(
-        hash=revision,
-        image=str(data.get("image") or ""),
-        payload=payload,
-        template=template,
-        number=number,
-    )
 
 
 def adopt_revision(deployment: LLMDeployment, revision: Revision) -> Revision:
