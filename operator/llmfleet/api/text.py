@@ -11,6 +11,9 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+DEEPEST: Final = 100
+"""Levels of objects and lists; the resource has some 15."""
+
 _ESCAPES: Final = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI: colours, cursor
     "|(?:\x1b[\\]P^_X]|[\x9d\x90\x9e\x9f\x98])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"  # OSC, DCS …
@@ -50,15 +53,17 @@ def clean_line(text: str) -> str:
     return _BLANKS.sub(" ", clean_text(text)).strip()
 
 
-def clean_tree(value: Any) -> Any:
+def clean_tree(value: Any, levels: int = DEEPEST) -> Any:
     """A JSON value with every string in it, keys included, as ``clean_text`` makes it.
 
-    Of keys that become equal the last one stays.
+    Of keys that become equal the last one stays; objects and lists below ``levels`` become null.
     """
     if isinstance(value, str):
         return clean_text(value)
+    if not isinstance(value, dict | list):
+        return value
+    if levels == 0:
+        return None
     if isinstance(value, dict):
-        return {clean_tree(key): clean_tree(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [clean_tree(each) for each in value]
-    return value
+        return {clean_text(key): clean_tree(each, levels - 1) for key, each in value.items()}
+    return [clean_tree(each, levels - 1) for each in value]

@@ -12,7 +12,7 @@ import urllib3
 from kubernetes import client, config, watch
 from pydantic import ValidationError
 
-from llmfleet.api import GROUP, PLURAL, VERSION
+from llmfleet.api import GROUP, PLURAL, VERSION, clean_line
 from llmfleet.api.deployment import LLMDeployment, parse
 
 JSON = dict[str, Any]
@@ -22,7 +22,13 @@ NOT_FOUND = 404
 
 
 class AccessError(Exception):
-    """The cluster did not do what was asked; the message is a sentence for people."""
+    """The cluster did not do what was asked; the message is a sentence for people.
+
+    The cluster's words in it are cleaned.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(clean_line(message))
 
 
 class Cluster:
@@ -173,7 +179,7 @@ def _explained(what: str) -> Iterator[None]:
 def _sentence(what: str, error: Any) -> str:
     try:
         said = json.loads(error.body)["message"]
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, RecursionError):
         said = error.reason
     if error.status == NOT_FOUND:
         return f"{what} is not there: {said}"

@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from llmfleet.api import clean_line
+
 TOO_MANY_REQUESTS: Final = 429
+LONGEST_RETRY_SECONDS: Final = 300.0
 
 
 class ApiError(Exception):
@@ -79,7 +82,7 @@ class NotLeading(ApiError):
 def error_from_answer(
     status: int, body: bytes, what: str, retry_after: str | None = None
 ) -> ApiError:
-    """Build the typed error of an answer.
+    """Build the typed error of an answer; its words are cleaned, whoever wrote them.
 
     Args:
         status: HTTP status, 400 or higher.
@@ -93,18 +96,23 @@ def error_from_answer(
     """
     try:
         parsed = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     answer = parsed if isinstance(parsed, dict) else {"message": body.decode(errors="replace")}
-    reason = str(answer.get("reason") or "")
-    message = f"{what}: {status} {reason}: {str(answer.get('message') or '')[:1000]}"
-    try:
-        seconds = float(retry_after) if retry_after else None
-    except ValueError:
-        seconds = None
+    reason = clean_line(str(answer.get("reason") or ""))
+    message = f"{what}: {status} {reason}: {clean_line(str(answer.get('message') or ''))[:1000]}"
     return _kind_of(status, reason)(
-        message, status=status, reason=reason, retry_after_seconds=seconds
+        message, status=status, reason=reason, retry_after_seconds=_seconds(retry_after)
     )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """A ``Retry-After`` in seconds as far as it is obeyed; None for a date or anything else."""
+    try:
+        seconds = float(retry_after or "")
+    except ValueError:
+        return None
+    return min(seconds, LONGEST_RETRY_SECONDS) if seconds >= 0 else None
 
 
 def _kind_of(status: int, reason: str) -> type[ApiError]:

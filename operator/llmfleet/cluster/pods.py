@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from llmfleet.api import clean_line, clean_text
 from llmfleet.cluster.kinds import COMPONENT_LABEL, REVISION_LABEL
 from llmfleet.planning.snapshot import JSON, ObservedPod, Termination
 
@@ -18,7 +19,7 @@ def observe_pod(body: JSON) -> ObservedPod:
     """Trim a pod to the facts of ``ObservedPod``.
 
     The main container is the one named like the component (``engine``, ``router``), else the
-    first.
+    first. Sentences of the scheduler, the kubelet and the container are cleaned.
     """
     meta: JSON = body["metadata"]
     labels: JSON = meta.get("labels") or {}
@@ -44,10 +45,10 @@ def observe_pod(body: JSON) -> ObservedPod:
         deleting=bool(meta.get("deletionTimestamp")),
         created_at=created,
         pod_ip=status.get("podIP"),
-        unschedulable=str(scheduled.get("message") or "Unschedulable") if refused else None,
+        unschedulable=_line(scheduled.get("message")) or "Unschedulable" if refused else None,
         unschedulable_since=parse_time(scheduled.get("lastTransitionTime")) if refused else None,
-        waiting_reason=waiting.get("reason"),
-        waiting_message=waiting.get("message"),
+        waiting_reason=_line(waiting.get("reason")),
+        waiting_message=_line(waiting.get("message")),
         restarts=int(container.get("restartCount") or 0),
         last_termination=_termination(state, container.get("lastState") or {}),
         running_since=parse_time((state.get("running") or {}).get("startedAt")),
@@ -68,7 +69,7 @@ def quota_message(body: JSON) -> tuple[str, str] | None:
             and condition.get("status") == "True"
             and "exceeded quota" in message
         ):
-            return str(revision), message
+            return str(revision), clean_line(message)
     return None
 
 
@@ -80,13 +81,17 @@ def _main_container(status: JSON, component: str) -> JSON:
     return containers[0] if containers else {}
 
 
+def _line(text: str | None) -> str | None:
+    return None if text is None else clean_line(text)
+
+
 def _termination(state: JSON, last_state: JSON) -> Termination | None:
     ended: Any = state.get("terminated") or last_state.get("terminated")
     if not ended:
         return None
     return Termination(
         exit_code=int(ended.get("exitCode") or 0),
-        reason=str(ended.get("reason") or ""),
-        message=str(ended.get("message") or ""),
+        reason=_line(ended.get("reason")) or "",
+        message=clean_text(str(ended.get("message") or "")),
         finished_at=parse_time(ended.get("finishedAt")),
     )

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
+import orjson
 import structlog
 
 from llmfleet.cluster import metrics
@@ -258,7 +259,8 @@ class _Poller:
                 timeout=aiohttp.ClientTimeout(total=limit, connect=ANSWER_SECONDS),
                 raise_for_status=True,
             ) as answer:
-                report = read_report(self._pod, await answer.json(content_type=None))
+                body = await answer.json(content_type=None, loads=orjson.loads)
+                report = read_report(self._pod, body)
         except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError) as error:
             self._unanswered = began
             self._not_answered(*began, error)
@@ -283,14 +285,16 @@ def read_report(pod: str, answer: JSON) -> RouterReport:
     """A router's answer as a report (docs/contract.md, Router).
 
     Raises:
-        KeyError, ValueError: the answer is not of that shape.
+        KeyError, TypeError, ValueError: the answer is not of that shape.
     """
     generation = answer["trafficGeneration"]
+    if generation is not None and (type(generation) is not int or generation < 0):
+        raise ValueError(f"trafficGeneration is {generation!r}")
     return RouterReport(
         pod=pod,
         reach=RouterReach.ANSWERED,
         silent_since=None,
-        traffic_generation=None if generation is None else int(generation),
+        traffic_generation=generation,
     )
 
 

@@ -43,17 +43,18 @@ def decide_acceptance(snapshot: Snapshot) -> Acceptance:
             " name it in spec.podTemplate.volumes or in an env entry's valueFrom",
         )
     for source in _sources(snapshot):
+        named = clean_line(source)
         try:
             scheme = source_scheme(source)
         except ValueError:
             return _refuse(
                 "InvalidSpec",
-                f"{source} is no source this operator knows: use hf://ORG/NAME or pvc://CLAIM/PATH",
+                f"{named} is no source this operator knows: use hf://ORG/NAME or pvc://CLAIM/PATH",
             )
         if scheme is SourceScheme.FILE and not snapshot.settings.allow_file_sources:
             return _refuse(
                 "SourceNotAllowed",
-                f"{source} is a path in the container, which this operator does not allow: use"
+                f"{named} is a path in the container, which this operator does not allow: use"
                 " hf:// or pvc://, or start the operator with LLMFLEET_ALLOW_FILE_SOURCES=true",
             )
     unbuilt = unbuilt_fields(snapshot.raw)

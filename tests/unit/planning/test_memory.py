@@ -153,12 +153,13 @@ def test_last_good_when_its_number_is_no_number_then_the_rest_of_it_is_kept() ->
 
 
 def test_rejections_when_some_cannot_be_read_then_the_others_are_kept_and_it_holds() -> None:
-    text = '[["0123456789","UserAbort"], 7, ["1111111111",NaN], "2222222222", {"a":1}]'
+    pairs = '["0123456789","UserAbort"], 7, ["1111111111",NaN], "2222222222"'
+    text = f'[{pairs}, {{"a":1}}, ["a","b","c"]]'
     found, problem = problem_of(rejected=text)
     assert found.rejected == {
         "0123456789": "UserAbort", "1111111111": "Rejected", "2222222222": "Rejected",
     }  # fmt: skip
-    assert problem == "rejected: 2 of 5 entries name no revision"
+    assert problem == "rejected: 3 of 6 entries name no revision"
     assert found.holds(without_status=False)
 
 
@@ -271,15 +272,13 @@ def test_memory_when_forged_beside_a_served_revision_then_it_is_written_anew() -
     assert world.status()["servedRevision"] == served
 
 
-def test_rejected_revision_when_memory_is_forged_with_escapes_then_status_shows_plain_text() -> (
-    None
-):
+def test_rejected_revision_when_its_reason_is_no_word_then_status_shows_none_of_it() -> None:
     world = Fleet(resource())
     revision = hash_of(world.raw)
     reason = "\x1b]0;owned\x07Bad\u202e\ud800"
     put_memory(world, {"rejected": json.dumps([[revision, reason]])})
     status = decided(world)
-    assert status["rejectedRevisions"][0]["reason"] == "Bad\ufffd"
+    assert status["rejectedRevisions"][0]["reason"] == "Rejected"
 
 
 def heavy(value: str, **template: Any) -> JSON:
@@ -302,6 +301,25 @@ def test_memory_when_the_pod_template_is_large_then_it_holds_it_once() -> None:
     assert sizes(world) < given + WHOLE_BYTES
     assert remembered(world)["lastGood"]["shared"] == ["annotations", "env"]
     assert sizes(world) < LARGEST_OBJECT // 2
+
+
+def test_memory_when_everything_in_it_is_at_its_longest_then_it_stays_within_the_limit() -> None:
+    adapters = [
+        {"name": f"a{number:02}{'x' * 60}", "source": f"pvc://m/{'y' * 400}{number}"}
+        for number in range(32)
+    ]
+    raw = heavy("v" * 4000)
+    arguments = [f"--hf-overrides={'€' * 240}"] * 32
+    raw["spec"]["engine"] = {"extraArgs": arguments, "lora": {"adapters": adapters}}
+    world = Fleet(raw)
+    world.settle()
+    rejections = [[f"{number:064}", "R" * 64] for number in range(1200)]
+    acts = [f"promote {number:04}@{'𝔵' * 251}" for number in range(250)]
+    edit_memory(world, rejected=json.dumps(rejections), pastActs=json.dumps(acts))
+    world.settle()
+    assert len(remembered(world)["rejected"]) == 1000
+    assert len(remembered(world)["pastActs"]) == 200
+    assert sizes(world) < 0.8 * LARGEST_OBJECT
 
 
 def test_large_revision_when_only_memory_is_left_then_its_template_comes_back_verbatim() -> None:

@@ -33,12 +33,14 @@ MAX_PAST_ACTS: Final = 200
 MEMORY_SCHEMA: Final = 1
 MAX_ACTS: Final = 8
 LONGEST_ACT: Final = 16
-LONGEST_HASH: Final = 64
-LONGEST_REASON: Final = 128
 LONGEST_VALUE: Final = 256
 """Of an act, in characters, as ``rollout.acts`` records it."""
 UNKNOWN_REASON: Final = "Rejected"
 _KEY_SUFFIX: Final = memory_key("").name
+_NAME: Final = re.compile("[!-~]{1,64}")
+"""A hash, which is shorter today."""
+_WORD: Final = re.compile("[A-Za-z]{1,64}")
+"""A reason."""
 _ACT: Final = re.compile(f"[a-z]{{1,{LONGEST_ACT}}}")
 
 HOLDING: Final = frozenset({"schema", "rejected"})
@@ -147,18 +149,17 @@ def _schema(value: Any, _: str) -> Read:
 
 
 def _rejected(value: Any, _: str) -> Read:
-    """Every hash that can be made out, whatever stands beside it."""
+    """Every hash that can be made out; what beside it is no reason is as good as none."""
     if not isinstance(value, list):
         return None, f"{show(value)} is no list"
     kept, odd = {}, []
     for each in value:
-        revision = each[0] if isinstance(each, list) and each else each
-        if not isinstance(revision, str) or not 0 < len(clean_line(revision)) <= LONGEST_HASH:
+        revision, reason = each if isinstance(each, list) and len(each) == 2 else (each, None)
+        if isinstance(revision, str) and _NAME.fullmatch(revision):
+            known = isinstance(reason, str) and _WORD.fullmatch(reason)
+            kept[revision] = reason if known else UNKNOWN_REASON
+        else:
             odd.append(each)
-            continue
-        reason = each[1] if isinstance(each, list) and len(each) == 2 else None
-        said = clean_line(reason)[:LONGEST_REASON] if isinstance(reason, str) else ""
-        kept[clean_line(revision)] = said or UNKNOWN_REASON
     return kept, f"{len(odd)} of {len(value)} entries name no revision" if odd else None
 
 
@@ -176,9 +177,9 @@ def _last_good(value: Any, name: str) -> Read:
 
 
 def _in_judgement(value: Any, _: str) -> Read:
-    if not isinstance(value, str) or len(clean_line(value)) > LONGEST_HASH:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
         return None, f"{show(value)} is no revision's hash"
-    return clean_line(value) or None, None
+    return value, None
 
 
 def _handled_acts(value: Any, _: str) -> Read:
