@@ -17,7 +17,7 @@ LONGEST_RETRY_SECONDS: Final = 300.0
 
 
 class ApiError(Exception):
-    """The API server refused or could not be reached.
+    """The API server refused or could not be reached; the message is cleaned, whoever wrote it.
 
     Attributes:
         status: HTTP status; 0 when no answer came.
@@ -33,7 +33,7 @@ class ApiError(Exception):
         reason: str = "",
         retry_after_seconds: float | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(clean_line(message))
         self.status = status
         self.reason = reason
         self.retry_after_seconds = retry_after_seconds
@@ -82,7 +82,7 @@ class NotLeading(ApiError):
 def error_from_answer(
     status: int, body: bytes, what: str, retry_after: str | None = None
 ) -> ApiError:
-    """Build the typed error of an answer; its words are cleaned, whoever wrote them.
+    """Build the typed error of an answer.
 
     Args:
         status: HTTP status, 400 or higher.
@@ -100,7 +100,7 @@ def error_from_answer(
         parsed = None
     answer = parsed if isinstance(parsed, dict) else {"message": body.decode(errors="replace")}
     reason = clean_line(str(answer.get("reason") or ""))
-    message = f"{what}: {status} {reason}: {clean_line(str(answer.get('message') or ''))[:1000]}"
+    message = f"{what}: {status} {reason}: {str(answer.get('message') or '')[:1000]}"
     return _kind_of(status, reason)(
         message, status=status, reason=reason, retry_after_seconds=_seconds(retry_after)
     )
