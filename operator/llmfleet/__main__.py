@@ -17,6 +17,7 @@ import structlog
 import uvloop
 
 from llmfleet import __version__
+from llmfleet.api import clean_line, clean_text
 from llmfleet.cluster.applying import Applier
 from llmfleet.cluster.caches import Caches
 from llmfleet.cluster.client import ApiClient, load_configuration
@@ -41,6 +42,9 @@ USAGE_ERROR: Final = 2
 GARBAGE_THRESHOLD: Final = 20_000
 """Containers made before garbage is looked for. With the default of 700 (700), half of the time
 that a list of thousands of objects takes goes into looking through what was just read."""
+
+TRACEBACK: Final = "exception"
+"""Where structlog puts one."""
 
 log: Any = structlog.get_logger("llmfleet")
 
@@ -165,6 +169,20 @@ def _prometheus(environment: Environment) -> Callable[[], Prometheus] | None:
     return partial(connect, url, environment.prometheus_token_file) if url else None
 
 
+def one_line(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Processor for logs as text: no word of others begins a line or drives a terminal.
+
+    A traceback keeps its lines, each behind a bar.
+    """
+    cleaned = {
+        key: clean_line(value) if isinstance(value, str) else value for key, value in event.items()
+    }
+    if isinstance(event.get(TRACEBACK), str):
+        lines = clean_text(event[TRACEBACK]).splitlines()
+        cleaned[TRACEBACK] = "\n".join(f"| {line}" for line in lines)
+    return cleaned
+
+
 def configure_logging(environment: Environment) -> None:
     """Structured logs on stderr, kopf's and ours in the same shape."""
     level = getattr(logging, environment.log_level.upper())
@@ -174,17 +192,17 @@ def configure_logging(environment: Environment) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
+    rendering: list[Any] = (
+        [structlog.processors.JSONRenderer()]
         if environment.log_format == "json"
-        else structlog.dev.ConsoleRenderer()
+        else [one_line, structlog.dev.ConsoleRenderer()]
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            renderer,
+            *rendering,
         ],
     )
     handler = logging.StreamHandler(sys.stderr)

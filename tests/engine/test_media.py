@@ -79,12 +79,12 @@ def elsewhere() -> Iterator[Elsewhere]:
 @pytest.fixture
 async def connector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
     """VLLM's registry gives the connector that the launch names, as vLLM asks for it."""
-    from llmfleet_runtime.engine_args import Device, Facts
     from vllm import envs
     from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
 
     from llmfleet_runtime import vllm_plugins
     from llmfleet_runtime.config import RuntimeConfig
+    from llmfleet_runtime.engine_args import Device, Facts
     from llmfleet_runtime.launch import Machine, build_launch
     from llmfleet_runtime.settings import PluginSettings
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from llmfleet.planning.children.engines import vllm as engine
-from llmfleet.planning.revisions import revision as revisions
+from llmfleet.planning.children.engines import ENGINES, VLLM
 from tests.faults.faults import Kind
 
 
@@ -71,7 +70,7 @@ def plant(name: str) -> None:
 
 def plant_next_build() -> None:
     """Make this process another build of the operator: it renders engine pods differently."""
-    render = engine.build_pod_template
+    render = VLLM.pod_template
 
     def other(*arguments: Any) -> Any:
         template = render(*arguments)
@@ -80,7 +79,7 @@ def plant_next_build() -> None:
         return template
 
     if os.environ.get("LLMFLEET_TEST_NEXT_BUILD"):
-        swap(revisions, "build_pod_template", other)
+        ENGINES[VLLM.name] = replace(VLLM, pod_template=other)
 
 
 def swap(target: Any, name: str, value: Any) -> None:

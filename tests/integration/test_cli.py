@@ -63,6 +63,38 @@ def test_status_when_asked_then_exit_code_tells_health_and_json_is_the_status(fl
     assert json.loads(done.stdout)["rollout"]["revision"] == "abcdef0123"
 
 
+HOSTILE = "[/INST] [bold]x[/] \x1b]0;owned\x07\x1b[2J\u202egnol"
+
+
+def test_views_when_the_status_holds_markup_and_escapes_then_they_are_printed_as_text(
+    fleet: Fleet,
+) -> None:
+    at = "2026-03-01T12:00:00Z"
+    condition = {
+        "type": "Ready", "status": "False", "reason": "Degraded", "lastTransitionTime": at,
+        "message": HOSTILE,
+    }  # fmt: skip
+    rejected = {"hash": "abcdef0123", "reason": HOSTILE, "at": at, "message": HOSTILE}
+    revisions = [{**HEALTHY["revisions"][0], "image": HOSTILE}]
+    tell(fleet, {
+        **HEALTHY, "phase": "Degraded", "message": HOSTILE, "conditions": [condition],
+        "rejectedRevisions": [rejected], "revisions": revisions, "ready": "[/]",
+    })  # fmt: skip
+    for words in (["status", "chat"], ["explain", "chat"], ["history", "chat"], ["get"]):
+        done = run(fleet, *words)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert "[/" in done.stdout
+        assert not {"\x1b", "\u202e"} & set(done.stdout)
+        assert "owned" not in done.stdout
+    # In JSON it is what is stored, with escapes for what is not seen.
+    told = run(fleet, "explain", "chat", "-o", "json").stdout
+    assert json.loads(told)["message"] == HOSTILE
+    assert told.isascii()
+    done = run(fleet, "retry", "[/INST]")
+    assert done.returncode == 1
+    assert "LLMDeployment [/INST]" in " ".join(done.stderr.split())
+
+
 def test_get_when_asked_then_the_fleet_is_listed(fleet: Fleet) -> None:
     tell(fleet, HEALTHY)
     assert "Healthy" in run(fleet, "get").stdout
@@ -140,7 +172,7 @@ def complete(fleet: Fleet, *words: str) -> list[str]:
         (["status", ""], ["chat\tHealthy", "embed\tUnknown"]),
         (["promote", "c"], ["chat\tHealthy"]),
         (["retry", "chat", "--revision", ""], ["abcdef0123\tUserAbort"]),
-        (["undo", "chat", "--revision", "f"], ["fedcba3210\tengine:1"]),
+        (["undo", "chat", "--revision", "f"], ["fedcba3210\tengine:1[/x]"]),
     ],
     ids=["names", "name-begun", "rejected-revision", "kept-revision"],
 )
@@ -148,7 +180,7 @@ def test_tab_when_kubectl_asks_then_names_and_the_revisions_of_an_act_are_offere
     fleet: Fleet, words: list[str], expected: list[str]
 ) -> None:
     rejected = [{"hash": "abcdef0123", "reason": "UserAbort", "at": "2026-03-01T12:00:00Z"}]
-    revisions = [{"hash": "fedcba3210", "image": "engine:1"}, *HEALTHY["revisions"]]
+    revisions = [{"hash": "fedcba3210", "image": "engine:1[/x]"}, *HEALTHY["revisions"]]
     tell(fleet, {**HEALTHY, "revisions": revisions, "rejectedRevisions": rejected})
     fleet.apply(llm_deployment("embed"))
     # On a busy machine the cluster's answer may come too late to be offered.

@@ -6,6 +6,10 @@
 - apiGroups: [llmfleet.dev]
   resources: [llmdeployments/status]
   verbs: [patch]
+# No such subresource exists: it is the right to write what llmfleet makes, which the admission policy asks for.
+- apiGroups: [llmfleet.dev]
+  resources: [llmdeployments/memory]
+  verbs: [update]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]

@@ -10,6 +10,7 @@ from llmfleet.api.canonical import (
     hash_payload,
     unbuilt_fields,
     unknown_fields,
+    unknown_keys,
     unknown_settings,
 )
 from llmfleet.api.deployment import (
@@ -36,7 +37,7 @@ from llmfleet.api.engine import (
     SpeculativeDecoding,
 )
 from llmfleet.api.extra_args import ALLOWED_EXTRA_ARGS, TYPED_ARGS
-from llmfleet.api.pod_template import PodTemplate
+from llmfleet.api.pod_template import EnvVar, Mount, PodResources, PodTemplate, Volume
 from llmfleet.api.rollout import (
     DEFAULT_STEPS,
     Analysis,
@@ -51,6 +52,7 @@ from llmfleet.api.rollout import (
     Step,
 )
 from llmfleet.api.scaling import Autoscaling, ScaleToZero
+from llmfleet.api.scheduling import Affinity, Toleration
 from llmfleet.api.source import (
     DraftModel,
     LoraAdapter,
@@ -77,6 +79,7 @@ from llmfleet.api.status import (
     Routing,
     TrafficShare,
 )
+from llmfleet.api.text import clean_line, clean_text, clean_tree
 from llmfleet.api.values import parse_duration_seconds
 
 __all__ = [
@@ -96,6 +99,7 @@ __all__ = [
     "UNBUILT_FIELDS",
     "VERSION",
     "Accelerator",
+    "Affinity",
     "Analysis",
     "Autoscaling",
     "BlueGreen",
@@ -108,6 +112,7 @@ __all__ = [
     "Drain",
     "DriftSpec",
     "EngineSpec",
+    "EnvVar",
     "HeaderMatch",
     "HeaderRoute",
     "HeaderRouting",
@@ -121,10 +126,12 @@ __all__ = [
     "Mirror",
     "Mirroring",
     "ModelSpec",
+    "Mount",
     "ObjectIdentity",
     "ObjectMeta",
     "Parallelism",
     "Pause",
+    "PodResources",
     "PodTemplate",
     "RejectedRevision",
     "RequestsAtStart",
@@ -137,7 +144,12 @@ __all__ = [
     "SourceScheme",
     "SpeculativeDecoding",
     "Step",
+    "Toleration",
     "TrafficShare",
+    "Volume",
+    "clean_line",
+    "clean_text",
+    "clean_tree",
     "describe_routing",
     "describe_step",
     "hash_payload",
@@ -147,5 +159,6 @@ __all__ = [
     "source_scheme",
     "unbuilt_fields",
     "unknown_fields",
+    "unknown_keys",
     "unknown_settings",
 ]

@@ -109,6 +109,20 @@ def unknown_settings(settings: Mapping[str, Any], path: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def unknown_keys(model: type[BaseModel], value: Any) -> tuple[str, ...]:
+    """Return the paths, each with a leading dot, of keys in a value that its model does not know.
+
+    >>> from llmfleet.api import Toleration
+    >>> unknown_keys(Toleration, {"key": "gpu", "odd": 1})
+    ('.odd',)
+    """
+    found: list[str] = []
+    _collect_unknown(
+        value, _Property(required=True, default=None, model=model, items=None), "", found
+    )
+    return tuple(found)
+
+
 def unbuilt_fields(resource: LLMDeployment | Mapping[str, Any]) -> tuple[str, ...]:
     """Return what is set to something other than its default without having an effect yet.
 

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from llmfleet.api.spec import LLMDeploymentSpec
 from llmfleet.api.status import LLMDeploymentStatus
+from llmfleet.api.text import clean_tree
 from llmfleet.api.values import Cel, ResourceModel, rules
 
 GROUP = "llmfleet.dev"
@@ -81,8 +82,15 @@ class LLMDeployment(ResourceModel):
 def parse(raw: Mapping[str, Any]) -> LLMDeployment:
     """Return the parsed resource; keys the models do not know are ignored.
 
+    Its status and annotations are cleaned: they hold words of others, are shown, and are written
+    again. Spec is taken as it is, since pods get it so.
+
     Raises:
         pydantic.ValidationError: a value does not fit the models (an object that was stored
             under another CRD); its text names field and reason.
     """
-    return LLMDeployment.model_validate(dict(raw))
+    cleaned = {key: clean_tree(raw[key]) for key in ("status",) if key in raw}
+    meta = raw.get("metadata")
+    if isinstance(meta, Mapping) and "annotations" in meta:
+        cleaned["metadata"] = {**meta, "annotations": clean_tree(meta["annotations"])}
+    return LLMDeployment.model_validate({**raw, **cleaned})

@@ -29,8 +29,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = Console()
-complaints = Console(stderr=True)
+console = Console(markup=False, emoji=False)
+complaints = Console(stderr=True, markup=False, emoji=False)
+"""Words of the cluster are in what both print: nothing in a string is markup."""
 
 
 class Output(StrEnum):

@@ -12,7 +12,7 @@ import urllib3
 from kubernetes import client, config, watch
 from pydantic import ValidationError
 
-from llmfleet.api import GROUP, PLURAL, VERSION
+from llmfleet.api import GROUP, PLURAL, VERSION, clean_line
 from llmfleet.api.deployment import LLMDeployment, parse
 
 JSON = dict[str, Any]
@@ -24,7 +24,13 @@ PASSING = frozenset({408, 410, 429})
 
 
 class AccessError(Exception):
-    """The cluster did not do what was asked; the message is a sentence for people."""
+    """The cluster did not do what was asked; the message is a sentence for people.
+
+    The cluster's words in it are cleaned.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(clean_line(message))
 
 
 class Cluster:
@@ -202,7 +208,7 @@ def _is_refusal(error: Exception) -> bool:
 def _sentence(what: str, error: Any) -> str:
     try:
         said = json.loads(error.body)["message"]
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, RecursionError):
         said = error.reason
     if error.status == NOT_FOUND:
         return f"{what} is not there: {said}"

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 import typer
+from rich.markup import escape
 
+from llmfleet.api import clean_line
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.cli import annotating
 from llmfleet.cli.access import Cluster
@@ -62,14 +64,18 @@ def _cluster(context: typer.Context) -> Cluster:
 
 
 def _in_time(ask: Callable[[], Iterable[tuple[str, str]]], incomplete: str) -> Candidates:
-    """What was found within ``LONGEST_WAIT_SECONDS`` and begins with ``incomplete``."""
+    """What was found within ``LONGEST_WAIT_SECONDS`` and begins with ``incomplete``.
+
+    typer reads markup in what stands beside a candidate.
+    """
     logging.disable()  # urllib3 tells of every try
     found: Candidates = []
 
     def look() -> None:
         # Besides the cluster's refusals: a name that is not there yet, a login that fails.
         with contextlib.suppress(Exception):
-            found.extend(each for each in ask() if each[0].startswith(incomplete))
+            told = ((clean_line(each), escape(clean_line(beside))) for each, beside in ask())
+            found.extend(each for each in told if each[0].startswith(incomplete))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

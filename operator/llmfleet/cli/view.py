@@ -1,4 +1,7 @@
-"""Status as people read it: pure functions from an LLMDeployment to what rich draws."""
+"""Status as people read it: pure functions from an LLMDeployment to what rich draws.
+
+What others wrote is drawn as ``Text``, never as a string, in which rich would look for markup.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from llmfleet.api.status import (
     RevisionStatus,
     RolloutStatus,
 )
+from llmfleet.api.text import clean_tree
 from llmfleet.api.values import parse_duration_seconds
 
 JSON = dict[str, Any]
@@ -32,7 +36,9 @@ NO_STATUS: Final = 13
 """The operator has not said anything yet: is it running?"""
 BAR: Final = 20
 _SHOULD_BE_TRUE: Final = {"Accepted", "Available", "CapacityAvailable", "Progressing"}
-_EXCEPTIONS: Final = {"RolledBack", "NameTaken", "ActRefused", "RuntimeOutdated", "Paused"}
+_EXCEPTIONS: Final = {
+    "RolledBack", "MemoryUnreadable", "NameTaken", "ActRefused", "RuntimeOutdated", "Paused",
+}  # fmt: skip
 _COLOURS: Final = {"Healthy": "green", "Progressing": "cyan", "Paused": "yellow", "Degraded": "red"}
 
 
@@ -49,7 +55,7 @@ def fleet_table(items: Sequence[JSON], now: datetime, *, everywhere: bool) -> Ta
         "NAME", "MODEL", "READY", "PHASE", "SERVED", "ROLLOUT", "AGE",
     ):  # fmt: skip
         table.add_column(title, no_wrap=title != "MODEL")
-    for item in items:
+    for item in map(clean_tree, items):
         meta, status = item["metadata"], item.get("status") or {}
         phase = status.get("phase") or "Unknown"
         rollout = status.get("rollout") or {}
@@ -57,11 +63,11 @@ def fleet_table(items: Sequence[JSON], now: datetime, *, everywhere: bool) -> Ta
         table.add_row(
             *([meta["namespace"]] if everywhere else []),
             meta["name"],
-            str(((item.get("spec") or {}).get("model") or {}).get("source", "")),
-            status.get("ready") or "",
+            _cell(((item.get("spec") or {}).get("model") or {}).get("source", "")),
+            _cell(status.get("ready")),
             Text(phase, style=_COLOURS.get(phase, "dim")),
-            status.get("servedRevision") or "",
-            f"{going} {status.get('canaryWeight') or 0} %" if going else "",
+            _cell(status.get("servedRevision")),
+            _cell(f"{going} {status.get('canaryWeight') or 0} %" if going else ""),
             age(datetime.fromisoformat(meta["creationTimestamp"]), now),
         )
     return table
@@ -129,7 +135,8 @@ def explanation(deployment: LLMDeployment) -> RenderableType:
         table.add_column(title, overflow="fold")
     for each in status.conditions:
         style = "red" if is_problem(each) else ""
-        table.add_row(each.type, each.status, each.reason, each.message, style=style)
+        words = (each.type, each.status, each.reason, each.message)
+        table.add_row(*map(_cell, words), style=style)
     parts: list[RenderableType] = [Text(status.message or "no status yet"), table]
     parts += [
         Text(f"rejected {each.hash}: {each.reason}. {each.message or ''}", "red")
@@ -147,16 +154,16 @@ def history(deployment: LLMDeployment, now: datetime) -> Table:
     rejected = {each.hash: each.reason for each in status.rejected_revisions}
     for each in status.revisions:
         table.add_row(
-            each.hash,
+            _cell(each.hash),
             _state(status, each, rejected),
             age(each.created_at, now) if each.created_at else "",
             age(each.promoted_at, now) if each.promoted_at else "never",
-            each.image or "",
+            _cell(each.image),
         )
     kept = {each.hash for each in status.revisions}
     for name, reason in rejected.items():
         if name not in kept:
-            table.add_row(name, Text(f"rejected: {reason}", "red"), "", "", "")
+            table.add_row(_cell(name), Text(f"rejected: {reason}", "red"), "", "", "")
     return table
 
 
@@ -181,6 +188,10 @@ def age(since: datetime, now: datetime) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def _cell(value: Any) -> Text:
+    return Text("" if value is None else str(value))
 
 
 def _ahead(due: datetime, now: datetime) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from llmfleet.api import clean_line
 from llmfleet.cluster.fields import NOT_CONTENT, surplus_fields
 from llmfleet.cluster.kinds import DIGEST_ANNOTATION
 from llmfleet.planning.snapshot import JSON
@@ -74,7 +75,7 @@ class Difference:
         parts.extend(
             f"{manager} set {', '.join(paths[:5])}" for manager, paths in self.surplus.items()
         )
-        return "; ".join(parts)
+        return clean_line("; ".join(parts))
 
 
 def difference(live: JSON, intent: JSON) -> Difference | None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from llmfleet.api import clean_line
+
 TOO_MANY_REQUESTS: Final = 429
+LONGEST_RETRY_SECONDS: Final = 300.0
 
 
 class ApiError(Exception):
-    """The API server refused or could not be reached.
+    """The API server refused or could not be reached; the message is cleaned, whoever wrote it.
 
     Attributes:
         status: HTTP status; 0 when no answer came.
@@ -30,7 +33,7 @@ class ApiError(Exception):
         reason: str = "",
         retry_after_seconds: float | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(clean_line(message))
         self.status = status
         self.reason = reason
         self.retry_after_seconds = retry_after_seconds
@@ -93,18 +96,23 @@ def error_from_answer(
     """
     try:
         parsed = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     answer = parsed if isinstance(parsed, dict) else {"message": body.decode(errors="replace")}
-    reason = str(answer.get("reason") or "")
+    reason = clean_line(str(answer.get("reason") or ""))
     message = f"{what}: {status} {reason}: {str(answer.get('message') or '')[:1000]}"
-    try:
-        seconds = float(retry_after) if retry_after else None
-    except ValueError:
-        seconds = None
     return _kind_of(status, reason)(
-        message, status=status, reason=reason, retry_after_seconds=seconds
+        message, status=status, reason=reason, retry_after_seconds=_seconds(retry_after)
     )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """A ``Retry-After`` in seconds as far as it is obeyed; None for a date or anything else."""
+    try:
+        seconds = float(retry_after or "")
+    except ValueError:
+        return None
+    return min(seconds, LONGEST_RETRY_SECONDS) if seconds >= 0 else None
 
 
 def _kind_of(status: int, reason: str) -> type[ApiError]:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from pydantic import ValidationError
 
-from llmfleet.api import parse
+from llmfleet.api import clean_line, parse
 from llmfleet.cluster.caches import Caches, observed_object
 from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import NotFound
@@ -49,8 +49,11 @@ class UnreadableError(Exception):
     def __init__(self, raw: JSON, error: ValidationError) -> None:
         self.raw = raw
         mistakes = error.errors(include_url=False, include_context=False, include_input=False)
-        self.problem = "; ".join(
-            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in mistakes[:5]
+        self.problem = clean_line(
+            "; ".join(
+                f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
+                for one in mistakes[:5]
+            )
         )
         super().__init__(self.problem)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from llmfleet.api import clean_line, clean_text
 from llmfleet.cluster.kinds import COMPONENT_LABEL, REVISION_LABEL
 from llmfleet.planning.snapshot import (
     JSON,
@@ -24,7 +25,7 @@ def observe_pod(body: JSON) -> ObservedPod:
     """Trim a pod to the facts of ``ObservedPod``.
 
     The main container is the one named like the component (``engine``, ``router``), else the
-    first.
+    first. Sentences of the scheduler, the kubelet and the container are cleaned.
     """
     meta: JSON = body["metadata"]
     labels: JSON = meta.get("labels") or {}
@@ -52,8 +53,8 @@ def observe_pod(body: JSON) -> ObservedPod:
         pod_ip=status.get("podIP"),
         unschedulable=unschedulable,
         unschedulable_since=unschedulable_since,
-        waiting_reason=waiting.get("reason"),
-        waiting_message=waiting.get("message"),
+        waiting_reason=_line(waiting.get("reason")),
+        waiting_message=_line(waiting.get("message")),
         restarts=int(container.get("restartCount") or 0),
         last_termination=_termination(state, container.get("lastState") or {}),
         running_since=parse_time((state.get("running") or {}).get("startedAt")),
@@ -75,7 +76,7 @@ def observe_replica_set(body: JSON) -> ObservedReplicaSet:
     for condition in (body.get("status") or {}).get("conditions") or []:
         failing = condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
         if failing and condition.get("reason") == "FailedCreate":
-            refused = str(condition.get("message") or "the API server does not say why")
+            refused = _line(condition.get("message")) or "the API server does not say why"
     return ObservedReplicaSet(
         uid=body["metadata"]["uid"], controller=_controller(body["metadata"]), refused=refused
     )
@@ -130,13 +131,17 @@ def _main_container(status: JSON, component: str) -> JSON:
     return containers[0] if containers else {}
 
 
+def _line(text: str | None) -> str | None:
+    return None if text is None else clean_line(text)
+
+
 def _termination(state: JSON, last_state: JSON) -> Termination | None:
     ended: Any = state.get("terminated") or last_state.get("terminated")
     if not ended:
         return None
     return Termination(
         exit_code=int(ended.get("exitCode") or 0),
-        reason=str(ended.get("reason") or ""),
-        message=str(ended.get("message") or ""),
+        reason=_line(ended.get("reason")) or "",
+        message=clean_text(str(ended.get("message") or "")),
         finished_at=parse_time(ended.get("finishedAt")),
     )

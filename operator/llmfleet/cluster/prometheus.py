@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from llmfleet.api import clean_line
 from llmfleet.cluster import metrics
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.counting import Attempt, Series
@@ -150,8 +151,9 @@ class RequestPoller:
             held.attempt.add(parse_series(found))
         except Exception as error:  # noqa: BLE001 - the library's own errors, those of requests, …
             metrics.PROMETHEUS_QUERIES.labels("failed").inc()
-            held.problem = f"Prometheus does not answer: {str(error)[:300]}"
-            log.warning("Prometheus does not answer", error=str(error)[:1000])
+            words = clean_line(str(error))
+            held.problem = f"Prometheus does not answer: {words[:300]}"
+            log.warning("Prometheus does not answer", error=words[:1000])
         else:
             metrics.PROMETHEUS_QUERIES.labels("answered").inc()
             held.answered = time.monotonic()

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
+import orjson
 import structlog
 
 from llmfleet.cluster import metrics
@@ -297,7 +298,8 @@ class _Poller:
                 timeout=aiohttp.ClientTimeout(total=limit, connect=ANSWER_SECONDS),
                 raise_for_status=True,
             ) as answer:
-                report = read_report(self.router, await answer.json(content_type=None))
+                body = await answer.json(content_type=None, loads=orjson.loads)
+                report = read_report(self.router, body)
         except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
             self._unanswered = began
             self._not_answered(*began, error)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from llmfleet.api import SourceScheme, source_scheme, unbuilt_fields, unknown_fields
+from llmfleet.api import SourceScheme, clean_line, source_scheme, unbuilt_fields, unknown_fields
+from llmfleet.planning.children.naming import canonical_json
+from llmfleet.planning.revisions.revision import spec_payload
 from llmfleet.planning.snapshot import Snapshot
+
+LARGEST_BYTES: Final = 256 * 1024
+"""Of spec.podTemplate, as canonical JSON in UTF-8. Payload, template and memory of a revision hold
+it, and the API server stores no object above 1 to 1.5 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,24 +28,33 @@ def decide_acceptance(snapshot: Snapshot) -> Acceptance:
     """Check what the API server could not: fields, sources and settings of this operator."""
     unknown = unknown_fields(snapshot.raw)
     if unknown:
-        fields = ", ".join(unknown[:10])
+        fields = clean_line(", ".join(unknown[:10]))
         return _refuse(
             "UnknownField",
             f"this operator does not know spec.{fields}; what is served stays: upgrade the"
             " operator, or remove the fields",
         )
+    size = len(canonical_json(spec_payload(snapshot.raw).get("podTemplate")).encode())
+    if size > LARGEST_BYTES:
+        return _refuse(
+            "TooLarge",
+            f"spec.podTemplate has {size:,} bytes of JSON, more than the {LARGEST_BYTES:,} that can"
+            " be remembered; what is served stays: put large values into a ConfigMap or Secret, and"
+            " name it in spec.podTemplate.volumes or in an env entry's valueFrom",
+        )
     for source in _sources(snapshot):
+        named = clean_line(source)
         try:
             scheme = source_scheme(source)
         except ValueError:
             return _refuse(
                 "InvalidSpec",
-                f"{source} is no source this operator knows: use hf://ORG/NAME or pvc://CLAIM/PATH",
+                f"{named} is no source this operator knows: use hf://ORG/NAME or pvc://CLAIM/PATH",
             )
         if scheme is SourceScheme.FILE and not snapshot.settings.allow_file_sources:
             return _refuse(
                 "SourceNotAllowed",
-                f"{source} is a path in the container, which this operator does not allow: use"
+                f"{named} is a path in the container, which this operator does not allow: use"
                 " hf:// or pvc://, or set the chart's allowFileSources: true",
             )
     unbuilt = unbuilt_fields(snapshot.raw)

@@ -16,18 +16,20 @@ from llmfleet.planning.facts.read import Facts, read_facts
 from llmfleet.planning.plan import Plan, PlannedEvent
 from llmfleet.planning.report.capacity import decide_capacity
 from llmfleet.planning.report.events import plan_events
+from llmfleet.planning.report.outcome import find_outcome
 from llmfleet.planning.report.revisions import build_revisions
 from llmfleet.planning.report.situation import Situation
 from llmfleet.planning.report.status import build_status
-from llmfleet.planning.revisions.history import History, decide_history
+from llmfleet.planning.report.unreadable import decide_unremembered
+from llmfleet.planning.revisions.keeping import Keeping, decide_keeping
 from llmfleet.planning.rollout.remembering import remember
 from llmfleet.planning.rollout.stage import (
     Rollout,
     decide_rollout,
     due_times,
-    find_outcome,
     find_trouble,
 )
+from llmfleet.planning.rollout.state import Returning
 from llmfleet.planning.scaling.fixed import decide_scale
 from llmfleet.planning.snapshot import Snapshot
 from llmfleet.planning.stage import seconds_until
@@ -51,6 +53,8 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     if schema > STATUS_SCHEMA:
         return _newer_schema(schema)
     facts = read_facts(snapshot, decide_scale(snapshot.deployment).replicas, now)
+    if facts.history.held is not None and snapshot.deployment.status.schema_ is None:
+        return decide_unremembered(snapshot.raw, facts.history.held, now)
     acceptance = decide_acceptance(snapshot)
     capacity = decide_capacity(facts, now)
     no_room = any(each.status == "False" for each in capacity.conditions)
@@ -59,7 +63,7 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     history = _history(snapshot, facts, rollout)
     memory = remember(facts, rollout, history)
     intended = decide_children(
-        snapshot, history, memory,
+        snapshot, history, memory if facts.history.held is None else None,
         replicas=rollout.split.replicas, removed=rollout.split.removed,
         replaced=rollout.split.replaced,
     )  # fmt: skip
@@ -78,18 +82,20 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
         children=intended.children,
         deletions=intended.deletions,
         events=plan_events(situation, status),
-        outcome=find_outcome(rollout, facts, now),
+        outcome=find_outcome(rollout, now),
         requeue_after=seconds_until(due, now),
         summary=status["message"],
     )
 
 
-def _history(snapshot: Snapshot, facts: Facts, rollout: Rollout) -> History:
-    good = facts.memory.last_good
+def _history(snapshot: Snapshot, facts: Facts, rollout: Rollout) -> Keeping:
+    good, state = facts.memory.last_good, rollout.state
     in_use = {*rollout.split.replicas, rollout.target or "", rollout.stable or ""}
     in_use |= {good.hash} if good is not None else set()
+    if isinstance(state, Returning) and state.undo_target is not None:
+        in_use.add(state.undo_target)
     needed = (rollout.target, rollout.stable)
-    return decide_history(snapshot, facts, needed=needed, in_use=in_use)
+    return decide_keeping(snapshot, facts, needed=needed, in_use=in_use)
 
 
 def _newer_schema(schema: int) -> Plan:

@@ -7,17 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hack.controlplane.apiserver import ApiServer, find_binary, wait_for
-from hack.security.rendered import chart
+from hack.controlplane.apiserver import ApiServer, wait_for
+
+from tests.integration.security.policies import grant, installed_policies, rule
 
 JSON = dict[str, Any]
 PATH = "/apis/llmfleet.dev/v1alpha1/namespaces/{}/llmdeployments"
-REGISTRATION = "/apis/admissionregistration.k8s.io/v1"
-RIGHTS = "/apis/rbac.authorization.k8s.io/v1"
-KINDS = {
-    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
-    "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
-}
 MERGE = "application/merge-patch+json"
 WAIT: JSON = {"pause": {"duration": "5m"}}
 
@@ -35,44 +30,29 @@ def deployment(name: str, rollout: JSON | None = None) -> JSON:
 @pytest.fixture(scope="module")
 def namespace(api_server: ApiServer) -> Iterator[str]:
     """A namespace with an LLMDeployment, once the policies are at work."""
-    made = [body for body in chart(str(find_binary("helm"))) if body["kind"] in KINDS]
-    assert len(made) == 4
-    for body in made:
-        api_server.create(f"{REGISTRATION}/{KINDS[body['kind']]}", body)
-    name = api_server.create_namespace("policies")
-    api_server.create(PATH.format(name), deployment("chat"))
-    nobody = account(api_server, name, "nobody", ["update", "patch", "get"])
-    wait_for(
-        lambda: act(api_server, name, nobody, promote=secrets.token_hex(4))[0] != 200,
-        "the policy about acts is at work",
-    )
-    risky = deployment("warned", {"steps": [{"setWeight": 30}]})
-    wait_for(
-        lambda: (
-            "warning"
-            in api_server.request("POST", f"{PATH.format(name)}?dryRun=All", risky).headers
-        ),
-        "the policy that warns is at work",
-    )
-    yield name
-    for body in made:
-        path = f"{REGISTRATION}/{KINDS[body['kind']]}/{body['metadata']['name']}"
-        api_server.request("DELETE", path)
+    with installed_policies(api_server) as policies:
+        assert policies == ["llmfleet-acts", "llmfleet-memory", "llmfleet-warnings"]
+        name = api_server.create_namespace("policies")
+        api_server.create(PATH.format(name), deployment("chat"))
+        nobody = account(api_server, name, "nobody", ["update", "patch", "get", "create"])
+        wait_for(
+            lambda: act(api_server, name, nobody, promote=secrets.token_hex(4))[0] != 200,
+            "the policy about acts is at work",
+        )
+        risky = deployment("warned", {"steps": [{"setWeight": 30}]})
+        wait_for(
+            lambda: (
+                "warning"
+                in api_server.request("POST", f"{PATH.format(name)}?dryRun=All", risky).headers
+            ),
+            "the policy that warns is at work",
+        )
+        yield name
 
 
 def account(server: ApiServer, namespace: str, name: str, verbs: list[str], *more: JSON) -> str:
     """Token of a new ServiceAccount that may do this to LLMDeployments."""
-    token = server.service_account_token(namespace, name)
-    rule = {"apiGroups": ["llmfleet.dev"], "resources": ["llmdeployments"], "verbs": verbs}
-    role = {"metadata": {"name": name}, "rules": [rule, *more]}
-    server.create(f"{RIGHTS}/namespaces/{namespace}/roles", role)
-    binding = {
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
-    }
-    server.create(f"{RIGHTS}/namespaces/{namespace}/rolebindings", binding)
-    return token
+    return grant(server, namespace, name, rule("llmfleet.dev", "llmdeployments", *verbs), *more)
 
 
 def act(server: ApiServer, namespace: str, token: str, **acts: str | None) -> tuple[int, str]:
@@ -83,6 +63,15 @@ def act(server: ApiServer, namespace: str, token: str, **acts: str | None) -> tu
             json={"metadata": {"annotations": annotations}},
             headers={"Content-Type": MERGE},
         )
+    return answer.status_code, answer.text
+
+
+def create(server: ApiServer, namespace: str, token: str, **acts: str) -> tuple[int, str]:
+    """What making a resource that has these acts from the start would answer."""
+    body = deployment("new")
+    body["metadata"]["annotations"] = {f"llmfleet.dev/{act}": text for act, text in acts.items()}
+    with server.client(token) as client:
+        answer = client.post(f"{PATH.format(namespace)}?dryRun=All", json=body)
     return answer.status_code, answer.text
 
 
@@ -100,13 +89,22 @@ def test_act_when_the_right_is_missing_then_it_is_refused_with_the_right_named(
 def test_act_when_the_right_is_there_then_it_is_stored_and_can_be_removed(
     api_server: ApiServer, namespace: str
 ) -> None:
-    rollout = {
-        "apiGroups": ["llmfleet.dev"], "resources": ["llmdeployments/rollout"],
-        "verbs": ["update"],
-    }  # fmt: skip
-    token = account(api_server, namespace, "releaser", ["patch", "get"], rollout)
+    rollout = rule("llmfleet.dev", "llmdeployments/rollout", "update")
+    token = account(api_server, namespace, "releaser", ["patch", "get", "create"], rollout)
     assert act(api_server, namespace, token, pause="true")[0] == 200
     assert act(api_server, namespace, token, pause=None)[0] == 200
+    assert create(api_server, namespace, token, pause="true")[0] == 201
+
+
+@pytest.mark.parametrize("name", ["promote", "abort", "retry", "undo", "pause"])
+def test_resource_when_made_with_an_act_but_not_the_right_then_it_is_refused(
+    api_server: ApiServer, namespace: str, name: str
+) -> None:
+    token = api_server.service_account_token(namespace, "nobody")
+    status, text = create(api_server, namespace, token, **{name: "true"})
+    assert status == 403, text
+    assert f"may not change llmfleet.dev/{name}" in text
+    assert create(api_server, namespace, token)[0] == 201
 
 
 def test_other_annotation_when_the_right_is_missing_then_nobody_asks_for_it(

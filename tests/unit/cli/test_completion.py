@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.rich_utils import rich_render_text
 
-from llmfleet.cli import completion
+from llmfleet.cli import candidates, completion
 from llmfleet.cli.candidates import LONGEST_WAIT_SECONDS
 
 START_SECONDS = 20.0
@@ -65,6 +67,16 @@ def test_complete_when_nothing_is_typed_then_every_command_is_offered_with_what_
     lines = complete("")
     assert {"get", "status", "promote", "forget"} <= set(offered(lines))
     assert all("\t" in line for line in lines[:-1])
+
+
+def test_candidate_when_what_stands_beside_it_is_hostile_then_it_is_text_on_one_line() -> None:
+    told = [("chat", "[/INST] \x1b[31mred\nforged\tline"), ("other\n", "")]
+    try:
+        (found,) = candidates._in_time(lambda: told, "chat")
+    finally:
+        logging.disable(logging.NOTSET)  # it silences its whole process
+    assert found[0] == "chat"
+    assert rich_render_text(found[1]) == "[/INST] red forged line"
 
 
 def test_complete_when_there_is_no_cluster_then_nothing_is_offered_and_nothing_said() -> None:

@@ -105,3 +105,35 @@ def test_fleet_when_listed_then_each_has_a_line_even_if_it_cannot_be_read() -> N
 def test_age_when_shown_then_in_the_largest_unit_of_two_or_more(seconds: int, text: str) -> None:
     now = Fleet(resource()).now
     assert view.age(now - timedelta(seconds=seconds), now) == text
+
+
+HOSTILE = "[/INST] [bold]x[/] :smile: \x1b]0;owned\x07\x1b[2J\u202egnol\x00"
+
+
+def test_views_when_the_status_holds_markup_and_escapes_then_they_are_shown_as_text() -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    at = {"at": "2026-03-01T12:00:00Z"}
+    kept = world.status()
+    world.raw["status"] = {
+        **kept,
+        "message": HOSTILE,
+        "conditions": [{**each, "message": HOSTILE} for each in kept["conditions"]],
+        "rejectedRevisions": [{"hash": "[/x]", "reason": HOSTILE, "message": HOSTILE, **at}],
+        "revisions": [{**each, "image": HOSTILE} for each in kept["revisions"]],
+        "servedRevision": "[/y]",
+        "ready": "[red]",
+    }
+    meta = {**world.raw["metadata"], "creationTimestamp": "2026-03-01T11:00:00Z"}
+    deployment = parse(world.raw)
+    views = [
+        view.status_view(deployment, world.now),
+        view.explanation(deployment),
+        view.history(deployment, world.now),
+        view.fleet_table([{**world.raw, "metadata": meta}], world.now, everywhere=True),
+    ]
+    for text in map(text_of, views):
+        assert "[/" in text
+        for unseen in ("owned", "\x00", "\u202e", "\x1b[2J"):
+            assert unseen not in text
+    assert "[/INST] [bold]x[/] :smile: gnol" in " ".join(text_of(views[1]).split())

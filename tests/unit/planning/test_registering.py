@@ -1,4 +1,4 @@
-"""Step kinds, triggers and metrics are a file and a row each: a toy of each, registered."""
+"""Engines, metrics, step kinds and triggers are a file and a row each: a toy of each."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from llmfleet.cluster.prometheus import build_query
 from llmfleet.planning.analysis.metrics import METRICS
 from llmfleet.planning.analysis.metrics.error_rate import ERROR_RATE
 from llmfleet.planning.analysis.metrics.metric import Metric
+from llmfleet.planning.children.engines import ENGINES, VLLM
+from llmfleet.planning.children.engines.engine import Engine
+from llmfleet.planning.children.engines.pod import Parts, render_pod_template
+from llmfleet.planning.children.naming import RUNTIME_CONFIG_ANNOTATION, deployment_key
 from llmfleet.planning.rollout import steps, triggers
 from llmfleet.planning.rollout.failures import Failure
 from llmfleet.planning.rollout.steps.kind import Allowance, StepContext, StepKind
 from llmfleet.planning.rollout.triggers.trigger import Rising
 from tests.unit.planning.canaries import annotate, at_share, canary, rejected, split, started
-from tests.unit.planning.fleet import START, counted
+from tests.unit.planning.fleet import START, Fleet, counted, hash_of, resource
 from tests.unit.planning.test_rollout import turn
 
 BY_TOY = {"metrics": [{"name": "TTFT"}], "minSamples": 5}
@@ -132,3 +136,27 @@ def test_metrics_when_listed_then_the_resource_has_them_and_calls_them_built() -
     assert set(METRICS) <= set(known)
     assert set(METRICS) == BUILT_METRICS
     assert all(name == row.name for name, row in METRICS.items())
+
+
+def test_revision_when_another_engine_is_registered_then_it_runs_that_in_the_same_pod() -> None:
+    image = "registry/abacus@sha256:" + "0" * 64
+    abacus = Engine(
+        name="abacus",
+        image=lambda deployment, settings: image,
+        pod_template=lambda deployment, settings, revision: render_pod_template(
+            deployment, revision, Parts(image=image, config={"beads": 10})
+        ),
+    )
+    ENGINES[VLLM.name] = abacus
+    try:
+        world = Fleet(resource())
+        made = {child.key: child.body for child in world.decide().children}
+    finally:
+        ENGINES[VLLM.name] = VLLM
+    body = made[deployment_key("chat", hash_of(world.raw))]
+    template = body["spec"]["template"]
+    annotations = template["metadata"]["annotations"]
+    assert annotations[RUNTIME_CONFIG_ANNOTATION] == '{"beads":10}'
+    (container,) = template["spec"]["containers"]
+    assert container["image"] == image
+    assert [each["name"] for each in container["ports"]] == ["http", "health"]

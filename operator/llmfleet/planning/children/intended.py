@@ -18,7 +18,7 @@ from llmfleet.planning.children.network import build_network_policies, policy_ke
 from llmfleet.planning.children.pools import build_engine_deployment, build_engine_service
 from llmfleet.planning.children.router import build_router, build_token_secret, preview_key
 from llmfleet.planning.plan import Child, Deletion
-from llmfleet.planning.revisions.history import History
+from llmfleet.planning.revisions.keeping import Keeping
 from llmfleet.planning.revisions.memory import Memory, build_memory
 from llmfleet.planning.revisions.revision import build_controller_revision
 from llmfleet.planning.snapshot import ObjectKey, ObservedPod, Snapshot
@@ -40,8 +40,8 @@ class Intended:
 
 def decide_children(
     snapshot: Snapshot,
-    history: History,
-    memory: Memory,
+    history: Keeping,
+    memory: Memory | None,
     *,
     replicas: Mapping[str, int],
     removed: Iterable[str],
@@ -52,7 +52,7 @@ def decide_children(
     Args:
         snapshot: everything observed.
         history: the revisions, with their frozen templates.
-        memory: what outlives the resource.
+        memory: what outlives the resource; None = it is left as it is.
         replicas: of every revision that has a Deployment.
         removed: revisions whose Deployment and Service go.
         replaced: pods that go, for their ReplicaSet to make new ones.
@@ -72,7 +72,7 @@ def decide_children(
 
 
 def _children(
-    snapshot: Snapshot, history: History, memory: Memory, replicas: Mapping[str, int]
+    snapshot: Snapshot, history: Keeping, memory: Memory | None, replicas: Mapping[str, int]
 ) -> list[Child]:
     deployment, known = snapshot.deployment, history.known
     children: list[Child] = []
@@ -86,7 +86,8 @@ def _children(
     sizes = [(name, wanted) for name, wanted in sorted(replicas.items()) if name in known]
     for name, wanted in sizes:
         children.append(build_engine_deployment(deployment, name, known[name].template, wanted))
-    children.append(build_memory(deployment, memory))
+    if memory is not None:
+        children.append(build_memory(deployment, memory))
     children += [build_engine_service(deployment, name) for name, _ in sizes]
     if snapshot.settings.network is not None:
         children += build_network_policies(deployment, snapshot.settings.network)

@@ -7,18 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from llmfleet.api import LLMDeployment, Routing, unknown_settings
-from llmfleet.planning.children.naming import is_ours, memory_key
+from llmfleet.planning.children.naming import is_ours
 from llmfleet.planning.facts.arms import NO_ARM, Arm, read_arms
 from llmfleet.planning.facts.pods import released_at
 from llmfleet.planning.facts.routers import Routers, read_routers
-from llmfleet.planning.revisions.memory import Memory, parse_memory
-from llmfleet.planning.revisions.revision import (
-    Revision,
-    adopt_revision,
-    parse_controller_revision,
-    revision_hash,
-    spec_payload,
-)
+from llmfleet.planning.revisions.history import History, read_history
+from llmfleet.planning.revisions.memory import Memory
+from llmfleet.planning.revisions.revision import Revision, revision_hash, spec_payload
 from llmfleet.planning.snapshot import (
     ObservedObject,
     OperatorSettings,
@@ -41,14 +36,15 @@ class Facts:
     """``status.rollout`` as stored; ``rollout.record`` alone reads it."""
     arms: Mapping[str, Arm]
     revisions: Mapping[str, Revision]
-    """By hash: those with a ControllerRevision of ours, and memory's last good one."""
+    """By hash: those whose ControllerRevision can be used, and memory's last good one."""
     stored_revisions: Mapping[str, ObservedObject]
-    """The ControllerRevisions themselves."""
+    """The ControllerRevisions themselves, also those that cannot be used."""
     spec_revision: str
     """The hash that spec asks for."""
     known: frozenset[str]
     """Hashes of which anything is left: a copy, an object, a pod, or spec itself."""
     memory: Memory
+    history: History
     served: str | None
     """The promoted revision that status records, if anything else knows of it too."""
     traffic: Mapping[str, int]
@@ -102,20 +98,9 @@ def read_facts(snapshot: Snapshot, replicas: int, now: datetime) -> Facts:
         now: the time of the decision, which tells how long routers have been silent.
     """
     deployment = snapshot.deployment
-    name = deployment.metadata.name
     ours = {key: found for key, found in snapshot.objects.items() if is_ours(deployment, found)}
-    stored = {
-        key.name.removeprefix(f"{name}-rev-"): found
-        for key, found in ours.items()
-        if key.kind == "ControllerRevision"
-    }
-    memory = parse_memory(ours.get(memory_key(name)))
-    parsed = (parse_controller_revision(found) for found in stored.values())
-    revisions = {each.hash: each for each in parsed if each is not None}
-    if memory.last_good is not None:
-        memory = replace(memory, last_good=adopt_revision(deployment, memory.last_good))
-    if memory.last_good is not None:
-        revisions.setdefault(memory.last_good.hash, memory.last_good)
+    history = read_history(deployment, ours)
+    memory, revisions, stored = history.memory, history.revisions, history.stored
     arms = read_arms(snapshot, ours, stored, now)
     status = deployment.status
     # A status edited by hand may name anything; what has no template and no pods cannot serve.
@@ -135,6 +120,7 @@ def read_facts(snapshot: Snapshot, replicas: int, now: datetime) -> Facts:
         spec_revision=spec_revision,
         known=known,
         memory=memory,
+        history=history,
         served=status.served_revision if status.served_revision in known else None,
         traffic={share.revision: share.weight for share in status.traffic if share.weight},
         routing=status.routing,

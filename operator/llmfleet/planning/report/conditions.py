@@ -145,6 +145,9 @@ def _exceptions(situation: Situation) -> list[ConditionValue]:
         found.append(("Paused", "WaitsForPerson", rollout.advance.paused))
     if rollout.advance.acts.refused is not None:
         found.append(("ActRefused", "ActRefused", rollout.advance.acts.refused))
+    if situation.facts.history.unreadable:
+        text = "; ".join(situation.facts.history.unreadable)
+        found.append(("MemoryUnreadable", "MemoryUnreadable", text))
     outdated = _runtime_outdated(situation)
     if outdated:
         found.append(("RuntimeOutdated", "NewerRuntimeAvailable", outdated))

@@ -13,6 +13,7 @@ _WARNS_WHEN = {
     "Accepted": "False",
     "CapacityAvailable": "False",
     "ActRefused": "True",
+    "MemoryUnreadable": "True",
     "NameTaken": "True",
     "RolledBack": "True",
     "RuntimeOutdated": "True",

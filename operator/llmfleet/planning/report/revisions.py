@@ -8,7 +8,7 @@ from typing import Final
 from llmfleet.api import RevisionStatus
 from llmfleet.planning.clock import format_time
 from llmfleet.planning.facts.read import Facts
-from llmfleet.planning.revisions.history import History
+from llmfleet.planning.revisions.keeping import Keeping
 from llmfleet.planning.revisions.revision import Revision
 from llmfleet.planning.rollout.stage import Rollout
 from llmfleet.planning.snapshot import JSON
@@ -16,7 +16,7 @@ from llmfleet.planning.snapshot import JSON
 MAX_REVISIONS: Final = 128
 
 
-def build_revisions(facts: Facts, rollout: Rollout, history: History, now: datetime) -> list[JSON]:
+def build_revisions(facts: Facts, rollout: Rollout, history: Keeping, now: datetime) -> list[JSON]:
     """``status.revisions``: the kept ones, newest first."""
     before = {each.hash: each for each in facts.deployment.status.revisions}
     kept = {name: each for name, each in history.known.items() if name not in history.pruned}

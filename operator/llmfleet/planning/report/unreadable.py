@@ -1,4 +1,4 @@
-"""A resource that the models cannot read: stored while another CRD allowed it."""
+"""What is said of a resource that nothing is decided about, since too little of it can be read."""
 
 from __future__ import annotations
 
@@ -25,35 +25,59 @@ def decide_unreadable(raw: JSON, problem: str, now: datetime) -> Plan:
     Returns:
         A plan that only records conditions; no retry, an edit of the spec is an event.
     """
-    now = now.replace(microsecond=0)
     stored: Any = raw.get("status") or {}
     if (stored.get("schema") or 0) > STATUS_SCHEMA:
         return Plan(status=None, summary="status.schema is newer than this operator")
     what = "status" if problem.startswith("status.") else "spec"
     text = f"the {what} cannot be read, what is served stays: {problem}"
+    said = ConditionValue(type="Accepted", status="False", reason="InvalidSpec", message=text)
+    return _say_only(raw, said, {"schema": stored.get("schema") or COMPATIBLE_SCHEMA}, now)
+
+
+def decide_unremembered(raw: JSON, problem: str, now: datetime) -> Plan:
+    """The same for a resource without a status whose memory cannot be read.
+
+    Only its memory could tell what it served and what was rejected. ``schema`` is not recorded, so
+    that it still counts as one without a status once the memory is mended.
+
+    Args:
+        raw: the resource as stored.
+        problem: what cannot be read and how to mend it.
+        now: an aware datetime; fractions of a second are dropped.
+    """
+    said = ConditionValue(
+        type="MemoryUnreadable", status="True", reason="MemoryUnreadable", message=problem
+    )
+    return _say_only(raw, said, {}, now)
+
+
+def _say_only(raw: JSON, said: ConditionValue, more: JSON, now: datetime) -> Plan:
+    """A plan that records a verdict and that the resource is Degraded by it."""
+    now = now.replace(microsecond=0)
+    stored: Any = raw.get("status") or {}
     previous = _readable(stored.get("conditions"))
     generation = raw["metadata"]["generation"]
     values = [
-        ConditionValue(type="Accepted", status="False", reason="InvalidSpec", message=text),
-        ConditionValue(type="Ready", status="False", reason="Degraded", message=text),
-        ConditionValue(type="Stalled", status="True", reason="Degraded", message=text),
+        said,
+        ConditionValue(type="Ready", status="False", reason="Degraded", message=said.message),
+        ConditionValue(type="Stalled", status="True", reason="Degraded", message=said.message),
     ]
     told = {value.type for value in values} | {"Reconciling"}
     status: JSON = {
         **stored,
-        "schema": stored.get("schema") or COMPATIBLE_SCHEMA,
+        **more,
         "observedGeneration": generation,
         "phase": "Degraded",
-        "message": text,
+        "message": said.message,
         "conditions": [
             *build_conditions(values, previous, generation, now),
             *(one for one in stored.get("conditions") or [] if one["type"] not in told),
         ],
     }
     known = {one.type: one for one in previous}
-    events = (PlannedEvent(type="Warning", reason="InvalidSpec", message=text),)
-    repeated = "Accepted" in known and known["Accepted"].message == text
-    return Plan(status=status, events=() if repeated else events, summary=text)
+    events = (PlannedEvent(type="Warning", reason=said.reason, message=said.message),)
+    repeated = said.type in known and known[said.type].message == said.message
+    return Plan(status=status, events=() if repeated else events, summary=said.message)
 
 
 def _readable(conditions: Any) -> list[Condition]:

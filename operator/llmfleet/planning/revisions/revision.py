@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from llmfleet.api import LLMDeployment, hash_payload
-from llmfleet.planning.children.engines.vllm import TOKEN_VOLUME, build_pod_template, engine_image
+from llmfleet.planning.children.engines import engine_of
 from llmfleet.planning.children.naming import (
     canonical_json,
     controller_revision_key,
@@ -15,8 +15,9 @@ from llmfleet.planning.children.naming import (
     object_labels,
     token_name,
 )
+from llmfleet.planning.children.pods import TOKEN_VOLUME
 from llmfleet.planning.plan import Child, ChildMode
-from llmfleet.planning.snapshot import JSON, ObservedObject, OperatorSettings
+from llmfleet.planning.snapshot import JSON, OperatorSettings
 
 HASH_LENGTH: Final = 10
 DATA_SCHEMA: Final = 1
@@ -54,12 +55,12 @@ def render_revision(
 ) -> Revision:
     """Make the revision that spec asks for now; its pod template is rendered here, once."""
     payload = spec_payload(raw)
-    name = revision_hash(payload)
+    name, engine = revision_hash(payload), engine_of(deployment)
     return Revision(
         hash=name,
-        image=engine_image(deployment, settings),
+        image=engine.image(deployment, settings),
         payload=payload,
-        template=build_pod_template(deployment, settings, name),
+        template=engine.pod_template(deployment, settings, name),
         number=number,
     )
 
@@ -85,29 +86,6 @@ def revision_body(revision: Revision) -> JSON:
         "image": revision.image,
         "template": revision.template,
     }
-
-
-def parse_controller_revision(found: ObservedObject) -> Revision | None:
-    """Read a ControllerRevision back; None when it is not one that we can use."""
-    data: Any = found.body.get("data") or {}
-    revision = found.key.name.rpartition("-rev-")[2]
-    return parse_revision(revision, data, int(found.body.get("revision") or 0))
-
-
-def parse_revision(revision: str, data: Any, number: int) -> Revision | None:
-    """Read what ``revision_body`` wrote; None when it has another shape."""
-    if not isinstance(data, dict):
-        return None
-    payload, template = data.get("payload"), data.get("template")
-    if not revision or not isinstance(payload, dict) or not isinstance(template, dict):
-        return None
-    return Revision(
-        hash=revision,
-        image=str(data.get("image") or ""),
-        payload=payload,
-        template=template,
-        number=number,
-    )
 
 
 def adopt_revision(deployment: LLMDeployment, revision: Revision) -> Revision:

@@ -82,8 +82,8 @@ def _begin_next(machine: Machine, found: Advance, blocked: str | None) -> Advanc
     changes = wanted is not None and wanted != stable
     policy = facts.deployment.spec.rollout
     held = why_held(facts, policy, stable, blocked, changes=changes)
-    if held is None and changes:
-        held = why_not_begun(facts, stable)
+    if held is None and wanted is not None and changes:
+        held = why_not_begun(facts, stable, wanted)
     if held is not None or wanted is None or not changes:
         return replace(found, held=held)
     machine.put(Start(revision=wanted, cause=cause))

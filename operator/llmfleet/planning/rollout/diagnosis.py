@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from llmfleet.api import clean_text
 from llmfleet.planning.facts.arms import Arm
 from llmfleet.planning.rollout.kubelet import FAILED_TOLD_FOR, describe_failed, failed_at
 from llmfleet.planning.snapshot import ObservedPod, Termination
@@ -202,10 +203,12 @@ def _ended(pod: ObservedPod, termination: Termination) -> Diagnosis:
         return _say(pod, "NodeLost", text)
     try:
         said = json.loads(termination.message)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
-    if isinstance(said, dict) and said.get("reason") in RUNTIME_REASONS:
-        words = str(said.get("message") or "no message")
+    if isinstance(said, dict) and str(said.get("reason")) in RUNTIME_REASONS:
+        # Cleaned here too: what JSON spells with escapes is there only after reading it.
+        message = said.get("message")
+        words = clean_text(message) if isinstance(message, str) and message else "no message"
         return _say(
             pod, str(said["reason"]), f"ended: {words}", fatal=said.get("retriable") is False
         )

@@ -40,8 +40,10 @@ def may_promote(
     )
 
 
-def why_not_begun(facts: Facts, stable: str | None) -> str | None:
+def why_not_begun(facts: Facts, stable: str | None, wanted: str) -> str | None:
     """Why no rollout may begin, beside what holds one that is under way; None when one may."""
+    if wanted not in facts.revisions and wanted in facts.history.unusable:
+        return facts.history.unusable[wanted]
     if stable is None:
         return None  # the first revision has no steps, and nothing to wait beside
     if facts.unknown_settings:
@@ -67,8 +69,8 @@ def why_held(
         blocked: what spec is not accepted for.
         changes: another revision than the served one is wanted.
     """
-    if blocked is not None:
-        return blocked
+    if blocked is not None or facts.history.held is not None:
+        return blocked or facts.history.held
     in_place = policy.surge_replicas(facts.replicas) == 0 and facts.replicas == 1
     if changes and stable and in_place and policy.strategy == "Canary":
         return (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from llmfleet.planning.facts.read import Facts
-from llmfleet.planning.revisions.history import History
+from llmfleet.planning.revisions.keeping import Keeping
 from llmfleet.planning.revisions.memory import Memory
 from llmfleet.planning.revisions.revision import Revision
 from llmfleet.planning.rollout.stage import Rollout
 from llmfleet.planning.rollout.state import Undoing, attempt_of
 
 
-def remember(facts: Facts, rollout: Rollout, history: History) -> Memory:
+def remember(facts: Facts, rollout: Rollout, history: Keeping) -> Memory:
     """The memory after a decision."""
     advance, attempt = rollout.advance, attempt_of(rollout.state)
     generation = facts.next_generation if rollout.moved else facts.generation
@@ -25,7 +25,7 @@ def remember(facts: Facts, rollout: Rollout, history: History) -> Memory:
     )
 
 
-def _last_good(facts: Facts, rollout: Rollout, history: History) -> Revision | None:
+def _last_good(facts: Facts, rollout: Rollout, history: Keeping) -> Revision | None:
     """The served revision; while it is left for having been rejected, where that leads to."""
     stable, state = rollout.stable, rollout.state
     remembered = facts.memory.last_good

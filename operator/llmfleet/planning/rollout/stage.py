@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 from llmfleet.api import RejectedRevision, RolloutSpec, Routing
 from llmfleet.planning.facts.read import Facts
-from llmfleet.planning.plan import Outcome, Result
 from llmfleet.planning.rollout.advance import decide_advance
 from llmfleet.planning.rollout.attempt import freeze, tick
 from llmfleet.planning.rollout.diagnosis import Diagnosis, diagnose_arm, diagnosis_times
@@ -155,25 +154,6 @@ def deadline(facts: Facts, rollout: Rollout) -> datetime | None:
     if rollout.advance.held is not None or state.attempt.waiting_since is not None:
         return None
     return state.attempt.progressed_at + timedelta(seconds=rollout.policy.progress_deadline_seconds)
-
-
-def find_outcome(rollout: Rollout, facts: Facts, now: datetime) -> Outcome | None:
-    """The end of the attempt under way, if this decision ends it."""
-    advance, record = rollout.advance, facts.deployment.status.rollout
-    began = record.started_at if record is not None else None
-    seconds = (now - began).total_seconds() if began is not None else 0.0
-    if advance.promoted is not None:
-        return Outcome(
-            revision=advance.promoted, result=Result.PROMOTED, reason="Promoted", seconds=seconds
-        )
-    if advance.ended is None:
-        return None
-    if advance.failure is not None:
-        result = Result.REJECTED if advance.failure.rejected else Result.ABORTED
-        reason = advance.failure.reason
-    else:
-        result, reason = Result.ABORTED, "Superseded"
-    return Outcome(revision=advance.ended, result=result, reason=reason, seconds=seconds)
 
 
 def find_trouble(facts: Facts, rollout: Rollout, now: datetime) -> Diagnosis | None:

@@ -11,10 +11,7 @@ from typing import Final
 from llmfleet.api import LLMDeployment
 from llmfleet.planning.children.engines.engine import Engine
 from llmfleet.planning.children.engines.pod import CACHE_PATH, Parts, render_pod_template
-from llmfleet.planning.children.pods import TOKEN_VOLUME
 from llmfleet.planning.snapshot import JSON, OperatorSettings
-
-__all__ = ["TOKEN_VOLUME", "VLLM", "build_pod_template", "engine_image", "runtime_config"]
 
 CHAT_TEMPLATE_PATH: Final = "/var/run/llmfleet/chat-template"
 CHAT_TEMPLATE_VOLUME: Final = "llmfleet-chat-template"
