@@ -51,7 +51,7 @@ def observe_pod(body: JSON) -> ObservedPod:
         deleting=bool(meta.get("deletionTimestamp")),
         created_at=created,
         pod_ip=status.get("podIP"),
-        unschedulable=unschedulable,
+        unschedulable=_line(unschedulable),
         unschedulable_since=unschedulable_since,
         waiting_reason=_line(waiting.get("reason")),
         waiting_message=_line(waiting.get("message")),
@@ -63,9 +63,9 @@ def observe_pod(body: JSON) -> ObservedPod:
         node=spec.get("nodeName"),
         node_lost=_is_node_lost(conditions),
         ends_at=parse_time(meta.get("deletionTimestamp")),
-        reason=status.get("reason"),
-        message=status.get("message"),
-        gates=tuple(str(gate["name"]) for gate in spec.get("schedulingGates") or []),
+        reason=_line(status.get("reason")),
+        message=_line(status.get("message")),
+        gates=tuple(clean_line(str(gate["name"])) for gate in spec.get("schedulingGates") or []),
         sandbox_missing_since=_sandbox_missing_since(spec, conditions),
     )
 
