@@ -1,4 +1,4 @@
-"""What the router is told by its environment (docs/contract.md, Router)."""
+"""What the router reads from its environment (docs/contract.md, Router)."""
 
 from __future__ import annotations
 

@@ -74,8 +74,8 @@ def _in_time(ask: Callable[[], Iterable[tuple[str, str]]], incomplete: str) -> C
     def look() -> None:
         # Besides the cluster's refusals: a name that is not there yet, a login that fails.
         with contextlib.suppress(Exception):
-            told = ((clean_line(each), escape(clean_line(beside))) for each, beside in ask())
-            found.extend(each for each in told if each[0].startswith(incomplete))
+            read = ((clean_line(each), escape(clean_line(beside))) for each, beside in ask())
+            found.extend(each for each in read if each[0].startswith(incomplete))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

@@ -66,7 +66,7 @@ def read_arms(
         if pod.component != "engine" or not pod.revision:
             continue
         origin = find_origin(snapshot, deployment_key(name, pod.revision), pod)
-        if origin is not Origin.STRANGER:
+        if origin is not Origin.FOREIGN:
             engines.setdefault(pod.revision, []).append((origin, pod))
     prefix = f"{name}-rev-"
     hashes = {*engines, *stored}

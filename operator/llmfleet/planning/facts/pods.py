@@ -25,7 +25,7 @@ class Origin(Enum):
     """A Deployment of ours that is there."""
     FORMER_DEPLOYMENT = auto()
     """One of the same name that is gone or going; the garbage collector ends the pod soon."""
-    STRANGER = auto()
+    FOREIGN = auto()
     """Anything else: a pod made by hand, somebody else's Deployment."""
 
 
@@ -39,13 +39,13 @@ def find_origin(snapshot: Snapshot, key: ObjectKey, pod: ObservedPod) -> Origin:
     """
     made_by = pod.controller
     if made_by is None or not is_made_for(pod, key.name):
-        return Origin.STRANGER
+        return Origin.FOREIGN
     known = snapshot.replica_sets.get(made_by.uid)
     if known is None or known.controller is None:
         # Collected before its pods, or left behind on purpose until the Deployment adopts it again.
         return Origin.FORMER_DEPLOYMENT
     if (known.controller.kind, known.controller.name) != ("Deployment", key.name):
-        return Origin.STRANGER
+        return Origin.FOREIGN
     found = snapshot.objects.get(key)
     if found is None or found.uid != known.controller.uid:
         return Origin.FORMER_DEPLOYMENT
@@ -74,5 +74,5 @@ def released_at(pod: ObservedPod) -> datetime | None:
 
 def _origin_of(deployment: LLMDeployment, found: ObservedObject) -> Origin:
     if not is_ours(deployment, found):
-        return Origin.STRANGER
+        return Origin.FOREIGN
     return Origin.FORMER_DEPLOYMENT if found.deleting else Origin.DEPLOYMENT

@@ -65,7 +65,7 @@ class Facts:
     @property
     def may_shrink(self) -> bool:
         """Replicas go down only when every Ready router serves the present split, or is lost."""
-        return self.routers.let_go or not self.traffic
+        return self.routers.drained or not self.traffic
 
     def reaches(self, revision: str | None) -> bool:
         """Whether the recorded command sends requests of any kind to a revision."""

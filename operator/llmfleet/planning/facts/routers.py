@@ -33,7 +33,7 @@ class Routers:
     """The API server's sentence while it refuses router pods."""
 
     @property
-    def let_go(self) -> bool:
+    def drained(self) -> bool:
         """What the present command does not name gets no request any more."""
         return self.confirmed or self.given_up
 
@@ -54,7 +54,7 @@ def read_routers(snapshot: Snapshot) -> Routers:
         if pod.component == "router"
         and pod.ready
         and not pod.deleting
-        and find_origin(snapshot, key, pod) is not Origin.STRANGER
+        and find_origin(snapshot, key, pod) is not Origin.FOREIGN
     ]
     silent, lagging = [], []
     for name in ready:

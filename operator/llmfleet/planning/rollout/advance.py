@@ -13,7 +13,7 @@ from llmfleet.planning.facts.read import Facts, give_up_silent
 from llmfleet.planning.rollout.acts import Acts, decide_acts
 from llmfleet.planning.rollout.arriving import take_spec
 from llmfleet.planning.rollout.attempt import Position
-from llmfleet.planning.rollout.consistency import believe
+from llmfleet.planning.rollout.consistency import check_consistency
 from llmfleet.planning.rollout.failures import Failure
 from llmfleet.planning.rollout.inputs import (
     GoBack,
@@ -74,7 +74,7 @@ def decide_advance(facts: Facts, blocked: str | None, now: datetime) -> tuple[Fa
     record = facts.stored_rollout
     spec = facts.deployment.spec.rollout
     state = read_state(status.rollout, record, stable=stable, spec=spec, now=now)
-    state = believe(facts, state)
+    state = check_consistency(facts, state)
     attempt = attempt_of(state)
     if attempt is not None and isinstance(state, Returning | BackingOff):
         facts = give_up_silent(facts, attempt.revision, attempt.progressed_at, now)

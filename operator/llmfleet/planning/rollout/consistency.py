@@ -1,4 +1,4 @@
-"""Whether a status can be believed: one written by hand, or half restored, is not acted on."""
+"""Whether a status is consistent: one written by hand, or half restored, is not acted on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_GENERATION: Final = 2**63 - 2
 """The next one must fit the CRD's int64."""
 
 
-def believe(facts: Facts, state: State) -> State:
+def check_consistency(facts: Facts, state: State) -> State:
     """The state, or ``Unreadable`` with the contradiction that stands in its way.
 
     Outside a rollout nothing is built on what status says of traffic: what is up is served, and
@@ -44,12 +44,12 @@ def _generation_problem(facts: Facts) -> str | None:
 
 def _traffic_problem(facts: Facts) -> str | None:
     total = sum(facts.traffic.values())
-    strangers = sorted((set(facts.traffic) | routed_to(facts.routing)) - facts.known)
+    foreign = sorted((set(facts.traffic) | routed_to(facts.routing)) - facts.known)
     served = facts.deployment.status.served_revision
     if facts.traffic and total != 100:
         return f"status.traffic adds up to {total} %"
-    if strangers:
-        return f"status sends requests to {', '.join(strangers)}, of which nothing is known"
+    if foreign:
+        return f"status sends requests to {', '.join(foreign)}, of which nothing is known"
     if served is not None and served not in facts.known and facts.traffic:
         return f"status.servedRevision {served} is one of which nothing is known"
     return None

@@ -45,7 +45,7 @@ class Diagnosis:
 
     reason: str
     message: str
-    """A sentence, ending with the last words of whoever failed."""
+    """A sentence, ending with the message of whoever failed."""
     fatal: bool
     """Trying again with the same spec cannot help."""
     pod: str

@@ -161,7 +161,7 @@ def warm_since(facts: Facts, now: datetime, keep: Collection[str]) -> dict[str, 
 
 def removable(facts: Facts, keep: Collection[str]) -> tuple[str, ...]:
     """Revisions that nobody needs, and of which no router sends a request any more."""
-    sure = facts.routers.let_go
+    sure = facts.routers.drained
     return tuple(
         name
         for name, arm in sorted(facts.arms.items())
