@@ -5,15 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from llmfleet.planning.facts.read import Facts, routed_to
-from llmfleet.planning.rollout.state import Attempt, Forward, State, Unreadable, attempt_of
+from llmfleet.planning.rollout.state import Attempt, Forward, Idle, State, Unreadable, attempt_of
 
 LARGEST_GENERATION: Final = 2**63 - 2
 """The next one must fit the CRD's int64."""
 
 
 def believe(facts: Facts, state: State) -> State:
-    """The state, or ``Unreadable`` with the contradiction that stands in its way."""
-    problem = _traffic_problem(facts) or _rollout_problem(facts, state)
+    """The state, or ``Unreadable`` with the contradiction that stands in its way.
+
+    A rollout of which nothing but its record is left is over: the operator ended before it made
+    anything, and spec, which asked for it then, asks for another revision now.
+    """
+    problem = _traffic_problem(facts)
+    if problem is None and isinstance(state, Forward) and _was_only_recorded(facts, state):
+        return Idle()
+    problem = problem or _rollout_problem(facts, state)
     if problem is None or isinstance(state, Unreadable):
         return state
     attempt, stored = attempt_of(state), facts.stored_rollout
@@ -22,6 +29,11 @@ def believe(facts: Facts, state: State) -> State:
         revision=attempt.revision if attempt is not None else None,
         problem=problem,
     )
+
+
+def _was_only_recorded(facts: Facts, state: Forward) -> bool:
+    revision = state.attempt.revision
+    return revision not in facts.known and revision == facts.deployment.status.spec_revision
 
 
 def _traffic_problem(facts: Facts) -> str | None:
