@@ -68,6 +68,14 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     actions=[("edit", "two"), ("crash", 1)],
     last="one", beginning={"surge": 0, "replicas": 2, "new": False, "kept": False},
 )  # fmt: skip
+@example(  # a restored fleet is at no replicas when spec changes: what was good is still served
+    actions=[("recreate", None), ("router silent", True), ("zero", 1), ("release", ("two", 1))],
+    last="broken", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)  # fmt: skip
+@example(  # a number beyond int64 does not outlive the correction of the status
+    actions=[("forge", {"generation": 2**63 - 1}), ("turn", None)],
+    last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)  # fmt: skip
 def test_rollout_when_anything_happens_then_a_rejected_hash_is_never_served_again_without_retry(
     actions: Actions, last: str, beginning: dict[str, Any]
 ) -> None:
