@@ -71,8 +71,8 @@ class History:
         self.seen = self.world.snapshot()
         self.commands: dict[int, str] = {}
         """What was commanded under each trafficGeneration."""
-        self.attempts: dict[int, bool] = {}
-        """Every attempt by its number, and whether it was given up."""
+        self.attempts: dict[int, tuple[str, bool]] = {}
+        """Every attempt by its number: when it began, and whether it was given up."""
         self.done: set[str] = set()
         """Acts that were carried out, as ``ACT VALUE``."""
         self.asked: list[tuple[str, str]] = []
@@ -126,9 +126,11 @@ class History:
             return
         if number not in self.attempts:
             assert number > max(self.attempts, default=0), f"attempt {number} comes too late"
-        given_up = rollout.get("aborted") not in {None, "Superseded"}
-        assert given_up or not self.attempts.get(number), f"attempt {number} had been given up"
-        self.attempts[number] = given_up
+        given_up, began = rollout.get("aborted") not in {None, "Superseded"}, rollout["startedAt"]
+        before = self.attempts.setdefault(number, (began, given_up))
+        assert began == before[0], f"two attempts with number {number}"
+        assert given_up or not before[1], f"attempt {number} had been given up"
+        self.attempts[number] = (began, given_up)
 
     def check_acts(self, plan: Plan) -> None:
         """Every value runs once."""
