@@ -54,7 +54,7 @@ quiet: $(STAMP) ## Five minutes without change: count the writes to the API serv
 	@LLMFLEET_QUIET_SECONDS=$${LLMFLEET_QUIET_SECONDS:-300} hack/test quiet
 
 ##@ Attack it
-.PHONY: test-rollouts test-faults test-faults-seeded test-walker test-zero-lost test-hostile test-xds test-split check-security
+.PHONY: test-rollouts test-faults test-faults-seeded test-histories test-walker test-zero-lost test-hostile test-xds test-split check-security
 test-rollouts: $(STAMP) ## Bad releases, testers, mirroring and sessions in real pods under load
 	@hack/test rollouts
 
@@ -65,6 +65,9 @@ test-faults: $(STAMP) ## One API fault at every call of every workload, thousand
 test-faults-seeded: $(STAMP) ## Plant bugs into the operator and see the campaign notice them
 	@hack/test binaries
 	@$(PY) -m tests.faults --seeded $(ARGS)
+
+test-histories: $(STAMP) ## 20,000 random histories of rollouts; ARGS=--seeded plants bugs and sees them caught
+	@nice $(PY) -m tests.histories $(ARGS)
 
 test-walker: $(STAMP) ## Every leaf of the schema set to valid, boundary and wrong values, and back
 	@hack/test binaries

@@ -8,14 +8,14 @@ from typing import Any
 
 from llmfleet import __main__ as program
 from llmfleet.planning import decide
-from llmfleet.planning.children import naming, pools, router
+from llmfleet.planning.children import intended, naming, network, pools, router
 from llmfleet.planning.children.engines import pod as engine
 from llmfleet.planning.facts import read as facts
 from llmfleet.planning.plan import Plan
 from llmfleet.planning.report import status
 from llmfleet.planning.revisions import memory
 from llmfleet.planning.revisions import revision as revisions
-from llmfleet.planning.rollout import split as rollout
+from llmfleet.planning.rollout import split
 from tests.faults.faults import Kind
 from tests.faults.planting import bug, swap
 
@@ -29,15 +29,14 @@ def owner_reference_missing() -> None:
         owned = options.pop("owned", True) and key.kind != "Service"
         return real(deployment, key, *rest, owned=owned, **options)
 
-    for module in (pools, memory, decide):
-        if hasattr(module, "make_child"):
-            swap(module, "make_child", make_child)
+    for module in (pools, network, router):
+        swap(module, "make_child", make_child)
 
 
 @bug()
 def traffic_before_ready() -> None:
     """The new revision gets its share as soon as it is wanted."""
-    swap(rollout, "_share", lambda *arms, **way: 100)
+    swap(split, "_share", lambda facts, asked, rejected: 100)
 
 
 @bug(workloads={"update", "edit-engine"})
@@ -55,28 +54,28 @@ def scale_down_before_routers_confirm() -> None:
 @bug(workloads={"upgrade"})
 def template_rendered_anew() -> None:
     """The Deployment is applied from today's rendering, not from the frozen one."""
-    real = decide._children
+    real = intended._children
 
-    def children(snapshot: Any, seen: Any, plan: Any, made: Any, remembered: Any) -> Any:
+    def children(snapshot: Any, history: Any, *rest: Any) -> Any:
         spec_revision = revisions.revision_hash(revisions.spec_payload(snapshot.raw))
         fresh = revisions.render_revision(snapshot.deployment, snapshot.raw, snapshot.settings, 1)
-        known = {**seen.revisions, spec_revision: fresh}
-        return real(snapshot, replace(seen, revisions=known), plan, made, remembered)
+        known = {**history.known, spec_revision: fresh}
+        return real(snapshot, replace(history, known=known), *rest)
 
-    swap(decide, "_children", children)
+    swap(intended, "_children", children)
 
 
 @bug()
 def memory_forgets_the_last_good() -> None:
     """What was promoted is not remembered."""
     real = memory.build_memory
-    swap(decide, "build_memory", lambda d, m: real(d, replace(m, last_good=None)))
+    swap(intended, "build_memory", lambda d, m: real(d, replace(m, last_good=None)))
 
 
 @bug()
 def traffic_generation_reused() -> None:
     """Another split under the same number: routers do not notice."""
-    swap(status, "next_generation", lambda seen, plan: seen.generation or 1)
+    swap(status, "next_generation", lambda facts, rollout: facts.generation or 1)
 
 
 @bug()
@@ -93,17 +92,11 @@ def old_revision_deleted_first() -> None:
         key = naming.deployment_key(snapshot.deployment.metadata.name, served)
         found = snapshot.objects.get(key)
         children = tuple(child for child in plan.children if child.key != key)
-        gone = decide._deletions(snapshot, replace(_no_plan(), removed=(served,)), ())
+        gone = intended._deletions(snapshot, (served,), ())
         return replace(plan, children=children, deletions=gone if found else ())
 
     swap(decide, "decide", early)
     swap(program, "decide", early)
-
-
-def _no_plan() -> rollout.RolloutPlan:
-    return rollout.RolloutPlan(
-        stable=None, target=None, replicas={}, traffic={}, warm={}, removed=()
-    )
 
 
 @bug(Kind.KILL_BEFORE, Kind.KILL_AFTER)
@@ -113,9 +106,8 @@ def token_name_of_the_process() -> None:
     def token_name(deployment: Any) -> str:
         return f"{deployment.metadata.name}-token-{os.getpid()}"
 
-    for module in (naming, decide, engine, router):
-        if hasattr(module, "token_name"):
-            swap(module, "token_name", token_name)
+    for module in (naming, intended, engine, router, revisions):
+        swap(module, "token_name", token_name)
 
 
 @bug(Kind.KILL_BEFORE, Kind.KILL_AFTER, workloads={"update", "edit-engine"})

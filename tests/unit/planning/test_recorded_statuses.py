@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from llmfleet.api import LLMDeploymentStatus, parse
 from llmfleet.cluster.observing import UnreadableError
 from llmfleet.planning.report.unreadable import decide_unreadable
-from tests.unit.planning.fleet import Fleet, revision_hash
+from llmfleet.planning.revisions.revision import revision_hash
+from tests.unit.planning.fleet import Fleet
 from tests.unit.planning.recorded.plain import FOREIGN, STATES, dump, load, read_bodies
 from tests.unit.planning.recorded.playing import Play
 

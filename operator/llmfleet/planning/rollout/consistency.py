@@ -8,6 +8,7 @@ from llmfleet.planning.facts.read import Facts, routed_to
 from llmfleet.planning.rollout.attempt import Attempt
 from llmfleet.planning.rollout.state import (
     Forward,
+    Idle,
     State,
     Unreadable,
     attempt_of,
@@ -21,11 +22,16 @@ def check_consistency(facts: Facts, state: State) -> State:
     """The state, or ``Unreadable`` with the contradiction that stands in its way.
 
     Outside a rollout nothing is built on what status says of traffic: what is up is served, and
-    the command is put right.
+    the command is put right. A rollout of which nothing but its record is left is over: the
+    operator ended before it made anything, and spec, which asked for it then, asks for another
+    revision now.
     """
     problem = _generation_problem(facts)
     if attempt_of(state) is not None:
-        problem = problem or _traffic_problem(facts) or _rollout_problem(facts, state)
+        problem = problem or _traffic_problem(facts)
+    if problem is None and isinstance(state, Forward) and _was_only_recorded(facts, state):
+        return Idle()
+    problem = problem or _rollout_problem(facts, state)
     if problem is None or isinstance(state, Unreadable):
         return state
     attempt, stored = attempt_of(state), facts.stored_rollout
@@ -40,6 +46,11 @@ def _generation_problem(facts: Facts) -> str | None:
     if (facts.generation or 0) <= LARGEST_GENERATION:
         return None
     return f"status.trafficGeneration {facts.generation} cannot rise any more"
+
+
+def _was_only_recorded(facts: Facts, state: Forward) -> bool:
+    revision = state.attempt.revision
+    return revision not in facts.known and revision == facts.deployment.status.spec_revision
 
 
 def _traffic_problem(facts: Facts) -> str | None:

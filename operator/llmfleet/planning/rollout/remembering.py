@@ -7,13 +7,15 @@ from llmfleet.planning.revisions.keeping import Keeping
 from llmfleet.planning.revisions.memory import Memory
 from llmfleet.planning.revisions.revision import Revision
 from llmfleet.planning.rollout.stage import Rollout
-from llmfleet.planning.rollout.state import Undoing, attempt_of
+from llmfleet.planning.rollout.state import Undoing, Unreadable, attempt_of
 
 
 def remember(facts: Facts, rollout: Rollout, history: Keeping) -> Memory:
     """The memory after a decision."""
     advance, attempt = rollout.advance, attempt_of(rollout.state)
     generation = facts.next_generation if rollout.moved else facts.generation
+    if isinstance(rollout.state, Unreadable):
+        generation = None  # a number that cannot be believed would outlive the status' correction
     return Memory(
         rejected=advance.rejected,
         last_good=_last_good(facts, rollout, history),

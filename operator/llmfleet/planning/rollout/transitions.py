@@ -152,10 +152,10 @@ def _returned(state: Returning, asked: Returned, context: Context) -> State:
     del asked
     if state.undo_target is not None and state.undo_target not in context.rejected:
         return _begin(state.undo_target, "Undo", context)
-    if state.reason in {SUPERSEDED, RETRIED} or state.cause == "Undo":
+    rejected = state.attempt.revision in context.rejected
+    if rejected or state.reason in {SUPERSEDED, RETRIED} or state.cause == "Undo":
         return Idle()
-    # Rejected ones are not wanted again; what ended for any other reason waits for its time, or,
-    # where none is known, for a person.
+    # What ended for any other reason waits for its time, or, where none is known, for a person.
     return BackingOff(attempt=state.attempt, reason=state.reason, retry_at=state.retry_at)
 
 
