@@ -65,7 +65,7 @@ def _part(number: int, count: int, bug: str | None) -> int:
 
     try:
         run()
-    except Exception as error:  # whatever a decision raises is a failure
+    except Exception as error:  # noqa: BLE001 - whatever a decision raises is a failure
         notes = "\n".join(getattr(error, "__notes__", ()))
         sys.stdout.write(f"{played} {type(error).__name__}: {error}\n{notes}\n")
         return NOTICED

@@ -14,12 +14,25 @@ from typing import Any
 from llmfleet.api import CountedRequests, RequestsAtStart
 from llmfleet.planning import decide
 from llmfleet.planning.analysis import judge
+from llmfleet.planning.analysis.metrics import METRICS
 from llmfleet.planning.children import intended
 from llmfleet.planning.facts import read as facts
 from llmfleet.planning.report import conditions, progress, status
-from llmfleet.planning.rollout import acts, advance, judging, served, split, stage, transitions
+from llmfleet.planning.rollout import (
+    acts,
+    advance,
+    arriving,
+    inputs,
+    judging,
+    machine,
+    served,
+    split,
+    stage,
+    transitions,
+)
 from llmfleet.planning.rollout.state import Forward, Idle, Returning, Undoing
 from llmfleet.planning.rollout.steps import analysis
+from llmfleet.planning.rollout.triggers import pods
 from tests.faults.planting import swap
 
 BUGS: dict[str, Callable[[], None]] = {}
@@ -42,15 +55,17 @@ def plant(name: str) -> None:
 
 def no_gates() -> None:
     """What is rejected may gain weight, and be promoted."""
-    real, may = split._gates, advance.may_promote
+    real, may = split._gates, arriving.may_promote
     swap(split, "_gates", lambda facts, revision, rejected: real(facts, revision, ()))
-    swap(advance, "may_promote", lambda facts, state, rejected, **how: may(facts, state, (), **how))
+    swap(
+        arriving, "may_promote", lambda facts, state, rejected, **how: may(facts, state, (), **how)
+    )
 
 
 def see(change: Callable[[Any, Any], Any]) -> None:
     """Decisions see other facts: what ``change`` makes of snapshot and facts."""
     real = facts.read_facts
-    swap(decide, "read_facts", lambda snapshot, n: change(snapshot, real(snapshot, n)))
+    swap(decide, "read_facts", lambda snapshot, *rest: change(snapshot, real(snapshot, *rest)))
 
 
 @bug
@@ -68,22 +83,22 @@ def f1_undo_goes_on_with_what_it_rejects() -> None:
             return state.attempt.revision, state.cause
         return wanted(facts, state, *rest)
 
-    transitions.TRANSITIONS[Forward, transitions.UndoTo] = undo  # type: ignore[index]
-    swap(advance, "wanted_revision", still_wanted)
+    transitions.TRANSITIONS[Forward, inputs.UndoTo] = undo  # type: ignore[index]
+    swap(machine, "wanted_revision", still_wanted)
 
 
 @bug
 def f2_ends_of_the_past_count() -> None:
     """Restarts are counted from the beginning of the pod's life."""
-    real = transitions.begin
-    swap(transitions, "begin", lambda name, **how: real(name, **{**how, "restarts": None}))
+    for module in (stage, pods):
+        swap(module, "ends_before", lambda arm, recorded: {})
 
 
 @bug
 def f3_promoted_without_replicas() -> None:
     """Nothing forbids a promotion at no replicas."""
-    real = advance.may_promote
-    swap(advance, "may_promote", lambda facts, *rest, **how: real(
+    real = arriving.may_promote
+    swap(arriving, "may_promote", lambda facts, *rest, **how: real(
         replace(facts, replicas=max(1, facts.replicas)), *rest, **how
     ))  # fmt: skip
 
@@ -121,13 +136,13 @@ def f10_running_taken_for_successful() -> None:
 @bug
 def f11_nothing_to_compare_with_passes() -> None:
     """At 100 % a revision that fails every request is judged against nothing."""
-    swap(judge, "log_evidence_alone", lambda *_: 0.0)
+    METRICS["ErrorRate"] = replace(METRICS["ErrorRate"], process_alone=lambda *_: 0.0)
 
 
 @bug
 def f13_retry_keeps_the_attempt() -> None:
     """A retry of a revision that still goes back goes on with the attempt that failed."""
-    transitions.TRANSITIONS[Returning, transitions.Retry] = lambda state, asked, context: (  # type: ignore[index]
+    transitions.TRANSITIONS[Returning, inputs.Retry] = lambda state, asked, context: (  # type: ignore[index]
         Forward(attempt=state.attempt, position=state.position)
         if asked.revision == state.attempt.revision
         else state
@@ -202,7 +217,7 @@ def rejection_without_a_gate() -> None:
     """Spec is rolled out, rejected or not."""
     no_gates()
     real = served.wanted_revision
-    swap(advance, "wanted_revision", lambda facts, state, stable, rejected, now: real(
+    swap(machine, "wanted_revision", lambda facts, state, stable, rejected, now: real(
         facts, state, stable, (), now
     ))  # fmt: skip
 
@@ -230,13 +245,13 @@ def acts_run_again() -> None:
 @bug
 def attempts_numbered_by_the_status_alone() -> None:
     """After a status was lost, attempts have numbers that others had."""
-    real = advance._Machine._context
+    real = machine.Machine._context
 
     def context(self: Any) -> Any:
         record = self.facts.deployment.status.rollout
         return replace(real(self), next_id=1 + ((record.id or 0) if record is not None else 0))
 
-    swap(advance._Machine, "_context", context)
+    swap(machine.Machine, "_context", context)
 
 
 @bug
@@ -256,8 +271,8 @@ def routers_not_waited_for() -> None:
 @bug
 def promoted_before_it_has_all() -> None:
     """The end of the steps is the promotion."""
-    real = advance.may_promote
-    swap(advance, "may_promote", lambda facts, state, *rest, **how: real(
+    real = arriving.may_promote
+    swap(arriving, "may_promote", lambda facts, state, *rest, **how: real(
         replace(facts, traffic={state.attempt.revision: 100}), state, *rest, **how
     ))  # fmt: skip
 

@@ -149,7 +149,7 @@ def _ask(history: History, action: str, value: Any) -> None:
             history.act(action, value)
 
 
-def _happen(history: History, action: str, value: Any) -> None:
+def _happen(history: History, action: str, value: Any) -> None:  # noqa: PLR0912 - one per action
     world, load = history.world, history.load
     match action:
         case "wait":

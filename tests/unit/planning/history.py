@@ -228,8 +228,7 @@ class History:
         if not status.get("traffic"):
             return
         self.good_status = self.good_status or status
-        for key, value in change.items():
-            status[key] = value
+        status |= change
         world.raw = {**world.raw, "status": copy.deepcopy(status)}
         self.forged.add(status["trafficGeneration"])
         self.commands.pop(status["trafficGeneration"], None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmfleet.api import parse
 from llmfleet.planning.plan import Plan, Result
-from llmfleet.planning.snapshot import JSON, ObjectKey, RouterReach, Snapshot
+from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedPod, RouterReach, Snapshot
 
 DRAIN = timedelta(seconds=600)
 """spec.router.drainTimeout of the resources of these tests."""
@@ -180,15 +180,28 @@ def _check_crash(seen: Snapshot, before: JSON, after: JSON) -> None:
     if not going or served is None or served in {each["hash"] for each in rejected}:
         return
     held = any(each["reason"] == "Blocked" for each in after["conditions"])
-    crashed = any(
-        pod.revision == was.get("revision") and not pod.ready and not pod.deleting
-        and pod.last_termination is not None and '"retriable": false' in pod.last_termination.message
-        and pod.unschedulable is None
-        for pod in seen.pods
-    )  # fmt: skip
+    crashed = any(_cannot_run(pod) for pod in _own_pods(seen, str(was.get("revision"))))
     if crashed and not held:
         same = now.get("id") == was.get("id") and not now.get("aborted")
         assert not same, f"{was['revision']} crashes, and goes on"
+
+
+def _own_pods(seen: Snapshot, revision: str) -> Iterator[ObservedPod]:
+    """Pods of a revision's present Deployment, told by who controls them."""
+    key = ObjectKey(api_version="apps/v1", kind="Deployment", name=f"chat-rev-{revision}")
+    found = seen.objects.get(key)
+    for pod in seen.pods:
+        made_by = seen.replica_sets.get(pod.controller.uid) if pod.controller else None
+        owner = made_by.controller if made_by is not None else None
+        if found is not None and owner is not None and owner.uid == found.uid:
+            yield pod
+
+
+def _cannot_run(pod: ObservedPod) -> bool:
+    end = pod.last_termination
+    if pod.ready or pod.deleting or end is None or pod.unschedulable is not None:
+        return False
+    return '"retriable": false' in end.message
 
 
 def _check_words(plan: Plan, after: JSON) -> None:

@@ -84,7 +84,8 @@ def move(facts: Facts, asked: Move, rejected: Collection[str]) -> Split:
     }
     given_up = _given_up(facts, asked)
     nothing_up = asked.old is None or (not facts.traffic and not facts.arm(asked.old).ready)
-    stays = given_up and not facts.arm(asked.new).ready
+    waits = bool(given_up) or (asked.old in rejected and not facts.traffic)
+    stays = waits and not facts.arm(asked.new).ready
     if facts.replicas == 0 or stays or (share == 0 and nothing_up):
         # What the command names stays until it can be replaced, known or not: caches may be behind.
         traffic = dict(facts.traffic)
@@ -192,8 +193,8 @@ def _share(facts: Facts, asked: Move, rejected: Collection[str]) -> int:
     at_least = [100] if asked.at_once else []
     at_most = _gates(facts, asked.new, rejected)
     if asked.old is not None and asked.old in rejected:
-        # What the new arm loses a rejected one would gain.
-        at_least.append(present)
+        # What the new arm does not have a rejected one would gain.
+        at_least.append(100 - facts.traffic.get(asked.old, 0))
     # The share of a target that was given up goes to the new one whole, never to the old one.
     at_least += [facts.traffic[name] + present for name in _given_up(facts, asked)]
     carried = _carried(facts, asked, present)
