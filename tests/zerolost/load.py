@@ -1,10 +1,10 @@
 """The load: RATE requests a second on one address, every one counted exactly once. Runs as a pod.
 
 Requests go round in four kinds: whole answer or stream, over a kept or a new connection; one in
-LONG_EVERY asks for LONG_TOKENS. **Nothing is retried**, but for one thing: with WAIT_SECONDS the
-clients wait for engines, as at zero replicas; a 503 ``no_engine_available`` is asked again after its
-Retry-After, and each is counted in ``waits``. Kept connections are dropped after 5 idle seconds, as
-httpx, and with it the ``openai`` client, does. Prints one JSON line a second and one
+LONG_EVERY asks for LONG_TOKENS. **Nothing is retried**, but for one thing: with WAIT_SECONDS
+clients wait for engines, as at zero replicas; a 503 ``no_engine_available`` is asked again after
+its Retry-After, and each is counted in ``waits``. Kept connections are dropped after 5 idle
+seconds, as httpx, and with it the ``openai`` client, does. Prints one JSON line a second and one
 for each loss, and a last one with ``"final": true`` when /tmp/stop exists (or SECONDS have passed)
 and all have ended.
 
@@ -146,7 +146,7 @@ class Load:
     def _refused(self, asked: Asked, text: str, headers: Mapping[str, str]) -> float | None:
         """Lost, unless it is the answer that tells clients to come again, and these do."""
         now = time.time()
-        waits = WAIT_SECONDS > now - asked.begun and NO_ENGINE in text
+        waits = now - asked.begun < WAIT_SECONDS and NO_ENGINE in text
         if asked.status != 503 or not waits or "retry-after" not in headers:
             self._lost(asked, text[:300])
             return None
