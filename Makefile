@@ -54,7 +54,7 @@ quiet: $(STAMP) ## Five minutes without change: count the writes to the API serv
 	@LLMFLEET_QUIET_SECONDS=$${LLMFLEET_QUIET_SECONDS:-300} hack/test quiet
 
 ##@ Attack it
-.PHONY: test-rollouts test-faults test-faults-seeded test-histories test-walker test-zero-lost test-hostile test-xds test-split check-security
+.PHONY: test-rollouts test-faults test-faults-seeded test-histories test-walker test-zero-lost test-acts test-hostile test-xds test-split check-security
 test-rollouts: $(STAMP) ## Bad releases, testers, mirroring and sessions in real pods under load
 	@hack/test rollouts
 
@@ -75,6 +75,9 @@ test-walker: $(STAMP) ## Every leaf of the schema set to valid, boundary and wro
 
 test-zero-lost: $(STAMP) ## Constant load while parts of the cluster are killed (ARGS="--engine vllm --scenario routers-deleted")
 	@ARGS="$(ARGS)" hack/test zero-lost
+
+test-acts: $(STAMP) ## Undo, abort, revert, retry and zero replicas in mid-rollout, under load (ARGS="--scenario undo")
+	@ARGS="$(ARGS)" hack/test acts
 
 test-hostile: $(STAMP) ## 100,000 hostile requests at a real router: documented answers, flat memory
 	@$(PY) -m tests.hostile $(ARGS)

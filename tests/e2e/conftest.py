@@ -81,7 +81,7 @@ def prober(fleet: Fleet, images: chart.Images) -> Iterator[Prober]:
     """Not started yet; its pod is removed afterwards."""
     probe = Prober(fleet.namespace, fleet.name, fleet.model, images.operator)
     yield probe
-    kubectl("delete", "pod", probe.pod, "-n", fleet.namespace, "--ignore-not-found", "--now")
+    probe.remove()
 
 
 @pytest.fixture

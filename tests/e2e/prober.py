@@ -38,7 +38,7 @@ class Prober:
 
     def start(self, rate: float) -> None:
         """Starts it and waits until the first answers came."""
-        kubectl("delete", "pod", self.pod, "-n", self.namespace, "--ignore-not-found", "--now")
+        self.remove()
         apply(
             {
                 "apiVersion": "v1",
@@ -75,6 +75,10 @@ class Prober:
             describe=lambda: json.dumps(self.counts()),
         )
         return final
+
+    def remove(self) -> None:
+        """Ends the load at once."""
+        kubectl("delete", "pod", self.pod, "-n", self.namespace, "--ignore-not-found", "--now")
 
     def _manifest(self, rate: float) -> dict[str, Any]:
         environment = {

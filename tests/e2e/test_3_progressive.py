@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 from hack.kube import chart
-from hack.kube.kubectl import kubectl, port_forward, wait_for
+from hack.kube.kubectl import port_forward, wait_for
 
 from tests.e2e.prober import Prober, constant_load
 from tests.e2e.stub import StubFleet
@@ -31,7 +31,7 @@ def load(releases: StubFleet, images: chart.Images) -> Iterator[Prober]:
     """Constant load on the fleet of stub engines; not started yet."""
     probe = Prober(releases.namespace, releases.name, releases.model, images.operator)
     yield probe
-    kubectl("delete", "pod", probe.pod, "-n", probe.namespace, "--ignore-not-found", "--now")
+    probe.remove()
 
 
 def test_canary_when_it_answers_well_under_load_then_it_is_promoted_on_its_numbers(

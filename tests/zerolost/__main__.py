@@ -84,7 +84,7 @@ class Run:
             logs = self.cluster.settings.state / "pod-logs"
             stack.enter_context(keeping_logs(logs, self.folder / "logs", *namespaces))
             stack.enter_context(watching(self.journal, self._fleet.namespace))
-            stack.callback(rig.remove_prober, self._probe)
+            stack.callback(self._probe.remove)
             self._probe.start(self._wanted.rate)
             time.sleep(SETTLE_SECONDS)
             turns = self._trouble()

@@ -1,7 +1,9 @@
 """The load: RATE requests a second on one address, every one counted exactly once. Runs as a pod.
 
 Requests go round in four kinds: whole answer or stream, over a kept or a new connection; one in
-LONG_EVERY asks for LONG_TOKENS. **Nothing is retried.** Kept connections are dropped after 5 idle
+LONG_EVERY asks for LONG_TOKENS. **Nothing is retried**, but for one thing: with WAIT_SECONDS
+clients wait for engines, as at zero replicas; a 503 ``no_engine_available`` is asked again after
+its Retry-After, and each is counted in ``waits``. Kept connections are dropped after 5 idle
 seconds, as httpx, and with it the ``openai`` client, does. Prints one JSON line a second and one
 for each loss, and a last one with ``"final": true`` when /tmp/stop exists (or SECONDS have passed)
 and all have ended.
@@ -18,6 +20,7 @@ import collections
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,8 @@ SECONDS = float(os.environ.get("SECONDS", "3600"))
 TOKENS = int(os.environ.get("TOKENS", "8"))
 LONG_TOKENS = int(os.environ.get("LONG_TOKENS", "200"))
 LONG_EVERY = int(os.environ.get("LONG_EVERY", "100"))
+WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", "0"))
+NO_ENGINE = "no_engine_available"
 LARGE_EVERY, LARGE_BYTES = 20, 100_000
 STOP = Path(os.environ.get("STOP_FILE", "/tmp/stop"))
 SHOWN_LOSSES = 300
@@ -52,6 +57,11 @@ class Counts:
     most_waiting: int = 0
     slowest_seconds: float = 0.0
     seconds: float = 0.0
+    waits: int = 0
+    """Answers that told a client to come again."""
+    first_wait: float | None = None
+    last_wait: float | None = None
+    """Unix times of the first and the last of them."""
     revisions: collections.Counter[str] = field(default_factory=collections.Counter)
 
     def line(self, *, final: bool) -> str:
@@ -103,6 +113,14 @@ class Load:
         counts.sent += 1
         counts.streams += asked.streamed
         counts.new_connections += asked.new_connection
+        pause = await self._try(asked)
+        while pause is not None:
+            await asyncio.sleep(pause)
+            pause = await self._try(asked)
+
+    async def _try(self, asked: Asked) -> float | None:
+        """Sends it, and counts what came of it; or says in how many seconds to come again."""
+        counts, begun = self.counts, time.time()
         session = self._new if asked.new_connection else self._kept
         try:
             path = f"{BASE}/v1/chat/completions"
@@ -110,8 +128,7 @@ class Load:
                 asked.status = reply.status
                 asked.request_id = reply.headers.get("x-request-id", "")
                 if reply.status != 200:
-                    self._lost(asked, (await reply.text())[:300])
-                    return
+                    return self._refused(asked, await reply.text(), reply.headers)
                 counts.revisions[reply.headers.get("x-llmfleet-revision", "?")] += 1
                 whole = await (self._read_stream if asked.streamed else self._read_answer)(
                     reply, asked
@@ -123,7 +140,20 @@ class Load:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
             self._lost(asked, repr(error))
         finally:
-            counts.slowest_seconds = max(counts.slowest_seconds, time.time() - asked.begun)
+            counts.slowest_seconds = max(counts.slowest_seconds, time.time() - begun)
+        return None
+
+    def _refused(self, asked: Asked, text: str, headers: Mapping[str, str]) -> float | None:
+        """Lost, unless it is the answer that tells clients to come again, and these do."""
+        now = time.time()
+        waits = now - asked.begun < WAIT_SECONDS and NO_ENGINE in text
+        if asked.status != 503 or not waits or "retry-after" not in headers:
+            self._lost(asked, text[:300])
+            return None
+        counts = self.counts
+        counts.waits += 1
+        counts.first_wait, counts.last_wait = counts.first_wait or now, now
+        return float(headers["retry-after"])
 
     def _lost(self, asked: Asked, why: str) -> None:
         kind = "truncated" if asked.status == 200 else "failed"

@@ -10,7 +10,7 @@ from hack.cluster.images import Images
 from hack.cluster.imagespec import ImageSpec
 from hack.cluster.local import LocalCluster
 from hack.kube import chart, models
-from hack.kube.kubectl import kubectl, wait_for
+from hack.kube.kubectl import wait_for
 
 from tests.e2e.fleet import Fleet, manifest
 from tests.e2e.prober import Prober
@@ -104,8 +104,3 @@ def prober(kind: str, fleet: Fleet, images: chart.Images, *, long: bool = False)
         fleet.namespace, fleet.name, fleet.model, images.router,
         script=SCRIPT, environment=environment,
     )  # fmt: skip
-
-
-def remove_prober(probe: Prober) -> None:
-    """Ends the load at once."""
-    kubectl("delete", "pod", probe.pod, "-n", probe.namespace, "--ignore-not-found", "--now")
