@@ -29,14 +29,13 @@ def decide_unreadable(raw: JSON, problem: str, now: datetime) -> Plan:
         return Plan(status=None, summary="status.schema is newer than this operator")
     text = f"the spec cannot be read, what is served stays: {problem}"
     said = Verdict(type="Accepted", status="False", reason="InvalidSpec", message=text)
-    return _say_only(raw, said, {"schema": STATUS_SCHEMA}, now)
+    return _say_only(raw, said, now)
 
 
 def decide_unremembered(raw: JSON, problem: str, now: datetime) -> Plan:
     """The same for a resource without a status whose memory cannot be read.
 
-    Only its memory could tell what it served and what was rejected. ``schema`` is not recorded, so
-    that it still counts as one without a status once the memory is mended.
+    Only its memory could tell what it served and what was rejected.
 
     Args:
         raw: the resource as stored.
@@ -46,11 +45,15 @@ def decide_unremembered(raw: JSON, problem: str, now: datetime) -> Plan:
     said = Verdict(
         type="MemoryUnreadable", status="True", reason="MemoryUnreadable", message=problem
     )
-    return _say_only(raw, said, {}, now)
+    return _say_only(raw, said, now)
 
 
-def _say_only(raw: JSON, said: Verdict, more: JSON, now: datetime) -> Plan:
-    """A plan that records a verdict and that the resource is Degraded by it."""
+def _say_only(raw: JSON, said: Verdict, now: datetime) -> Plan:
+    """A plan that records a verdict, and that the resource is Degraded by it.
+
+    ``schema`` stays as it is: a resource without one still counts as one without a status once it
+    can be read, so that memory is asked what it served, and old acts are not run.
+    """
     now = now.replace(microsecond=0)
     stored: Any = raw.get("status") or {}
     previous = _readable(stored.get("conditions"))
@@ -63,7 +66,6 @@ def _say_only(raw: JSON, said: Verdict, more: JSON, now: datetime) -> Plan:
     told = {verdict.type for verdict in verdicts} | {"Reconciling"}
     status: JSON = {
         **stored,
-        **more,
         "observedGeneration": generation,
         "phase": "Degraded",
         "message": said.message,
