@@ -7,7 +7,6 @@ from typing import Final
 
 from llmfleet.api import SourceScheme, clean_line, source_scheme, unbuilt_fields, unknown_fields
 from llmfleet.planning.children.naming import canonical_json
-from llmfleet.planning.revisions.revision import spec_payload
 from llmfleet.planning.snapshot import Snapshot
 
 LARGEST_BYTES: Final = 256 * 1024
@@ -34,7 +33,7 @@ def decide_acceptance(snapshot: Snapshot) -> Acceptance:
             f"this operator does not know spec.{fields}; what is served stays: upgrade the"
             " operator, or remove the fields",
         )
-    size = len(canonical_json(spec_payload(snapshot.raw).get("podTemplate")).encode())
+    size = len(canonical_json((snapshot.raw.get("spec") or {}).get("podTemplate")).encode())
     if size > LARGEST_BYTES:
         return _refuse(
             "TooLarge",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llmfleet.api import parse
 from llmfleet.planning.children.naming import canonical_json
 from llmfleet.planning.decide import decide
+from llmfleet.planning.report.unreadable import decide_unreadable
 from llmfleet.planning.revisions.memory import Memory, parse_memory
 from llmfleet.planning.revisions.once import WHOLE_BYTES
 from llmfleet.planning.snapshot import JSON
@@ -149,7 +150,8 @@ def test_last_good_when_its_number_is_no_number_then_the_rest_of_it_is_kept() ->
     found, problem = problem_of(lastGood=json.dumps({**LAST_GOOD, "number": "abc"}))
     assert found.last_good is not None
     assert (found.last_good.hash, found.last_good.number) == (LAST_GOOD["hash"], 0)
-    assert problem == "lastGood: its number is abc"
+    assert problem == "lastGood, in part: its number is abc"
+    assert not found.holds(without_status=True)
 
 
 def test_rejections_when_some_cannot_be_read_then_the_others_are_kept_and_it_holds() -> None:
@@ -220,6 +222,18 @@ def test_resource_without_status_when_its_memory_cannot_be_read_then_it_waits_un
     put_memory(again, data)
     at_share(again, new, 25)
     assert again.status()["servedRevision"] == old
+
+
+def test_resource_when_its_first_status_said_only_unreadable_then_memory_is_still_asked() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    again = Fleet({name: value for name, value in world.raw.items() if name != "status"})
+    again.objects[MEMORY] = world.objects[MEMORY]
+    again.raw["status"] = decide_unreadable(again.raw, "spec.x: no", again.now).status
+    annotate(again, "undo", f"{old}@1")
+    at_share(again, new, 25)
+    assert again.status()["servedRevision"] == old
+    assert again.condition("Accepted")["status"] == "True"
 
 
 @pytest.mark.parametrize("key", ["handledActs", "pastActs", "rolloutId"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llmfleet.api import COMPATIBLE_SCHEMA, STATUS_SCHEMA, Condition
+from llmfleet.api import STATUS_SCHEMA, Condition
 from llmfleet.planning.plan import Plan, PlannedEvent
 from llmfleet.planning.report.conditions import build_conditions
 from llmfleet.planning.snapshot import JSON
@@ -31,14 +31,13 @@ def decide_unreadable(raw: JSON, problem: str, now: datetime) -> Plan:
     what = "status" if problem.startswith("status.") else "spec"
     text = f"the {what} cannot be read, what is served stays: {problem}"
     said = ConditionValue(type="Accepted", status="False", reason="InvalidSpec", message=text)
-    return _say_only(raw, said, {"schema": stored.get("schema") or COMPATIBLE_SCHEMA}, now)
+    return _say_only(raw, said, now)
 
 
 def decide_unremembered(raw: JSON, problem: str, now: datetime) -> Plan:
     """The same for a resource without a status whose memory cannot be read.
 
-    Only its memory could tell what it served and what was rejected. ``schema`` is not recorded, so
-    that it still counts as one without a status once the memory is mended.
+    Only its memory could tell what it served and what was rejected.
 
     Args:
         raw: the resource as stored.
@@ -48,11 +47,15 @@ def decide_unremembered(raw: JSON, problem: str, now: datetime) -> Plan:
     said = ConditionValue(
         type="MemoryUnreadable", status="True", reason="MemoryUnreadable", message=problem
     )
-    return _say_only(raw, said, {}, now)
+    return _say_only(raw, said, now)
 
 
-def _say_only(raw: JSON, said: ConditionValue, more: JSON, now: datetime) -> Plan:
-    """A plan that records a verdict and that the resource is Degraded by it."""
+def _say_only(raw: JSON, said: ConditionValue, now: datetime) -> Plan:
+    """A plan that records a verdict, and that the resource is Degraded by it.
+
+    ``schema`` stays as it is: a resource without one still counts as one without a status once it
+    can be read, so that memory is asked what it served, and old acts are not run.
+    """
     now = now.replace(microsecond=0)
     stored: Any = raw.get("status") or {}
     previous = _readable(stored.get("conditions"))
@@ -65,7 +68,6 @@ def _say_only(raw: JSON, said: ConditionValue, more: JSON, now: datetime) -> Pla
     told = {value.type for value in values} | {"Reconciling"}
     status: JSON = {
         **stored,
-        **more,
         "observedGeneration": generation,
         "phase": "Degraded",
         "message": said.message,

@@ -113,7 +113,8 @@ def parse_memory(found: ObservedObject | None) -> Memory:
     for key, attribute, read in _KEYS:
         value, problem = _read(data, key, read, name)
         if problem is not None:
-            unreadable[key] = problem
+            # What could be read of lastGood is enough, of the rejected it is not.
+            unreadable[key if value is None or key in HOLDING else f"{key}, in part"] = problem
         if value is not None and attribute is not None:
             values[attribute] = value
     return Memory(**values, unreadable=unreadable)
