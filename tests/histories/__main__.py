@@ -65,7 +65,7 @@ def _part(number: int, count: int, bug: str | None) -> int:
 
     try:
         run()
-    except Exception as error:  # whatever a decision raises is a failure
+    except Exception as error:  # noqa: BLE001 - whatever a decision raises is a failure
         notes = "\n".join(getattr(error, "__notes__", ()))
         sys.stdout.write(f"{played} {type(error).__name__}: {error}\n{notes}\n")
         return NOTICED
@@ -78,7 +78,7 @@ def _start(number: int, count: int, bug: str | None = None) -> tuple[int, str]:
     command = [sys.executable, "-m", "tests.histories", "--part"]
     command += ["--seed", str(number), "--count", str(count), *(["--bug", bug] if bug else [])]
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 - ours
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     return done.returncode, done.stdout or done.stderr[-2000:]
 
 
@@ -108,7 +108,9 @@ def _seeded(arguments: argparse.Namespace) -> int:
         for name, (code, said) in zip(names, found, strict=True):
             lines = said.splitlines()
             caught += code == NOTICED
-            word = f"caught by history {lines[0]}" if code == NOTICED else f"not caught {lines[-1:]}"
+            word = (
+                f"caught by history {lines[0]}" if code == NOTICED else f"not caught {lines[-1:]}"
+            )
             sys.stdout.write(f"{name}: {word[:150]}\n")
             sys.stdout.flush()
     word = "PASS" if caught >= LEAST_CAUGHT * len(names) else "MISS"

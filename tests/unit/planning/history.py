@@ -53,9 +53,7 @@ def served_fleet(surge: int, replicas: int, *, kept: bool = False) -> Fleet:
 class History:
     """A fleet, its clients, and what is known of it that no single decision shows."""
 
-    def __init__(
-        self, surge: int, replicas: int, *, new: bool = False, kept: bool = False
-    ) -> None:
+    def __init__(self, surge: int, replicas: int, *, new: bool = False, kept: bool = False) -> None:
         self.surge, self.tokens = surge, 0
         self.world = copy.deepcopy(served_fleet(surge, replicas, kept=kept))
         if new:
@@ -230,8 +228,7 @@ class History:
         if not status.get("traffic"):
             return
         self.good_status = self.good_status or status
-        for key, value in change.items():
-            status[key] = value
+        status |= change
         world.raw = {**world.raw, "status": copy.deepcopy(status)}
         self.forged.add(status["trafficGeneration"])
         self.commands.pop(status["trafficGeneration"], None)

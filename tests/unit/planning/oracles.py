@@ -164,8 +164,12 @@ def _check_promotion(seen: Snapshot, plan: Plan, before: JSON, now: datetime) ->
     judged = (was.get("plan") or {}).get("strategy") in {"Canary", "BlueGreen"}
     if counts is None or not judged or before.get("servedRevision") is None:
         return
-    lost = len(counts.looks) >= 8 and all(total and failed == total for total, failed in counts.looks)
-    assert not lost or now - counts.as_of > STALE, f"{promoted} is promoted, and fails every request"
+    lost = len(counts.looks) >= 8 and all(
+        total and failed == total for total, failed in counts.looks
+    )
+    assert not lost or now - counts.as_of > STALE, (
+        f"{promoted} is promoted, and fails every request"
+    )
 
 
 def _check_crash(seen: Snapshot, before: JSON, after: JSON) -> None:
@@ -176,12 +180,9 @@ def _check_crash(seen: Snapshot, before: JSON, after: JSON) -> None:
     if not going or served is None or served in {each["hash"] for each in rejected}:
         return
     held = any(each["reason"] == "Blocked" for each in after["conditions"])
-    crashed = any(
-        pod.revision == was.get("revision") and not pod.ready and not pod.deleting
-        and pod.last_termination is not None and '"retriable": false' in pod.last_termination.message
-        and pod.unschedulable is None
-        for pod in seen.pods
-    )  # fmt: skip
+    waiting = [pod for pod in seen.pods if pod.revision == was.get("revision") and not pod.ready]
+    ends = [pod.last_termination for pod in waiting if not pod.deleting and not pod.unschedulable]
+    crashed = any(end is not None and '"retriable": false' in end.message for end in ends)
     if crashed and not held:
         same = now.get("id") == was.get("id") and not now.get("aborted")
         assert not same, f"{was['revision']} crashes, and goes on"

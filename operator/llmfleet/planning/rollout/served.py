@@ -24,7 +24,11 @@ def stable_revision(facts: Facts) -> str | None:
         and good.hash != facts.spec_revision
     ):
         return good.hash
-    if good is not None and good.hash not in {wanted, *facts.rejected} and good.hash in facts.traffic:
+    if (
+        good is not None
+        and good.hash not in {wanted, *facts.rejected}
+        and good.hash in facts.traffic
+    ):
         return good.hash  # it is served, ready or not, and has only not been promoted anew yet
     up = {name for name, arm in facts.arms.items() if arm.ready and arm.wanted is not None}
     if wanted in up or not up:
