@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from hypothesis import strategies as st
 
 from tests.unit.planning.canaries import annotate, canary
 from tests.unit.planning.history import GOOD, MODELS, PLACES, START, History
+from tests.unit.planning.load import Load
 from tests.unit.planning.test_convergence import model
 
 TESTERS = [{"name": "x-tester", "exact": "1"}]
@@ -149,33 +151,53 @@ def _ask(history: History, action: str, value: Any) -> None:
             history.act(action, value)
 
 
-def _happen(history: History, action: str, value: Any) -> None:  # noqa: PLR0912 - one per action
-    world, load = history.world, history.load
+def _happen(history: History, action: str, value: Any) -> None:
+    if action == "load" or action.startswith("count"):
+        _count(history.load, action, value, history.world.now)
+    elif "router" in action:
+        _route(history, action, value)
+    else:
+        _befall(history, action, value)
+
+
+def _count(load: Load, action: str, value: Any, now: datetime) -> None:
     match action:
-        case "wait":
-            world.wait(value)
         case "load":
             load.kind = value
         case "counter resets":
             load.reset()
         case "counting stops":
-            load.stopped_at = load.stopped_at or world.now
+            load.stopped_at = load.stopped_at or now
         case "counting goes on":
             load.stopped_at = None
-        case "engine ends":
-            place, times = value
-            engine_ends(history, history.named(place), times)
-        case "linger":
-            world.lingering = value
+
+
+def _route(history: History, action: str, value: Any) -> None:
+    world = history.world
+    routers = sorted(world.served)
+    match action:
         case "routers lag":
             history.lagging = frozenset(value)
         case "router silent":
-            routers = sorted(world.served)
             world.silent = {routers[0]: world.now} if value and routers else {}
         case "router replaced":
-            routers = sorted(world.served)
             if value < len(routers):
                 world.pods[routers[value]] = replace(world.pods[routers[value]], deleting=True)
+        case "router lies":
+            world.served |= {name: (2**63 - 1, world.served[name][1]) for name in routers[:1]}
+
+
+def _befall(history: History, action: str, value: Any) -> None:
+    match action:
+        case "wait":
+            history.world.wait(value)
+        case "linger":
+            history.world.lingering = value
+        case "engine ends":
+            place, times = value
+            engine_ends(history, history.named(place), times)
+        case "breaks":
+            breaks(history, history.named(value))
         case "recreate":
             history.reconcile()  # what was decided has been copied to memory
             history.lose_status()
@@ -183,13 +205,6 @@ def _happen(history: History, action: str, value: Any) -> None:  # noqa: PLR0912
         case "lose status":
             history.rejected &= history.remembered()
             history.lose_status()
-        case "breaks":
-            breaks(history, history.named(value))
-        case "router lies":
-            world.served = {
-                name: (2**63 - 1 if name == min(world.served) else generation, split)
-                for name, (generation, split) in world.served.items()
-            }
         case "forge":
             forge(history, value)
 

@@ -76,6 +76,10 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     actions=[("forge", {"generation": 2**63 - 1}), ("turn", None)],
     last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
 )  # fmt: skip
+@example(  # an attempt that ends before memory knows of it leaves its number to nobody
+    actions=[("lose status", None), ("crash", 1), ("turn", None)],
+    last="two", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)  # fmt: skip
 def test_rollout_when_anything_happens_then_a_rejected_hash_is_never_served_again_without_retry(
     actions: Actions, last: str, beginning: dict[str, Any]
 ) -> None:

@@ -16,13 +16,15 @@ def remember(facts: Facts, rollout: Rollout, history: Keeping) -> Memory:
     generation = facts.next_generation if rollout.moved else facts.generation
     if isinstance(rollout.state, Unreadable):
         generation = None  # a number that cannot be believed would outlive the status' correction
+    recorded = facts.deployment.status.rollout  # it may end now, before memory knows of it
+    begun = [(each.id or 0) for each in (attempt, recorded) if each is not None]
     return Memory(
         rejected=advance.rejected,
         last_good=_last_good(facts, rollout, history),
         in_judgement=rollout.target,
         handled_acts=advance.acts.handled,
         past_acts=advance.acts.past,
-        rollout_id=max(attempt.id if attempt is not None else 0, facts.memory.rollout_id),
+        rollout_id=max([facts.memory.rollout_id, *begun]),
         traffic_generation=max(generation or 0, facts.memory.traffic_generation),
     )
 
