@@ -33,6 +33,7 @@ def may_promote(
     return (
         facts.replicas > 0
         and target not in rejected
+        and facts.history.held is None
         and facts.traffic.get(target) == 100
         and facts.routers.confirmed
         and not stopped
