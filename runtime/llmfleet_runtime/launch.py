@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llmfleet_runtime.config import RuntimeConfig
 from llmfleet_runtime.errors import Failure, Reason
-from llmfleet_runtime.words import Device, Facts, engine_words, extra_names
+from llmfleet_runtime.words import Device, Facts, compiles, engine_words, extra_names
 
 GIB = 1024**3
 PLUGINS = ("llmfleet_endpoints", "llmfleet_stats")
@@ -120,6 +120,11 @@ def build_launch(
         # tokens/s, measured on 2 cores under load; on idle cores sleeping costs nothing.
         added["OMP_WAIT_POLICY"] = environment.get("OMP_WAIT_POLICY", "passive")
         added["GOMP_SPINCOUNT"] = environment.get("GOMP_SPINCOUNT", "0")
+        if not compiles(engine):
+            # --enforce-eager speaks of the model alone: functions of the sampler and of libraries
+            # are compiled when the first request reaches them, and without a C++ compiler that
+            # request (logprobs, beam search) would end the engine.
+            added["TORCH_COMPILE_DISABLE"] = "1"
         explicit = environment.get("VLLM_CPU_KVCACHE_SPACE")
         if not explicit and "--kv-cache-memory-bytes" not in extra_names(engine):
             cache = cpu_cache_bytes(
