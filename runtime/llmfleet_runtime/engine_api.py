@@ -97,10 +97,21 @@ class EngineApi:
         return text if status == 200 else None
 
     async def generate(
-        self, *, tokens: int = 1, prompt: str = "ping", timeout_seconds: float = 60.0
+        self,
+        *,
+        tokens: int = 1,
+        prompt: str = "ping",
+        logprobs: int | None = None,
+        timeout_seconds: float = 60.0,
     ) -> Generation:
         """Generates a few tokens, or embeds the prompt on a model that only embeds."""
-        body = {"model": self._model, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+        body = {
+            "model": self._model,
+            "prompt": prompt,
+            "max_tokens": tokens,
+            "temperature": 0,
+            "logprobs": logprobs,
+        }
         begun = time.monotonic()
         try:
             status, text = await self._ask(
@@ -132,8 +143,14 @@ class EngineApi:
         )
 
     async def warm_up(self) -> Generation:
-        """A longer prompt and several tokens, so that the first client pays for no set-up."""
-        first = await self.generate(tokens=16, prompt=WARM_UP_PROMPT, timeout_seconds=600)
+        """A longer prompt and several tokens, so that the first client pays for no set-up.
+
+        With log-probabilities: on GPUs vLLM compiles their part of the sampler for the first
+        request that asks for them, and an image that cannot shall never become ready.
+        """
+        first = await self.generate(
+            tokens=16, prompt=WARM_UP_PROMPT, logprobs=1, timeout_seconds=600
+        )
         return await self.generate(tokens=4, timeout_seconds=600) if first.ok else first
 
     async def prove_guarded(self, *, token_required: bool) -> None:

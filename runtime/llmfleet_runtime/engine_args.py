@@ -135,6 +135,8 @@ ALLOWED_EXTRA_ARGS = frozenset(
     }
 )
 """Exact names that engine.extraArgs may hold; the operator's api refuses others at apply."""
+COMPILING_ARGS = frozenset({"--compilation-config", "--optimization-level"})
+"""Those of them that ask the engine to compile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,8 @@ class Facts:
     chat_template_path: str | None = None
     has_suffix_decoding: bool = False
     """Whether arctic-inference, which vLLM's suffix method needs, is installed."""
+    has_cxx_compiler: bool = False
+    """Whether there is a C++ compiler, which torch needs to compile anything for a CPU."""
 
 
 def refuse(message: str) -> Failure:
@@ -345,13 +349,28 @@ def _extra(engine: Engine, facts: Facts) -> Iterator[str]:
             raise refuse(f"engine.extraArgs holds {name} twice: remove one")
         seen.add(name)
         yield argument
-    # Compiling needs a C++ compiler, which the CPU image lacks, and minutes at every start.
-    if facts.device is Device.CPU and not seen & {
-        "--enforce-eager",
-        "--compilation-config",
-        "--optimization-level",
-    }:
-        yield "--enforce-eager"
+    if facts.device is Device.CPU:
+        yield from _compilation(engine, facts)
+
+
+def compiles(engine: Engine) -> bool:
+    """Whether engine.extraArgs ask the engine to compile; on a GPU it does so anyway."""
+    names = extra_names(engine)
+    return bool(names & COMPILING_ARGS) and "--enforce-eager" not in names
+
+
+def _compilation(engine: Engine, facts: Facts) -> Iterator[str]:
+    """On CPU compiling takes minutes at every start, and a compiler that our image lacks."""
+    if not compiles(engine):
+        if "--enforce-eager" not in extra_names(engine):
+            yield "--enforce-eager"
+        return
+    if not facts.has_cxx_compiler:
+        name = min(extra_names(engine) & COMPILING_ARGS)
+        raise refuse(
+            f"engine.extraArgs: {name} makes the engine compile, which on cpu needs a C++ compiler"
+            " that this image lacks: remove it, or use an engine.image that has g++"
+        )
 
 
 _PARTS: tuple[Callable[[Engine, Facts], Iterator[str]], ...] = (

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmfleet_runtime.config import RuntimeConfig
-from llmfleet_runtime.engine_args import Device, Facts, build_engine_args, extra_names
+from llmfleet_runtime.engine_args import (
+    Device,
+    Facts,
+    build_engine_args,
+    compiles,
+    extra_names,
+)
 from llmfleet_runtime.errors import Failure, Reason
 from llmfleet_runtime.media import CONNECTOR
 
@@ -121,6 +127,11 @@ def build_launch(
         # tokens/s, measured on 2 cores under load; on idle cores sleeping costs nothing.
         added["OMP_WAIT_POLICY"] = environment.get("OMP_WAIT_POLICY", "passive")
         added["GOMP_SPINCOUNT"] = environment.get("GOMP_SPINCOUNT", "0")
+        if not compiles(engine):
+            # --enforce-eager speaks of the model alone: functions of the sampler and of libraries
+            # are compiled when the first request reaches them, and without a C++ compiler that
+            # request (logprobs, beam search) would end the engine.
+            added["TORCH_COMPILE_DISABLE"] = "1"
         explicit = environment.get("VLLM_CPU_KVCACHE_SPACE")
         if not explicit and "--kv-cache-memory-bytes" not in extra_names(engine):
             cache = cpu_cache_bytes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -44,6 +45,11 @@ def engine_version() -> str:
         except metadata.PackageNotFoundError:
             continue
     return "unknown"
+
+
+def has_cxx_compiler(environment: Mapping[str, str]) -> bool:
+    """Whether torch's inductor finds the compiler it asks for: ``CXX``, else ``g++``."""
+    return shutil.which(environment.get("CXX") or "g++", path=environment.get("PATH")) is not None
 
 
 def _read_number(path: Path) -> int | None:

@@ -196,6 +196,7 @@ class Supervisor:
             adapter_paths=adapters,
             chat_template_path=self._chat_template(),
             has_suffix_decoding=find_spec("arctic_inference") is not None,
+            has_cxx_compiler=machine.has_cxx_compiler(os.environ),
         )
 
     def _chat_template(self) -> str | None:

@@ -9,7 +9,13 @@ import pytest
 
 from llmfleet_runtime.config import Weights, load_config
 from llmfleet_runtime.errors import ExitCode, Failure, Reason
-from llmfleet_runtime.machine import Device, detect_device, memory_limit_bytes, oom_kills
+from llmfleet_runtime.machine import (
+    Device,
+    detect_device,
+    has_cxx_compiler,
+    memory_limit_bytes,
+    oom_kills,
+)
 from llmfleet_runtime.sources import fetch
 
 CONTRACT = {
@@ -166,6 +172,15 @@ def test_source_when_file_is_not_readable_then_model_unreadable(
 )
 def test_device_when_image_says_so_then_that(environment: dict[str, str], device: Device) -> None:
     assert detect_device(environment) is device
+
+
+def test_compiler_when_looked_for_then_torchs_own_rule(tmp_path: Path) -> None:
+    for name in ("g++", "my++"):
+        (tmp_path / name).touch(mode=0o755)
+    assert has_cxx_compiler({"PATH": str(tmp_path)})
+    assert has_cxx_compiler({"PATH": str(tmp_path), "CXX": "my++"})
+    assert not has_cxx_compiler({"PATH": str(tmp_path), "CXX": "other++"})
+    assert not has_cxx_compiler({"PATH": str(tmp_path / "empty")})
 
 
 @pytest.mark.parametrize(

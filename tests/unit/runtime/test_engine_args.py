@@ -37,6 +37,12 @@ SPEC = "speculativeDecoding"
             ["--optimization-level=1"],
             id="cpu-asked-to-compile",
         ),
+        pytest.param(
+            CPU,
+            {"extraArgs": ["--optimization-level=1", "--enforce-eager"]},
+            ["--optimization-level=1", "--enforce-eager"],
+            id="cpu-asked-for-both",
+        ),
         pytest.param(CUDA, {"dtype": "bfloat16"}, ["--dtype=bfloat16"], id="dtype"),
         pytest.param(CUDA, {"dtype": "auto"}, [], id="dtype-auto"),
         pytest.param(CUDA, {"maxModelLen": 8192}, ["--max-model-len=8192"], id="max-model-len"),
@@ -97,7 +103,7 @@ SPEC = "speculativeDecoding"
 def test_arguments_when_value_is_set_then_engine_option(
     device: Device, engine: dict[str, object], expected: list[str]
 ) -> None:
-    assert arguments(engine, device) == expected
+    assert arguments(engine, device, has_cxx_compiler=True) == expected
 
 
 def test_arguments_when_parallel_on_gpus_then_sizes() -> None:
@@ -198,6 +204,12 @@ def test_speculation_when_method_then_engine_method(
             CUDA, {"extraArgs": ["--dtype=half"]}, "set the typed field", id="extra-typed"
         ),
         pytest.param(CUDA, {"extraArgs": ["--seed=1", "--seed=2"]}, "twice", id="extra-twice"),
+        pytest.param(
+            CPU,
+            {"extraArgs": ["--compilation-config=3"]},
+            "--compilation-config makes the engine compile",
+            id="compiling-without-a-compiler",
+        ),
     ],
 )
 def test_arguments_when_device_lacks_value_then_refused_with_sentence(

@@ -32,7 +32,7 @@ def launch(
     )
     return build_launch(
         config,
-        Facts(device=device, accelerators=1, model_path=str(tmp_path)),
+        Facts(device=device, accelerators=1, model_path=str(tmp_path), has_cxx_compiler=True),
         Machine(device=device, memory_limit_bytes=limit, cpus=2),
         http_port=8000,
         host="0.0.0.0",
@@ -79,6 +79,16 @@ def test_cpu_environment_when_built_then_threads_do_not_spin_or_bind(tmp_path: P
     assert environment["OMP_NUM_THREADS"] == "2"
     assert environment["OMP_WAIT_POLICY"] == "passive"
     assert "OMP_NUM_THREADS" not in launch(tmp_path, device=Device.CUDA).environment
+
+
+def test_cpu_environment_when_nobody_asked_to_compile_then_torch_compiles_nothing(
+    tmp_path: Path,
+) -> None:
+    hopeful = {"TORCH_COMPILE_DISABLE": "0"}
+    assert launch(tmp_path, environment=hopeful).environment["TORCH_COMPILE_DISABLE"] == "1"
+    asked = launch(tmp_path, engine={"extraArgs": ["--optimization-level=1"]})
+    assert "TORCH_COMPILE_DISABLE" not in asked.environment
+    assert "TORCH_COMPILE_DISABLE" not in launch(tmp_path, device=Device.CUDA).environment
 
 
 @pytest.mark.parametrize(
