@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes its time to be imported
+    import llmfleet_runtime.stoppable  # noqa: F401
+
 import argparse
 import os
 import sys

@@ -86,36 +86,31 @@ class Run:
             try:
                 self._play_in(fleet)
             except (KubectlError, NotInTimeError) as error:
-                say(f"error: {error}")
-                self._missed(f"{error}; {fleet.describe()}")
+                self._add(self._left.pop(0), f"{error}; {fleet.describe()}"[:600], holds=False)
             finally:
                 fleet.delete()
                 delete("configmap", f"{fleet.name}-llmfleet-memory", NAMESPACE)
 
     def _play_in(self, fleet: StubFleet) -> None:
-        folder = FOLDER / fleet.name
+        folder, fit = FOLDER / fleet.name, True
         with ExitStack() as stack:
             logs = self._cluster.settings.state / "pod-logs"
             stack.enter_context(keeping_logs(logs, folder / "logs", NAMESPACE, chart.NAMESPACE))
             stack.enter_context(watching(Journal(folder / "journal.txt"), NAMESPACE))
             history = stack.enter_context(following(fleet, folder / "statuses.jsonl"))
-            arena = Arena(
-                fleet=fleet, strategy=self._strategy, history=history,
-                probe=prober(fleet, self._images.router),
-            )  # fmt: skip
+            probe = prober(fleet, self._images.router)
+            arena = Arena(fleet=fleet, strategy=self._strategy, history=history, probe=probe)
             arena.start()
-            while self._left:
+            while self._left and fit:
                 say(f"{self._strategy.name}, {self._left[0]}: {SCENARIOS[self._left[0]].__doc__}")
                 played = play(arena, self._left[0], rate=self._wanted.rate)
                 played.write(folder / f"{played.name}.json")
                 self._judged(self._left.pop(0), played)
+                fit = played.ended
 
     def _judged(self, scenario: str, played: Played) -> None:
         self._add(scenario, played.figure(), holds=not played.problems)
         self.details.append({"strategy": self._strategy.name, **asdict(played)})
-
-    def _missed(self, why: str) -> None:
-        self._add(self._left.pop(0), why[:600], holds=False)
 
     def _add(self, scenario: str, figure: str, *, holds: bool) -> None:
         name = f"acts, {self._strategy.name}, {scenario}"

@@ -41,7 +41,7 @@ def canary(*, replicas: int, share: int) -> Strategy:
     return Strategy(
         name="Canary", replicas=replicas, share=share, returns_slowly=beside < replicas,
         rollout={
-            "strategy": "Canary", "maxSurge": 1, "scaleDownDelay": "5s",
+            "strategy": "Canary", "maxSurge": 1, "scaleDownDelay": "1s",
             "steps": [{"setWeight": share}, {"pause": {}}],
         },
     )  # fmt: skip
@@ -52,7 +52,7 @@ def blue_green(*, replicas: int) -> Strategy:
     return Strategy(
         name="BlueGreen", replicas=replicas, share=0, returns_slowly=False,
         rollout={
-            "strategy": "BlueGreen", "scaleDownDelay": "5s",
+            "strategy": "BlueGreen", "scaleDownDelay": "1s",
             "blueGreen": {"promotion": "Manual"},
         },
     )  # fmt: skip

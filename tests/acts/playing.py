@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hack.kube.kubectl import kubectl
+from hack.kube.kubectl import NotInTimeError, kubectl
 
 from tests.acts.arena import Arena
 from tests.acts.history import Seen
@@ -27,9 +27,11 @@ WAIT_SECONDS = 240
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """A scenario that came to its end, whatever that was."""
+    """A scenario, and what was seen of it."""
 
     name: str
+    ended: bool
+    """Whether it came to the end that was asked for; else the fleet is not fit for another."""
     statuses: int
     """Versions of the resource that were read."""
     counts: JSON
@@ -75,30 +77,34 @@ def play(arena: Arena, scenario: str, *, rate: float) -> Played:
         rate: requests a second.
 
     Raises:
-        NotInTimeError: it did not come to its end.
+        NotInTimeError: the load did not start or end.
         KubectlError: the cluster refused something.
     """
-    before = arena.history.seen[-1]
     first = len(arena.history.seen) - 1
+    ending, problems = Ending(served=""), []
     arena.probe.start(rate)
     try:
-        arena.release()
-        ending = SCENARIOS[scenario](arena)
-        last = arena.settle(ending.served, ending.phase)
-        arena.probe.wait_for_successes(20)
+        try:
+            arena.release()
+            ending = SCENARIOS[scenario](arena)
+            arena.settle(ending.served, ending.phase)
+            arena.probe.wait_for_successes(20)
+        except NotInTimeError as error:
+            problems.append(str(error))
         counts = arena.probe.stop()
         losses = _losses(arena.probe)
     finally:
         arena.probe.remove()
-    seen = arena.history.seen[first:]
-    problems = [ending.problem] if ending.problem else []
-    problems += [*judge_statuses(seen), *judge_clients(counts, ending.pause)]
-    problems += _judge_end(before, last, ending)
+    ended, seen = not problems, arena.history.seen[first:]
+    problems += judge_statuses(seen)
+    if ended:
+        problems += [ending.problem] if ending.problem else []
+        problems += [*judge_clients(counts, ending.pause), *_judge_end(seen[0], seen[-1], ending)]
     if arena.history.gaps:
         problems.append("the watch had a gap: statuses may be missing")
     return Played(
-        name=scenario, statuses=len(seen), counts=counts, losses=losses, note=ending.note,
-        problems=problems,
+        name=scenario, ended=ended, statuses=len(seen), counts=counts, losses=losses,
+        note=ending.note, problems=problems,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from hack.kube.kubectl import wait_for
@@ -49,6 +49,16 @@ def abort_undo(arena: Arena) -> Ending:
     return _undone(arena, "UserAbort", met)
 
 
+def promote_undo(arena: Arena) -> Ending:
+    """Promote the third release, then undo to the kept one while it takes over, or just has."""
+    arena.promote()
+    met = arena.act("undo", arena.kept)
+    ending = _undone(arena, "UserUndo")
+    share = met.traffic.get(arena.rising, 0)
+    word = "just served" if met.served == arena.rising else "on its way up"
+    return replace(ending, note=f"the undo met it {word}, at {share} %")
+
+
 def revert(arena: Arena) -> Ending:
     """Spec goes back to what is served: nothing is wrong with the third release."""
     arena.revert()
@@ -67,7 +77,9 @@ def retry(arena: Arena) -> Ending:
 
 def zero(arena: Arena) -> Ending:
     """Replicas to zero and back, then the third release is promoted."""
+    pods = len(arena.fleet.pods("engine"))
     pause = _without_engines(arena, lambda: None)
+    arena.fleet.wait_for_engines(pods)
     arena.wait_for_the_middle()
     arena.promote()
     return Ending(served=arena.rising, pause=pause)
@@ -83,6 +95,7 @@ def zero_undo(arena: Arena) -> Ending:
 SCENARIOS: Mapping[str, Callable[[Arena], Ending]] = {
     "undo": undo,
     "abort-undo": abort_undo,
+    "promote-undo": promote_undo,
     "revert": revert,
     "retry": retry,
     "zero": zero,
@@ -104,10 +117,7 @@ def _met(arena: Arena, ending: Ending, met: Seen | None) -> Ending:
     where = f"on its way back, at {share} %" if returning else "back already"
     late = arena.strategy.returns_slowly and not returning
     problem = "the second act came when the traffic had returned: nothing was tried" if late else ""
-    return Ending(
-        served=ending.served, phase=ending.phase, rejected=ending.rejected,
-        note=f"the second act met it {where}", problem=problem,
-    )  # fmt: skip
+    return replace(ending, note=f"the second act met it {where}", problem=problem)
 
 
 def _without_engines(arena: Arena, meanwhile: Callable[[], object]) -> Pause:

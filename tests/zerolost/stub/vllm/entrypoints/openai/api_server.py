@@ -21,14 +21,14 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import uvicorn  # type: ignore[import-not-found]  # in the runtime image only
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import Gauge, generate_latest
 from pydantic import BaseModel
 
-from llmfleet_runtime.endpoints import Endpoint, attach
+from llmfleet_runtime.endpoints import Endpoint, Rules, attach
 from llmfleet_runtime.middleware import EngineMiddleware
+from llmfleet_runtime.settings import PluginSettings
 from llmfleet_runtime.trusted import OWN_REQUEST_ID
 
 TOKEN_SECONDS = 0.02
@@ -110,8 +110,9 @@ async def completion(request: Generate, raw: Request) -> Response:
 
 def application(model: str) -> FastAPI:
     """The routes that the runtime lets through, behind its middleware."""
+    settings = PluginSettings.from_environment()
     app = FastAPI()
-    app.add_middleware(EngineMiddleware)
+    app.add_middleware(EngineMiddleware, settings=settings)
     attach(
         app,
         [
@@ -128,7 +129,7 @@ def application(model: str) -> FastAPI:
                 handler=completion,
             ),
         ],
-        priority_scheduling=False,
+        Rules(priority_scheduling=settings.priority_scheduling, media=settings.media_policy()),
     )
 
     @app.get("/health")
@@ -163,6 +164,8 @@ def _eat() -> None:
 
 def main() -> None:
     """Serves until SIGTERM; options of vLLM that mean nothing here are accepted."""
+    import uvicorn  # type: ignore[import-not-found]  # noqa: PLC0415  # in the runtime image only
+
     misbehave()
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", required=True)
