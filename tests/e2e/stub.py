@@ -41,7 +41,10 @@ class StubFleet(Fleet):
         """Asks for another release; its revision, once the operator has seen it."""
         self.patch({"podTemplate": pod_template(version, fault=fault, memory=memory)})
         status = wait_for(
-            "the new spec to be seen", self.status, timeout_seconds=30, describe=self.describe
+            "the new spec to be seen",
+            lambda: self.status() or None,
+            timeout_seconds=30,
+            describe=self.describe,
         )
         return str(status["specRevision"])
 
