@@ -256,7 +256,6 @@ def _new_size(facts: Facts, asked: Move, share: int, old_wanted: int) -> int:
     )
     # What a warm arm has above the surge is not taken away when its share comes back at once.
     at_least = [min(pods_for(facts.replicas, share), present)]
-    served = not facts.traffic or facts.traffic.get(asked.new, 0) > 0
-    if served and not facts.may_shrink:
+    if not facts.may_shrink:
         at_least.append(min(facts.replicas, present))
     return clamp(size, at_least=at_least)
