@@ -64,8 +64,11 @@ class Facts:
 
     @property
     def may_shrink(self) -> bool:
-        """Replicas go down only when every Ready router serves the present split, or is lost."""
-        return self.routers.drained or not self.traffic
+        """Replicas go down only when every Ready router serves the present split, or is lost.
+
+        Where status was lost, routers go on with a split that nobody knows.
+        """
+        return self.routers.drained or not (self.traffic or self.memory.traffic_generation)
 
     def reaches(self, revision: str | None) -> bool:
         """Whether the recorded command sends requests of any kind to a revision."""

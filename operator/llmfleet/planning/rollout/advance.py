@@ -130,7 +130,7 @@ def _take_undo(machine: Machine, found: Advance) -> Advance:
     failure = Failure(
         reason="UserUndo", message=f"undone by hand: {asked} was asked for", rejected=True
     )
-    if isinstance(machine.state, Going):
+    if isinstance(machine.state, Going) and machine.state.attempt.revision != asked:
         machine.reject(machine.state.attempt.revision, failure.reason)
     machine.reject(machine.facts.spec_revision, failure.reason)
     machine.put(UndoTo(revision=asked))

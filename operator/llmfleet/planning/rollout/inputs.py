@@ -99,3 +99,10 @@ class Context:
     """Rejected hashes, before this input."""
     other_good: str | None = None
     """A good revision beside the one of the rollout and the served one, if one is kept."""
+    kept: frozenset[str] = frozenset()
+    """Hashes whose pod template is at hand."""
+    way_back: bool = True
+    """What the revision of the rollout has of the traffic may go to the served one: that is not
+    rejected, or there is nothing to go."""
+    carried_back: bool = True
+    """The served revision has a ready pod to take it, or there is nothing to take."""

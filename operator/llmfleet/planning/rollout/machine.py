@@ -102,6 +102,7 @@ class Machine:
         attempt, status = attempt_of(self.state), self.facts.deployment.status
         target = attempt.revision if attempt is not None else None
         recorded = (status.rollout.id or 0) if status.rollout is not None else 0
+        share = self.facts.traffic.get(target or "", 0)
         return Context(
             now=self.now,
             stable=self.stable,
@@ -109,4 +110,7 @@ class Machine:
             next_id=1 + max(self.facts.memory.rollout_id, recorded),
             rejected=frozenset(self.rejected),
             other_good=other_good_revision(self.facts, (target, self.stable), self.rejected),
+            kept=frozenset(self.facts.revisions),
+            way_back=not share or self.stable not in self.rejected,
+            carried_back=not share or self.facts.arm(self.stable).ready > 0,
         )

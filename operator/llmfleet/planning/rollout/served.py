@@ -58,8 +58,8 @@ def wanted_revision(
     spec = facts.spec_revision
     if isinstance(state, Undoing) and state.attempt.revision not in rejected:
         target = state.attempt.revision
-        begun = facts.traffic.get(target, 0) > 0
-        # A share that the kept revision has must not go back to a rejected one.
+        begun = any(name != stable for name in facts.traffic)
+        # A share that another one has, the kept or a given up one, must not go to a rejected one.
         if (spec in rejected and state.cause == "Undo") or (stable in rejected and begun):
             return target, state.cause
     if spec in rejected:

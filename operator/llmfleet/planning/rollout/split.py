@@ -98,7 +98,8 @@ def move(facts: Facts, asked: Move, rejected: Collection[str]) -> Split:
     }
     # What is given up for another target makes room for it: only pods that are ready stay.
     replicas |= {name: min(replicas[name], facts.arm(name).ready) for name in given_up}
-    old_wanted = _old_size(facts, asked, share)
+    kept = sum(traffic.get(name, 0) for name in given_up)
+    old_wanted = _old_size(facts, asked, share + kept)
     replicas[asked.new] = _new_size(facts, asked, share, old_wanted)
     if asked.old is not None:
         replicas[asked.old] = old_wanted
@@ -219,7 +220,13 @@ def _carried(facts: Facts, asked: Move, present: int) -> int:
 
 
 def _old_size(facts: Facts, asked: Move, share: int) -> int:
-    """Replicas of the arm that is left: what is confirmed to be carried by the other is let go."""
+    """Replicas of the arm that is left: what is confirmed to be carried by others is let go.
+
+    Args:
+        facts: what is observed.
+        asked: from where to where, and how far.
+        share: percent that others shall have.
+    """
     if asked.old is None:
         return 0
     arm, new_ready = facts.arm(asked.old), facts.arm(asked.new).ready
@@ -250,6 +257,6 @@ def _new_size(facts: Facts, asked: Move, share: int, old_wanted: int) -> int:
     )
     # What a warm arm has above the surge is not taken away when its share comes back at once.
     at_least = [min(pods_for(facts.replicas, share), present)]
-    if facts.traffic.get(asked.new, 0) and not facts.may_shrink:
+    if not facts.may_shrink:
         at_least.append(min(facts.replicas, present))
     return clamp(size, at_least=at_least)

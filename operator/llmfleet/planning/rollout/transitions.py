@@ -69,8 +69,9 @@ def _promote(state: Forward, asked: Promote, context: Context) -> State:
 def _go_back(state: Forward | Undoing, asked: GoBack, context: Context) -> State:
     """Rejected, or aborted and tried again later; from a rejected revision to another good one."""
     failure = asked.failure
-    if isinstance(state, Undoing) and context.stable in context.rejected:
-        return _give_up_undo(state, context)
+    undone = isinstance(state, Undoing) and context.stable in context.rejected
+    if undone or not context.way_back:
+        return _give_up(state, context)
     tries = 0 if failure.rejected else state.attempt.tries + 1
     return Returning(
         attempt=_turned(replace(state.attempt, tries=tries), context),
@@ -81,7 +82,7 @@ def _go_back(state: Forward | Undoing, asked: GoBack, context: Context) -> State
     )
 
 
-def _give_up_undo(state: Undoing, context: Context) -> State:
+def _give_up(state: Forward | Undoing, context: Context) -> State:
     """Nothing leads back to the rejected revision: the next good one, or the same one further."""
     if context.other_good is None:
         return state
@@ -95,6 +96,8 @@ def _undo_idle(state: Idle | BackingOff | Restarting, asked: UndoTo, context: Co
 
 def _undo_going(state: Forward | Undoing, asked: UndoTo, context: Context) -> State:
     """First back to the served revision; there are never three arms."""
+    if not context.way_back:
+        return _begin(asked.revision, "Undo", context)
     return Returning(
         attempt=_turned(replace(state.attempt, tries=0), context),
         reason="UserUndo",
@@ -104,6 +107,8 @@ def _undo_going(state: Forward | Undoing, asked: UndoTo, context: Context) -> St
 
 
 def _undo_returning(state: Returning, asked: UndoTo, context: Context) -> State:
+    if not context.way_back:
+        return _begin(asked.revision, "Undo", context)
     attempt = replace(state.attempt, tries=0)
     reason = "UserUndo" if state.reason == SUPERSEDED else state.reason
     target = _target(asked, context)
@@ -115,12 +120,24 @@ def _target(asked: UndoTo, context: Context) -> str | None:
 
 
 def _retry_returning(state: Returning, asked: Retry, context: Context) -> State:
-    """It goes on going back, and is then tried anew: with clocks and evidence of its own."""
-    del context
+    """It goes on going back, and is then tried anew: with clocks and evidence of its own.
+
+    With nobody there to go back to it is tried anew where it is: neither would ever end.
+    """
     if asked.revision != state.attempt.revision:
         return state
+    if not context.carried_back:
+        return _begin_where_it_is(state, context)
     attempt = replace(state.attempt, tries=0)
     return replace(state, attempt=attempt, reason=RETRIED, retry_at=None)
+
+
+def _begin_where_it_is(state: Returning, context: Context) -> State:
+    begun = _begin(state.attempt.revision, state.cause, context)
+    if not isinstance(begun, Forward) or begun.position is None or state.position is None:
+        return begun
+    last = len(begun.attempt.policy.effective_steps)
+    return replace(begun, position=Position(step=min(last, state.position.step)))
 
 
 def _retry_waiting(state: BackingOff, asked: Retry, context: Context) -> State:
@@ -132,6 +149,9 @@ def _supersede(state: Forward | Undoing, asked: Supersede, context: Context) -> 
     del asked
     if context.stable is None:
         return Idle()  # nothing to go back to: the next one takes over
+    if not context.way_back:
+        given_up = _give_up(state, context)
+        return Idle() if given_up is state else given_up
     return Returning(
         attempt=_turned(state.attempt, context),
         reason=SUPERSEDED,
@@ -150,8 +170,9 @@ def _resume(state: Returning, asked: Resume, context: Context) -> State:
 
 def _returned(state: Returning, asked: Returned, context: Context) -> State:
     del asked
-    if state.undo_target is not None and state.undo_target not in context.rejected:
-        return _begin(state.undo_target, "Undo", context)
+    target = state.undo_target
+    if target is not None and target in context.kept and target not in context.rejected:
+        return _begin(target, "Undo", context)
     rejected = state.attempt.revision in context.rejected
     if rejected or state.reason in {SUPERSEDED, RETRIED} or state.cause == "Undo":
         return Idle()

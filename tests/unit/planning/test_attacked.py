@@ -1,0 +1,178 @@
+"""States from which nothing led out, and acts that had effects of which nobody was told.
+
+Random walks found them: acts and edits of spec in one look, a served revision that was rejected
+while another was on its way up, one that has no ready pod any more, what others delete meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.planning.canaries import annotate, at_share, canary, rejected, split, started
+from tests.unit.planning.fleet import Fleet, hash_of, resource
+from tests.unit.planning.test_convergence import model
+from tests.unit.planning.test_diagnosis import said
+from tests.unit.planning.test_rollout import turn
+
+PAUSED = canary([{"setWeight": 25}, {"pause": {}}])
+ONE, TWO, THREE, FOUR = (
+    hash_of(resource(model=model(name))) for name in ("one", "two", "three", "four")
+)
+
+
+def promoted(*names: str) -> Fleet:
+    """A fleet that served these one after the other, the last one now."""
+    first, *others = names
+    world = Fleet(resource(replicas=4, rollout=PAUSED, model=model(first)))
+    world.settle()
+    for name in others:
+        rising(world, name)
+        annotate(world, "promote", f"{hash_of(world.raw)}/full@{name}")
+        world.settle()
+    return world
+
+
+def rising(world: Fleet, name: str) -> None:
+    """Spec asks for it, and a quarter of the requests go to it."""
+    world.edit(model=model(name))
+    at_share(world, hash_of(world.raw), 25)
+
+
+def undone_and_rising(name: str) -> Fleet:
+    """An undo that had not begun when spec asked for another one, which is on its way up."""
+    world = promoted("one", "two")
+    annotate(world, "undo", f"{ONE}@1")
+    world.reconcile()
+    assert (rejected(world), split(world)) == ({TWO: "UserUndo"}, {TWO: 100})
+    rising(world, name)
+    return world
+
+
+def crash(world: Fleet, revision: str) -> None:
+    """Its engines end, and those that come do as well."""
+    world.broken |= {revision}
+    end = said("BadConfig", retriable=False)["last_termination"]
+    for name, pod in world.pods.items():
+        if pod.revision == revision:
+            world.pods[name] = replace(pod, ready=False, last_termination=end, restarts=1)
+
+
+def lose(world: Fleet, revision: str) -> None:
+    """It has no ready pod any more, and gets none."""
+    world.broken |= {revision}
+    for name, pod in world.pods.items():
+        if pod.revision == revision:
+            world.pods[name] = replace(pod, ready=False, phase="Pending")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_undo_when_spec_asks_for_the_served_revision_again_then_it_arrives(at_once: bool) -> None:
+    world = promoted("one", "two")
+    rising(world, "three")
+    world.edit(model=model("two"))
+    if not at_once:
+        lose(world, TWO)  # so that it cannot take anything back
+        turn(world, 2)
+        world.broken = frozenset()
+    annotate(world, "undo", f"{ONE}@1")
+    turn(world)
+    shares = split(world)
+    for _ in range(60):
+        turn(world)
+        assert all(split(world).get(name, 0) <= shares.get(name, 0) for name in (TWO, THREE))
+        shares = split(world)
+    assert split(world) == {ONE: 100}
+    assert world.replicas() == {ONE: 4}
+    assert rejected(world)[TWO] == "UserUndo"
+
+
+def test_undo_when_it_names_the_revision_on_its_way_up_then_that_is_not_rejected() -> None:
+    world = promoted("one", "two")
+    rising(world, "one")
+    world.edit(model=model("two"))
+    annotate(world, "undo", f"{ONE}@1")
+    world.settle()
+    assert split(world) == {ONE: 100}
+    assert rejected(world) == {TWO: "UserUndo"}
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_rollout_when_it_fails_beside_a_rejected_served_one_then_the_last_good_one_takes_over(
+    by_hand: bool,
+) -> None:
+    world = undone_and_rising("three")
+    if by_hand:
+        annotate(world, "abort", f"{THREE}@1")
+    else:
+        crash(world, THREE)
+    for _ in range(60):
+        turn(world)
+        assert split(world).get(TWO, 0) <= 75
+    assert split(world) == {ONE: 100}
+    assert world.replicas() == {ONE: 4}
+    assert set(rejected(world)) == {TWO, THREE}
+
+
+def test_rollout_when_superseded_beside_a_rejected_served_one_then_the_next_one_gets_its_turn() -> (
+    None
+):
+    world = undone_and_rising("three")
+    world.edit(model=model("four"))
+    for _ in range(60):
+        turn(world)
+        assert split(world).get(TWO, 0) <= 75
+    assert split(world) == {ONE: 75, FOUR: 25}
+
+
+def test_retry_when_nobody_is_left_to_go_back_to_then_the_rollout_goes_on_where_it_is() -> None:
+    world, old, new = started(PAUSED)
+    at_share(world, new, 25)
+    lose(world, old)
+    annotate(world, "abort", f"{new}@1")
+    turn(world, 10)
+    assert split(world) == {old: 75, new: 25}
+    annotate(world, "retry", f"{new}@1")
+    turn(world, 10)
+    assert split(world) == {old: 75, new: 25}
+    annotate(world, "promote", f"{new}/full@1")
+    world.settle()
+    assert split(world) == {new: 100}
+    assert world.replicas() == {new: 4}
+
+
+def test_undo_when_its_target_is_deleted_on_the_way_back_then_what_is_served_stays() -> None:
+    world = promoted("one", "two", "three")
+    rising(world, "four")
+    annotate(world, "undo", f"{TWO}@1")
+    world.reconcile()
+    for key in [key for key in world.objects if key.name == f"chat-rev-{TWO}"]:
+        del world.objects[key]
+    world.settle()
+    assert split(world) == {THREE: 100}
+    assert "rollout" not in world.status()
+    world.edit(model=model("one"))
+    at_share(world, ONE, 25)
+
+
+def test_undo_when_the_record_of_the_rollout_cannot_be_read_then_it_is_refused() -> None:
+    world = promoted("one", "two")
+    rising(world, "three")
+    status = world.status()
+    forged = {**status, "rollout": {**status["rollout"], "state": "Sideways"}}
+    world.raw = {**world.raw, "status": forged}
+    annotate(world, "undo", f"{ONE}@1")
+    turn(world)
+    assert rejected(world) == {}
+    assert "cannot be read" in world.condition("ActRefused")["message"]
+
+
+def test_status_when_lost_in_a_rollout_then_no_pod_goes_before_routers_confirm() -> None:
+    world, _, new = started(PAUSED)
+    at_share(world, new, 25)
+    world.edit(rollout=canary([{"analysis": {}}, {"setWeight": 25}]))
+    world.raw = {key: value for key, value in world.raw.items() if key != "status"}
+    for _ in range(3):
+        world.reconcile()
+        assert world.replicas()[new] == 1
