@@ -6,11 +6,10 @@ Every check takes time in proportion to the body: it runs in the engine's own pr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from llmfleet_runtime.body import parse_body
+from llmfleet_runtime.constraints import MAX_TEXT_TOOLS, check_schema, check_structured
 from llmfleet_runtime.content import check_content
 from llmfleet_runtime.media import MediaPolicy
 from llmfleet_runtime.refused import refuse, shown
@@ -20,11 +19,6 @@ MAX_SEQUENCES = 8
 MAX_EMBEDDING_INPUTS = 2048
 MAX_STOPS = 16
 MAX_LIST_ITEMS = 4096
-MAX_TEXT_CONSTRAINT = 65_536
-MAX_REGEX = 2_048
-MAX_REPEAT = 1_000
-"""Largest counted repetition in a regex or JSON schema: an automaton unrolls it."""
-MAX_SCHEMA_DEPTH = 32
 
 _SAMPLING = frozenset(
     {
@@ -63,14 +57,8 @@ ALLOWED_FIELDS: Mapping[str, frozenset[str]] = {
 """Top-level fields that clients may send, per operation."""
 
 _CHAT_TEMPLATE_SWITCHES = frozenset({"enable_thinking", "thinking", "preserve_thinking"})
-_STRUCTURED = frozenset({"json", "regex", "choice", "grammar", "json_object", "structural_tag"})
 _CONTENT = ("messages", "input", "prompt")
 """Fields that hold what the model reads: their length has limits of its own."""
-_COUNTED_REPEAT = re.compile(r"\{\s*+(\d*+)\s*+,?+\s*+(\d*+)\s*+\}")
-"""Possessive (``*+``): it never looks at a character twice, whatever follows a brace."""
-_COUNT_KEYWORDS = frozenset(
-    {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
-)
 
 
 def check_fields(operation: str, data: Mapping[str, Any], media: MediaPolicy) -> None:
@@ -92,9 +80,10 @@ def check_fields(operation: str, data: Mapping[str, Any], media: MediaPolicy) ->
                 code="forbidden_field",
             )
     _check_chat_template_kwargs(data.get("chat_template_kwargs"))
-    _check_structured(data.get("structured_outputs"))
-    for field in ("response_format", "tools", "text"):
+    check_structured(data.get("structured_outputs"))
+    for field in ("response_format", "text"):
         check_schema(data.get(field), field)
+    check_schema(data.get("tools"), "tools", MAX_TEXT_TOOLS)
     _check_lists(data)
     for field in ("messages", "input"):
         if not is_plain_prompt(data.get(field)):
@@ -116,80 +105,6 @@ def _check_chat_template_kwargs(value: Any) -> None:
                 param="chat_template_kwargs",
                 code="forbidden_field",
             )
-
-
-def _check_structured(value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, dict):
-        refuse("structured_outputs must be an object.", param="structured_outputs")
-    for name in value:
-        if name not in _STRUCTURED:
-            refuse(
-                f"structured_outputs.{name[:64]} is not accepted: remove it.",
-                param="structured_outputs",
-                code="forbidden_field",
-            )
-    if (regex := value.get("regex")) is not None:
-        check_regex(regex, "structured_outputs.regex")
-    for name in ("json", "grammar", "structural_tag"):
-        constraint = value.get(name)
-        if isinstance(constraint, str):
-            if len(constraint) > MAX_TEXT_CONSTRAINT:
-                refuse(
-                    f"structured_outputs.{name} is longer than {MAX_TEXT_CONSTRAINT} characters.",
-                    param="structured_outputs",
-                )
-            if name != "grammar":
-                constraint = parse_body(constraint.encode("utf-8"))
-        check_schema(constraint, f"structured_outputs.{name}")
-
-
-def check_regex(regex: Any, field: str) -> None:
-    """Refuses regexes whose automaton could grow without bound.
-
-    Raises:
-        Refused: not a string, too long, or a counted repetition above MAX_REPEAT (the product of
-            all counts included, since nested counts multiply).
-    """
-    if not isinstance(regex, str) or len(regex) > MAX_REGEX:
-        refuse(f"{field} must be a string of at most {MAX_REGEX} characters.", param=field)
-    product = 1
-    for match in _COUNTED_REPEAT.finditer(regex):
-        counts = [int(digits[:9]) for digits in match.groups() if digits]
-        product *= max([1, *counts])
-    if product > MAX_REPEAT:
-        refuse(
-            f"{field}: its counted repetitions multiply to {product}, the limit is {MAX_REPEAT}.",
-            param=field,
-        )
-
-
-def check_schema(value: Any, field: str, depth: int = 0) -> None:
-    """Refuses JSON schemas too deep, with unbounded regexes, counts or references to elsewhere.
-
-    Raises:
-        Refused: naming the field.
-    """
-    if depth > MAX_SCHEMA_DEPTH:
-        refuse(f"{field} is nested deeper than {MAX_SCHEMA_DEPTH} levels.", param=field)
-    if isinstance(value, list):
-        for item in value:
-            if isinstance(item, (dict, list)):  # an enum may hold a million numbers
-                check_schema(item, field, depth + 1)
-    if not isinstance(value, dict):
-        return
-    for name, item in value.items():
-        if name in {"pattern", "regex"} and isinstance(item, str):
-            check_regex(item, field)
-        elif name == "patternProperties" and isinstance(item, dict):
-            for pattern in item:
-                check_regex(pattern, field)
-        elif name in _COUNT_KEYWORDS and isinstance(item, (int, float)) and item > MAX_REPEAT:
-            refuse(f"{field}: {name} {item} is above the limit {MAX_REPEAT}.", param=field)
-        elif name == "$ref" and not (isinstance(item, str) and item.startswith("#")):
-            refuse(f"{field}: $ref may only point into the schema itself (#/…).", param=field)
-        check_schema(item, field, depth + 1)
 
 
 def _check_lists(data: Mapping[str, Any]) -> None:

@@ -81,14 +81,29 @@ SHAPES = {
         numbered(USER + ',"response_format":{"properties":{', '"#":{"type":"string"}', "}}}"),
         400,
     ),
-    "a schema's values": (repeated(USER + ',"response_format":{"enum":[', "7", "]}}"), 200),
+    "a schema's values": (repeated(USER + ',"response_format":{"enum":[', "7", "]}}"), 400),
     "patterns that never close": (
         repeated(
             USER + ',"response_format":{"anyOf":[',
             json.dumps({"pattern": ("{" + " " * 500) * 4 + "{"}),
             "]}}",
         ),
-        200,
+        400,
+    ),
+    "patterns of a schema": (
+        numbered(
+            USER + ',"response_format":{"patternProperties":{',
+            '"' + "([" * 1000 + '#":0',
+            "}}}",
+        ),
+        400,
+    ),
+    "a choice": (repeated(USER + ',"structured_outputs":{"choice":["', "a", '"]}}', ""), 400),
+    "a grammar": (repeated(USER + ',"structured_outputs":{"grammar":"', "a", '"}}', ""), 400),
+    "a schema's text": (repeated(USER + ',"response_format":{"const":"', "a", '"}}', ""), 400),
+    "a tool's text": (
+        repeated(USER + ',"tools":[{"type":"function","x":"', "a", '"}]}', ""),
+        400,
     ),
     "escapes": (repeated('{"prompt":"', "\\n", '"}', ""), 200),
     "escaped quotes and brackets": (repeated('{"prompt":"', '[{\\"\\\\', '"}', ""), 200),
