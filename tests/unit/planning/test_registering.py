@@ -32,8 +32,8 @@ from tests.unit.planning.test_rollout import turn
 BY_TOY = {"metrics": [{"name": "TTFT"}], "minSamples": 5}
 
 
-class HalfAndHalf(StepKind):
-    """A toy: ``setWeight: 7`` means half of the traffic, and never ends by itself."""
+class MoonStep(StepKind):
+    """A toy: ``setWeight: 7`` never ends by itself."""
 
     field = "set_weight"
 
@@ -41,7 +41,7 @@ class HalfAndHalf(StepKind):
         return step.set_weight == 7
 
     def allow(self, step: Step, before: Allowance, replicas: int) -> Allowance:
-        return replace(before, weight=50)
+        return replace(before, weight=7)
 
     def done(self, step: Step, context: StepContext, due: datetime | None, now: datetime) -> bool:
         return False
@@ -78,12 +78,12 @@ def gloom() -> Iterator[None]:
 
 
 def test_step_when_its_kind_is_registered_then_it_allows_waits_and_is_told() -> None:
-    steps.STEPS.insert(0, HalfAndHalf())
+    steps.STEPS.insert(0, MoonStep())
     try:
         world, old, new = started(canary([{"setWeight": 7}, {"setWeight": 60}]))
-        at_share(world, new, 50)
+        at_share(world, new, 7)
         turn(world, 5)
-        assert split(world) == {old: 50, new: 50}
+        assert split(world) == {old: 93, new: 7}
         assert world.condition("Progressing")["reason"] == "WaitingForMoon"
     finally:
         steps.STEPS.pop(0)

@@ -232,7 +232,7 @@ def _restart_problem(facts: Facts, revision: str, state: State, stable: str | No
     return None
 
 
-def _undo_problem(facts: Facts, revision: str, state: State, stable: str | None) -> str | None:
+def _undo_problem(facts: Facts, revision: str, state: State, stable: str | None) -> str | None:  # noqa: PLR0911 - ordered checks
     if isinstance(state, Unreadable):
         return f"comes in a rollout of which the record cannot be read: {state.problem}"
     good = facts.memory.last_good
