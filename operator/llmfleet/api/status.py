@@ -5,7 +5,6 @@ Every list is bounded and no field is a heartbeat, so nothing is written when no
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -20,6 +19,7 @@ from llmfleet.api.values import (
     SchemaExtra,
     Short,
     Text,
+    Time,
     list_map,
 )
 
@@ -99,7 +99,7 @@ class MetricResult(ResourceModel):
     """Smallest worsening that matters."""
     message: Sentence | None = None
     """The verdict in a sentence."""
-    as_of: datetime | None = None
+    as_of: Time | None = None
     """When the numbers were read; they are written anew once a minute, or with the verdict."""
 
 
@@ -133,19 +133,19 @@ class RolloutStatus(ResourceModel):
     """Hash of the revision being rolled out."""
     step: Annotated[int, Field(ge=0)] | None = None
     """Index of the step under way."""
-    step_started_at: datetime | None = None
+    step_started_at: Time | None = None
     """When the step's traffic was really served."""
     requests_at_start: RequestsAtStart | None = None
     """Requests of the attempt so far at that time; an analysis step is judged by later ones."""
-    started_at: datetime | None = None
+    started_at: Time | None = None
     """When the rollout began."""
-    served_since: datetime | None = None
+    served_since: Time | None = None
     """When its first requests were really served; they are counted from here."""
-    progressed_at: datetime | None = None
+    progressed_at: Time | None = None
     """When it last made progress; the progress deadline counts from here."""
     attempt: Annotated[int, Field(ge=0)] | None = None
     """Tries of this revision so far, after aborts that were not its fault."""
-    retry_at: datetime | None = None
+    retry_at: Time | None = None
     """When an aborted revision is tried again."""
     aborted: Annotated[str, Field(max_length=128)] | None = None
     """Reason of the last abort; absent while the attempt goes on."""
@@ -154,7 +154,7 @@ class RolloutStatus(ResourceModel):
     ] = Field(default_factory=dict)
     """By engine pod: how often its container had ended before the attempt began, or has by its
     node's doing since. These do not count against the revision."""
-    waiting_since: datetime | None = None
+    waiting_since: Time | None = None
     """Since when the rollout waits for capacity or a person; its clock stands still."""
     cause: Annotated[str, Field(max_length=128)] | None = None
     """`Undo` when somebody asked for a kept revision, `Rollback` when spec went back to one within
@@ -176,11 +176,11 @@ class RevisionStatus(ResourceModel):
     """Its hash."""
     image: Annotated[str, Field(max_length=512)] | None = None
     """Runtime image it was made with."""
-    created_at: datetime | None = None
+    created_at: Time | None = None
     """When it was made."""
-    promoted_at: datetime | None = None
+    promoted_at: Time | None = None
     """When it became the served revision."""
-    unserved_since: datetime | None = None
+    unserved_since: Time | None = None
     """Since when it has had no traffic; its pods go scaleDownDelay later."""
     replicas: Annotated[int, Field(ge=0)] | None = None
     """Engine pods wanted."""
@@ -195,7 +195,7 @@ class RejectedRevision(ResourceModel):
     """Its hash."""
     reason: Text
     """Why, as a CamelCase word."""
-    at: datetime
+    at: Time
     """When."""
     message: Sentence | None = None
     """Why, as a sentence with the numbers."""
@@ -206,7 +206,7 @@ class RejectedRevision(ResourceModel):
 class ScalingDecision(ResourceModel):
     """A change of replicas, with the numbers it rests on."""
 
-    at: datetime
+    at: Time
     """When."""
     desired: Annotated[int, Field(ge=0)]
     """Replicas decided on."""
@@ -223,7 +223,7 @@ class AutoscalingStatus(ResourceModel):
 
     desired: Annotated[int, Field(ge=0)] | None = None
     """Replicas decided on last."""
-    last_scale_time: datetime | None = None
+    last_scale_time: Time | None = None
     """When replicas last changed."""
     decisions: Annotated[tuple[ScalingDecision, ...], Field(max_length=10), ATOMIC] = ()
     """The latest decisions."""
@@ -238,7 +238,7 @@ class Condition(ResourceModel):
     """Whether it holds."""
     observed_generation: Generation | None = None
     """Generation of the spec this is about."""
-    last_transition_time: datetime
+    last_transition_time: Time
     """When the status last changed."""
     reason: Annotated[str, Field(max_length=1024)]
     """Why, as a stable CamelCase word (docs/conditions.md)."""

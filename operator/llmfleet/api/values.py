@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -30,7 +33,18 @@ _DURATION = re.compile(r"^(?=\d)(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,7})s)?$")
 _DURATION_CEL = "^([0-9]{1,5}h)?([0-9]{1,6}m)?([0-9]{1,7}s)?$"
 _SIZE = re.compile(r"^([1-9][0-9]{0,9})(Ki|Mi|Gi)?$")
 _SIZE_FACTOR = {None: 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+_FIRST_YEAR, _LAST_YEAR = 1970, 9000
 _SURGE_PERCENT = re.compile(r"([0-9]{1,2}|100)%")
+
+
+def _in_calendar(when: datetime) -> datetime:
+    if not _FIRST_YEAR <= when.year <= _LAST_YEAR:
+        raise ValueError(f"must be a time of the years {_FIRST_YEAR} to {_LAST_YEAR}")
+    return when
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_in_calendar)]
+"""A time with a time zone, to which a duration can be added and which can be written anywhere."""
 
 
 class ResourceModel(BaseModel):

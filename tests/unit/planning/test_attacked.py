@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
+from llmfleet.api import parse
+from llmfleet.planning.decide import decide
 from tests.unit.planning.canaries import annotate, at_share, canary, rejected, split, started
 from tests.unit.planning.fleet import Fleet, hash_of, resource
 from tests.unit.planning.test_convergence import model
@@ -176,3 +179,68 @@ def test_status_when_lost_in_a_rollout_then_no_pod_goes_before_routers_confirm()
     for _ in range(3):
         world.reconcile()
         assert world.replicas()[new] == 1
+
+
+@pytest.mark.parametrize("by_undo", [True, False])
+def test_rollout_when_nobody_is_left_to_go_back_to_then_the_next_one_takes_over_in_time(
+    by_undo: bool,
+) -> None:
+    world = promoted("one", "two")
+    rising(world, "three")
+    lose(world, TWO)
+    if by_undo:
+        annotate(world, "undo", f"{ONE}@1")
+    else:
+        world.edit(model=model("four"))
+    turn(world, 10)
+    assert split(world) == {TWO: 75, THREE: 25}
+    world.wait(1800)
+    turn(world, 10)
+    assert THREE not in split(world)
+    if not by_undo:
+        annotate(world, "promote", f"{FOUR}/full@1")
+    world.settle()
+    wanted = ONE if by_undo else FOUR
+    assert (split(world), world.replicas()) == ({wanted: 100}, {wanted: 4})
+
+
+def test_traffic_when_its_generation_is_lost_then_it_gets_a_new_one() -> None:
+    world, _, new = started(PAUSED)
+    at_share(world, new, 25)
+    status, before = dict(world.status()), world.status()["trafficGeneration"]
+    del status["trafficGeneration"]
+    world.raw = {**world.raw, "status": status}
+    world.reconcile()
+    assert world.status()["trafficGeneration"] > before
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"],
+)
+@pytest.mark.parametrize("key", ["startedAt", "progressedAt", "waitingSince", "retryAt"])
+def test_status_when_it_holds_a_time_that_nothing_can_be_added_to_then_it_cannot_be_read(
+    key: str, when: str
+) -> None:
+    world, _, new = started(PAUSED)
+    at_share(world, new, 25)
+    status = world.status()
+    forged = {**status, "rollout": {**status["rollout"], key: when}}
+    with pytest.raises(ValidationError, match="must be a time of the years"):
+        parse({**world.raw, "status": forged})
+
+
+def test_undo_when_the_deployment_of_what_it_gives_up_is_deleted_then_it_goes_on() -> None:
+    world = promoted("one", "two")
+    rising(world, "three")
+    world.edit(model=model("two"))
+    annotate(world, "undo", f"{ONE}@1")
+    world.reconcile()
+    key = next(
+        key for key in world.objects if (key.kind, key.name) == ("Deployment", f"chat-rev-{THREE}")
+    )
+    del world.objects[key]
+    plan = decide(world.snapshot(), world.now)
+    assert plan.status is not None
+    assert plan.status["rollout"]["revision"] == ONE
+    assert plan.status["traffic"] == world.status()["traffic"]

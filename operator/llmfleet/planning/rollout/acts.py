@@ -176,7 +176,9 @@ def _problem(facts: Facts, act: str, revision: str, state: State, stable: str | 
             return _retry_problem(facts, revision, state)
         case "restart":
             return _restart_problem(facts, revision, state, stable)
-    return _undo_problem(facts, revision, state, stable)
+    if isinstance(state, Unreadable):
+        return f"comes in a rollout of which the record cannot be read: {state.problem}"
+    return _undo_problem(facts, revision, stable)
 
 
 def _not_going(revision: str, state: State, stable: str | None) -> str | None:
@@ -232,9 +234,7 @@ def _restart_problem(facts: Facts, revision: str, state: State, stable: str | No
     return None
 
 
-def _undo_problem(facts: Facts, revision: str, state: State, stable: str | None) -> str | None:  # noqa: PLR0911 - ordered checks
-    if isinstance(state, Unreadable):
-        return f"comes in a rollout of which the record cannot be read: {state.problem}"
+def _undo_problem(facts: Facts, revision: str, stable: str | None) -> str | None:
     good = facts.memory.last_good
     served = {each.hash for each in facts.deployment.status.revisions if each.promoted_at}
     served |= {good.hash} if good is not None else set()

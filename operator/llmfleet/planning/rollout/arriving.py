@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from llmfleet.planning.rollout.gates import may_promote, why_held, why_not_begun
 from llmfleet.planning.rollout.inputs import (
@@ -68,12 +69,28 @@ def _arrive(machine: Machine, blocked: str | None) -> None:
             waits = state.undo_target is not None and (blocked is not None or not facts.replicas)
             if not waits:
                 machine.put(Returned())
+        elif _is_stranded(machine, state):
+            machine.put(Returned())
     elif isinstance(state, Restarting) and is_restarted(facts, state):
         machine.put(Restarted())
     elif isinstance(state, BackingOff) and (
         state.attempt.revision != facts.spec_revision or facts.spec_revision in machine.rejected
     ):
         machine.put(Supersede())
+
+
+def _is_stranded(machine: Machine, state: Returning) -> bool:
+    """Whether something else is wanted, and the served revision has no ready pod to go back to.
+
+    Only when the progress deadline is over; what comes next takes the share over.
+    """
+    facts, attempt = machine.facts, state.attempt
+    deadline = timedelta(seconds=attempt.policy.progress_deadline_seconds)
+    overdue = attempt.waiting_since is None and machine.now >= attempt.progressed_at + deadline
+    if facts.replicas == 0 or facts.arm(machine.stable).ready or not overdue:
+        return False
+    wanted = machine.wanted()[0]
+    return state.undo_target is not None or wanted not in {machine.stable, attempt.revision}
 
 
 def _begin_next(machine: Machine, found: Advance, blocked: str | None) -> Advance:

@@ -97,9 +97,12 @@ def move(facts: Facts, asked: Move, rejected: Collection[str]) -> Split:
         if arm.wanted is not None and name not in removed
     }
     # What is given up for another target makes room for it: only pods that are ready stay.
-    replicas |= {name: min(replicas[name], facts.arm(name).ready) for name in given_up}
+    spared = {
+        name: min(replicas[name], facts.arm(name).ready) for name in given_up if name in replicas
+    }
+    replicas |= spared
     kept = sum(traffic.get(name, 0) for name in given_up)
-    old_wanted = _old_size(facts, asked, share + kept)
+    old_wanted = _old_size(facts, asked, share + kept, asked.pods + sum(spared.values()))
     replicas[asked.new] = _new_size(facts, asked, share, old_wanted)
     if asked.old is not None:
         replicas[asked.old] = old_wanted
@@ -219,19 +222,20 @@ def _carried(facts: Facts, asked: Move, present: int) -> int:
     return max(present, weight_for(new_ready, facts.replicas) if new_ready else 0)
 
 
-def _old_size(facts: Facts, asked: Move, share: int) -> int:
+def _old_size(facts: Facts, asked: Move, share: int, pods: int) -> int:
     """Replicas of the arm that is left: what is confirmed to be carried by others is let go.
 
     Args:
         facts: what is observed.
         asked: from where to where, and how far.
         share: percent that others shall have.
+        pods: that others shall have.
     """
     if asked.old is None:
         return 0
     arm, new_ready = facts.arm(asked.old), facts.arm(asked.new).ready
     confirmed = 100 - max(facts.traffic.get(asked.old, 0), 100 - share)
-    size = old_replicas(facts.replicas, asked.surge, confirmed, new_ready, new_pods=asked.pods)
+    size = old_replicas(facts.replicas, asked.surge, confirmed, new_ready, new_pods=pods)
     present = arm.wanted or 0
     at_least: list[int] = []
     at_most: list[int] = []

@@ -86,6 +86,7 @@ def decide_rollout(
     split = _decide_split(facts, advance, policy, now)
     routing = _decide_routing(facts, advance, policy, split)
     moved = dict(split.traffic) != dict(facts.traffic) or routing != facts.routing
+    moved = moved or (bool(split.traffic) and facts.generation is None)
     rollout = Rollout(
         advance=advance,
         state=_tick(facts, advance, split, now, no_room=no_room),
