@@ -153,7 +153,8 @@ ELSEWHERE: dict[str, tuple[str, JSON]] = {
         "ControllerRevision",
         {
             "metadata": {
-                "name": "other-rev-0", "labels": LABEL, "ownerReferences": [{**OWNER, "name": "other"}],
+                "name": "other-rev-0", "labels": LABEL,
+                "ownerReferences": [{**OWNER, "name": "other"}],
             },
             **REVISION,
         },
