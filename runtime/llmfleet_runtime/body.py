@@ -11,6 +11,7 @@ holds rather than by its bytes, so they are counted first, by searches that cost
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -27,7 +28,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
-    """Parses a request body: UTF-8, one JSON object, no key twice, no NaN, no lone surrogates.
+    """Parses a request body: UTF-8, one object, no key twice, whole characters, finite numbers.
 
     Raises:
         Refused: status 400, code ``invalid_json``, or ``too_many_values`` above MAX_VALUES.
@@ -45,7 +46,12 @@ def parse_body(body: bytes) -> dict[str, Any]:
             code="too_many_values",
         )
     try:
-        parsed = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        parsed = json.loads(
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
     except RecursionError as error:
         raise Refused("The body is nested too deeply.", code="invalid_json") from error
     except ValueError as error:
@@ -91,6 +97,13 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     refuse(f"{name} is not JSON.", code="invalid_json")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        refuse(f"{text[:64]} is too large a number.", code="invalid_json")
+    return number
 
 
 def _refuse_lone_surrogates(parsed: dict[str, Any]) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+LONGEST_MESSAGE = 2_000
+"""In characters. Validation names keys and values of the body, which may be as long as it is."""
+LONGEST_PARAM = 200
+
 
 class Refused(Exception):  # noqa: N818  # an answer to the client, not a fault of ours
     """A request that is answered with a 4xx in OpenAI's error shape."""
@@ -12,8 +16,8 @@ class Refused(Exception):  # noqa: N818  # an answer to the client, not a fault 
         self, message: str, *, param: str | None = None, code: str, status: int = 400
     ) -> None:
         super().__init__(message)
-        self.message = message
-        self.param = param
+        self.message = message[:LONGEST_MESSAGE]
+        self.param = param and param[:LONGEST_PARAM]
         self.code = code
         self.status = status
 

@@ -24,7 +24,7 @@ from vllm.entrypoints.openai.chat_completion import api_router as chat
 from vllm.entrypoints.openai.completion import api_router as completion
 from vllm.entrypoints.openai.responses import api_router as responses
 from vllm.entrypoints.pooling.embed import api_router as embedding
-from vllm.exceptions import VLLMValidationError
+from vllm.exceptions import VLLMError, VLLMValidationError
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector
 from vllm.v1.metrics.loggers import StatLoggerBase
 
@@ -177,6 +177,13 @@ def _as_client_error() -> Iterator[None]:
     except (ClientError, TimeoutError) as error:
         raise VLLMValidationError(
             f"the media could not be fetched ({type(error).__name__}).", parameter="url"
+        ) from error
+    except (VLLMError, ImportError, MemoryError):
+        raise  # already told apart, or the image's fault: a decoder that is missing
+    except Exception as error:  # whatever a dozen decoders make of bytes that are no picture
+        raise VLLMValidationError(
+            f"the media could not be read ({type(error).__name__}): {str(error)[:200]}",
+            parameter="url",
         ) from error
 
 

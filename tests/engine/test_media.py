@@ -158,6 +158,34 @@ async def test_connector_when_nothing_is_allowed_then_only_inline_media(
     assert not elsewhere.hits
 
 
+def inline(picture: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture).decode()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/png,text",
+        "data:image/png;base64",
+        "data:image/png;base64,!",
+        "data:image/png;base64,",
+        inline(PNG[:60]),
+        inline(b"P6 30000 30000 255\n"),
+        inline(b"qoif" + struct.pack(">IIBB", 30_000, 30_000, 4, 0)),
+    ],
+)
+async def test_connector_when_inline_media_are_none_then_the_clients_error_and_no_5xx(
+    connector: Callable[..., Any], url: str
+) -> None:
+    from vllm.exceptions import VLLMValidationError
+
+    gate = connector()
+    with pytest.raises(VLLMValidationError, match="could not be read"):
+        await gate.fetch_image_async(url)
+    with pytest.raises(VLLMValidationError, match="could not be read"):
+        gate.fetch_image(url)
+
+
 async def test_connector_when_host_is_listed_then_its_address_decides(
     connector: Callable[..., Any], elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,54 @@ def test_right_when_it_is_for_one_name_then_it_ends_there(guarded: Fleet) -> Non
             assert ask(guarded, token, "POST", path, body, dry=True)[0] == expected
 
 
+ELSEWHERE: dict[str, tuple[str, JSON]] = {
+    "another's memory with our label": (
+        "ConfigMap", {"metadata": {"name": "other-llmfleet-memory", "labels": LABEL}},
+    ),
+    "the memory of a name that ends as ours": (
+        "ConfigMap", {"metadata": {"name": "chat-llmfleet-memory-llmfleet-memory"}},
+    ),
+    "a revision that another owns": (
+        "ControllerRevision",
+        {
+            "metadata": {
+                "name": "other-rev-0", "labels": LABEL,
+                "ownerReferences": [{**OWNER, "name": "other"}],
+            },
+            **REVISION,
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def narrow(guarded: Fleet) -> str:
+    """Token of an account with the right for ``chat`` alone."""
+    only = {**rule("llmfleet.dev", "llmdeployments/memory", "update"), "resourceNames": ["chat"]}
+    return _editor(guarded, "one-name", only)
+
+
+@pytest.mark.parametrize("what", ELSEWHERE)
+def test_right_when_it_is_for_one_name_then_no_label_carries_it_to_another(
+    guarded: Fleet, narrow: str, what: str
+) -> None:
+    kind, body = ELSEWHERE[what]
+    status, text = ask(guarded, narrow, "POST", guarded.path(kind), body, dry=True)
+    assert status == 403, text
+
+
+def test_right_when_it_is_for_one_name_then_what_is_ours_is_not_given_to_another(
+    guarded: Fleet, narrow: str
+) -> None:
+    path = guarded.path("ConfigMap")
+    mine = {"metadata": {"name": "given", "labels": LABEL}}
+    assert ask(guarded, narrow, "POST", path, mine)[0] == 201
+    for other in ("other", "chat-2"):
+        change = {"metadata": {"labels": {"llmfleet.dev/deployment": other}}}
+        assert ask(guarded, narrow, "PATCH", f"{path}/given", change)[0] == 403
+    assert ask(guarded, narrow, "DELETE", f"{path}/given")[0] == 200
+
+
 @pytest.mark.parametrize("controller", ["generic-garbage-collector", "namespace-controller"])
 def test_controllers_of_the_cluster_when_they_delete_then_they_may(
     guarded: Fleet, keeper: str, controller: str

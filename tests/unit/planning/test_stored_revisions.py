@@ -97,6 +97,25 @@ FORGED: dict[str, tuple[tuple[str | int, ...], str, Any]] = {
     "a mount that climbs": (
         CONTAINER, "volumeMounts", [{"name": "a", "mountPath": "/data/../etc/llmfleet"}],
     ),
+    "a mount over the operator's, written longer": (
+        CONTAINER, "volumeMounts", [{"name": "a", "mountPath": "//etc/llmfleet"}],
+    ),
+    "a mount over the operator's, with a dot": (
+        CONTAINER, "volumeMounts", [{"name": "a", "mountPath": "/etc/./llmfleet"}],
+    ),
+    "a mount over everything": (CONTAINER, "volumeMounts", [{"name": "a", "mountPath": "//"}]),
+    "a mount above the operator's": (
+        CONTAINER, "volumeMounts", [{"name": "a", "mountPath": "/opt"}],
+    ),
+    "an operator's volume over the runtime's code": (
+        CONTAINER, "volumeMounts", [{"name": "llmfleet-claim-0", "mountPath": "/opt/llmfleet"}],
+    ),
+    "an operator's volume over the system's": (
+        CONTAINER, "volumeMounts", [{"name": "llmfleet-cache", "mountPath": "/usr"}],
+    ),
+    "an operator's volume in another's place": (
+        CONTAINER, "volumeMounts", [{"name": "llmfleet-claim-0", "mountPath": "/etc/llmfleet"}],
+    ),
     "a variable that the runtime sets": (
         CONTAINER, "env", [{"name": "VLLM_PLUGINS", "value": "mine"}],
     ),
@@ -132,6 +151,15 @@ def test_revision_when_a_released_operator_made_it_then_it_is_read(name: str) ->
     assert found.template == stored["data"]["template"]
     assert found.payload == stored["data"]["payload"]
     assert found.number == stored["revision"]
+
+
+@pytest.mark.parametrize("path", ["/data", "/data/", "//data/./x", "/etcetera", "/models-of-mine"])
+def test_mount_when_it_lies_beside_the_operators_then_it_is_read(path: str) -> None:
+    template = RELEASED["2026-11-29-smallest"]["data"]["template"]
+    mount = {"name": "a", "mountPath": path}
+    made = changed(template, ("spec", "containers", 0), "volumeMounts", [mount])
+    stored = RELEASED["2026-11-29-smallest"]
+    read({**stored, "data": {**stored["data"], "template": made}})
 
 
 @pytest.mark.parametrize("what", FORGED)

@@ -212,6 +212,17 @@ def test_values_when_counted_then_those_outside_of_strings(body: bytes, expected
     assert too_many_values(body) is expected
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 400 + ".0", "1E+00309"], ids=range(4))
+def test_number_when_no_float_holds_it_then_refused_rather_than_infinite(number: str) -> None:
+    with pytest.raises(Refused, match="too large a number"):
+        parse_body(f'{{"temperature":[{number}]}}'.encode())
+
+
+def test_refusal_when_it_names_what_the_client_sent_then_it_is_short() -> None:
+    refused = Refused("k" * MIB, param="k" * MIB, code="invalid_value")
+    assert len(json.dumps(refused.body())) < 3_000
+
+
 def test_values_when_too_many_then_refused_naming_the_limit() -> None:
     with pytest.raises(Refused, match=f"more than {MAX_VALUES} strings, lists and objects"):
         parse_body(b'{"a":' + strings(MAX_VALUES) + b"}")

@@ -33,13 +33,19 @@ from llmfleet.planning.revisions.shapes import (
 OWN_PREFIX: Final = "llmfleet-"
 OWN_ENV: Final = frozenset({"LLMFLEET_POD_NAME", "LLMFLEET_POD_IP", "HOME", "HF_HOME", "HF_TOKEN"})
 """Reserved variables that a released operator has set itself."""
-OWN_VOLUMES: Final = (
-    (re.compile("llmfleet-(tmp|shm|cache)"), "emptyDir"),
-    (re.compile("llmfleet-token"), "secret"),
-    (re.compile("llmfleet-claim-[0-9]{1,3}"), "persistentVolumeClaim"),
-    (re.compile("llmfleet-chat-template"), "configMap"),
+OWN_VOLUMES: Final = tuple(
+    (re.compile(name), kind, re.compile(path))
+    for name, kind, path in (
+        ("llmfleet-config", "downwardAPI", "/etc/llmfleet"),
+        ("llmfleet-token", "secret", "/var/run/llmfleet/token"),
+        ("llmfleet-tmp", "emptyDir", "/tmp"),  # noqa: S108 - in the container
+        ("llmfleet-shm", "emptyDir", "/dev/shm"),  # noqa: S108 - in the container
+        ("llmfleet-cache", "emptyDir", "/var/cache/llmfleet"),
+        ("llmfleet-claim-[0-9]{1,3}", "persistentVolumeClaim", "/models/[-a-z0-9.]{1,253}"),
+        ("llmfleet-chat-template", "configMap", "/var/run/llmfleet/chat-template"),
+    )
 )
-"""Names of volumes that a released operator has made itself, with their kinds."""
+"""Volumes that a released operator has made itself: names, their kinds, and where they appear."""
 
 YES: Final = OneOf((True,))
 NO: Final = OneOf((False,))
@@ -67,23 +73,30 @@ def _env_of(name: str) -> Shape | None:
 def _volume_of(name: str) -> Shape | None:
     if not name.startswith(OWN_PREFIX):
         return As(Volume)
-    if name == "llmfleet-config":
+    kind = next((kind for names, kind, _ in OWN_VOLUMES if names.fullmatch(name)), None)
+    if kind == "downwardAPI":
         return _CONFIG_VOLUME
-    kind = next((kind for names, kind in OWN_VOLUMES if names.fullmatch(name)), None)
     return None if kind is None else All((As(Volume), Where(lambda each: kind in each)))
 
 
 def _mount_of(name: str) -> Shape | None:
-    own = name.startswith(OWN_PREFIX)
-    return All((As(Mount), Where(lambda each: _may_be_mounted(each["mountPath"], own=own))))
+    return All((As(Mount), Where(lambda each: _may_be_mounted(each["mountPath"], name))))
 
 
-def _may_be_mounted(path: str, *, own: bool) -> bool:
+def _may_be_mounted(path: str, name: str) -> bool:
+    if name.startswith(OWN_PREFIX):
+        return any(
+            names.fullmatch(name) and paths.fullmatch(path) for names, _, paths in OWN_VOLUMES
+        )
     if not path.startswith("/") or ".." in path or ":" in path:
         return False
-    return own or not any(
-        path == taken or path.startswith(f"{taken}/") for taken in RESERVED_MOUNT_PATHS
-    )
+    # Resources of November may have "/data/"; what lies over the runtime replaces its code.
+    short = "/" + "/".join(part for part in path.split("/") if part not in {"", "."})
+    return short != "/" and not any(_lie_over(short, taken) for taken in RESERVED_MOUNT_PATHS)
+
+
+def _lie_over(one: str, other: str) -> bool:
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def _are_amounts(value: Any) -> bool:
