@@ -214,6 +214,19 @@ def test_traffic_when_its_generation_is_lost_then_it_gets_a_new_one() -> None:
     assert world.status()["trafficGeneration"] > before
 
 
+@pytest.mark.parametrize("steps", [100, True, "none"])
+def test_plan_when_its_steps_are_no_list_then_the_rollout_is_held(steps: object) -> None:
+    world, old, new = started(PAUSED)
+    at_share(world, new, 25)
+    status = world.status()
+    rollout = status["rollout"]
+    forged = {**rollout, "plan": {**rollout["plan"], "steps": steps}}
+    world.raw = {**world.raw, "status": {**status, "rollout": forged}}
+    turn(world)
+    assert split(world) == {old: 75, new: 25}
+    assert "cannot be read (plan.steps" in world.status()["message"]
+
+
 @pytest.mark.parametrize(
     "when",
     ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"],

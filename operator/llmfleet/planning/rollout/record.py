@@ -161,10 +161,10 @@ def _policy(record: RolloutStatus, spec: RolloutSpec) -> tuple[RolloutSpec, str 
     """The frozen settings, or what of them cannot be read."""
     if record.plan is None:  # begun before there were any: it rolled without steps
         return spec.model_copy(update={"strategy": "RollingUpdate"}), None
-    unknown = list(unknown_settings(record.plan, "plan"))
+    unknown, steps = list(unknown_settings(record.plan, "plan")), record.plan.get("steps")
     unknown += [
         f"plan.steps[{index}]"
-        for index, step in enumerate(record.plan.get("steps") or ())
+        for index, step in enumerate(steps if isinstance(steps, list) else ())
         if not isinstance(step, dict) or len(step) != 1
     ]
     if unknown:
