@@ -18,6 +18,9 @@ MAX_SEQUENCES = 8
 """Limit of n x prompts of one generating request."""
 MAX_EMBEDDING_INPUTS = 2048
 MAX_STOPS = 16
+MAX_WORD = 1_024
+"""Characters of one of ``stop`` and ``bad_words``: the engine makes tokens of the latter at once,
+between two tokens of everybody else's answers."""
 MAX_LIST_ITEMS = 4096
 
 _SAMPLING = frozenset(
@@ -111,6 +114,11 @@ def _check_lists(data: Mapping[str, Any]) -> None:
     stop = data.get("stop")
     if isinstance(stop, list) and len(stop) > MAX_STOPS:
         refuse(f"stop holds {len(stop)} strings, the limit is {MAX_STOPS}.", param="stop")
+    for name in ("stop", "bad_words"):
+        words = data.get(name)
+        for word in words if isinstance(words, list) else [words]:
+            if isinstance(word, str) and len(word) > MAX_WORD:
+                refuse(f"{name} holds more than {MAX_WORD} characters in one string.", param=name)
     for name, value in data.items():
         if name in _CONTENT or not isinstance(value, (list, dict)):
             continue

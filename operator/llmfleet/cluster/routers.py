@@ -39,6 +39,8 @@ ANSWER_SECONDS: Final = 5.0
 """For an answer, beyond the time that a hanging GET may hang."""
 SILENT_AFTER_SECONDS: Final = 30.0
 LARGEST_INT64: Final = (1 << 63) - 1
+LONGEST_ANSWER: Final = 1 << 20
+"""Of a router, in bytes; with ten revisions it is a few thousand."""
 UNREADABLE: Final = (KeyError, RecursionError, TypeError, ValueError)
 """What is raised for an answer that is not of the contract's shape."""
 
@@ -168,7 +170,7 @@ class RouterPoller:
         if self._http is None:
             # A connection per question: thousands that idle for a minute cost more.
             connector = aiohttp.TCPConnector(limit=0, force_close=True)
-            self._http = aiohttp.ClientSession(connector=connector)
+            self._http = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         return self._http
 
 
@@ -297,9 +299,9 @@ class _Poller:
                 params=query,
                 timeout=aiohttp.ClientTimeout(total=limit, connect=ANSWER_SECONDS),
                 raise_for_status=True,
+                allow_redirects=False,  # a router names no other address for us to ask
             ) as answer:
-                body = await answer.json(content_type=None, loads=orjson.loads)
-                report = read_report(self.router, body)
+                report = read_report(self.router, orjson.loads(await _read(answer)))
         except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
             self._unanswered = began
             self._not_answered(*began, error)
@@ -318,6 +320,20 @@ class _Poller:
             pod=pod, reach=RouterReach.SILENT, silent_since=None, traffic_generation=None
         )
         self.report = replace(last, reach=RouterReach.SILENT, silent_since=since_time)
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer.
+
+    Raises:
+        ValueError: it is longer than any router's; what comes after is not read.
+    """
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > LONGEST_ANSWER:
+            raise ValueError(f"its answer is longer than {LONGEST_ANSWER} bytes")
+    return bytes(body)
 
 
 def read_report(router: Router, answer: object) -> RouterReport:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hack.processes.waiting import eventually
@@ -205,3 +209,51 @@ async def test_router_when_it_serves_what_was_assumed_then_nobody_is_woken(
     assert not poll.poller.assumed(OWNER)
     assert poll.woken.empty()
     await poll.poller.close()
+
+
+@asynccontextmanager
+async def answering(head: str, body: bytes = b"", times: int = 0) -> AsyncIterator[tuple[int, Any]]:
+    """A pod that answers whatever it is asked; with its port, how much of it was sent."""
+    sent: Counter[str] = Counter()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        sent["answers"] += 1
+        writer.write(f"HTTP/1.1 {head}\r\n\r\n".encode())
+        with contextlib.suppress(ConnectionError):
+            for _ in range(times):
+                writer.write(body)
+                await writer.drain()
+                sent["bytes"] += len(body)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], sent
+
+
+async def test_router_when_its_answer_does_not_end_then_no_more_is_read_than_a_router_says() -> (
+    None
+):
+    mib, many = b" " * (1 << 20), 512
+    async with answering(f"200 OK\r\nContent-Length: {many << 20}", mib, many) as (port, sent):
+        poll = Poll(port, silent_after_seconds=0.5)
+        poll.poller.track(OWNER, [router_pod()], 1)
+        assert (await poll.next()).reach is RouterReach.SILENT
+        await poll.poller.close()
+    # What the sockets hold beyond what was read is the kernel's.
+    assert sent["bytes"] < sent["answers"] * (32 << 20)
+
+
+async def test_router_when_it_sends_us_elsewhere_then_nobody_is_asked_there(
+    router: FakeRouter,
+) -> None:
+    router.serve(1)
+    elsewhere = f"http://127.0.0.1:{router.server_address[1]}/llmfleet/state"
+    head = f"302 Found\r\nLocation: {elsewhere}\r\nContent-Length: 0"
+    async with answering(head) as (port, _):
+        poll = Poll(port, silent_after_seconds=0.5)
+        poll.poller.track(OWNER, [router_pod()], 1)
+        assert (await poll.next()).reach is RouterReach.SILENT
+        await poll.poller.close()
+    assert router.asked == []

@@ -154,6 +154,8 @@ NESTED = [
         id="tool-schema",
     ),
     pytest.param({"stop": ["x"] * 17}, id="stops"),
+    pytest.param({"stop": "x" * 1025}, id="long-stop"),
+    pytest.param({"bad_words": ["a", "x" * 1025]}, id="long-bad-word"),
     pytest.param({"logit_bias": {str(i): 1 for i in range(5000)}}, id="logit-bias"),
     pytest.param(
         {
