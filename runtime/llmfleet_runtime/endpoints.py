@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 
 from llmfleet_runtime.guard import Refused, check_fields, error_body, limit, parse_body
 from llmfleet_runtime.middleware import SCOPE_KEY
+from llmfleet_runtime.refusals import told_as_event, told_in_chunks, unsatisfiable
 from llmfleet_runtime.trusted import read_trusted
 
 EngineHandler = Callable[[Any, Request], Awaitable[Any]]
@@ -32,6 +33,10 @@ class Endpoint:
     handler: EngineHandler | None
     """The engine's own route function, called with the validated request; None = this model
     does not have the operation."""
+    refusals: tuple[type[Exception], ...] = (ValueError,)
+    """What the engine raises when the request is at fault."""
+    failures: tuple[type[Exception], ...] = ()
+    """What the engine raises when it fails one request and goes on."""
 
 
 def attach(app: FastAPI, endpoints: list[Endpoint], *, priority_scheduling: bool) -> None:
@@ -57,12 +62,32 @@ def _guarded(
             return JSONResponse(error_body(message, code="not_supported"), status_code=404)
         try:
             request = await _checked(endpoint, adapter, raw_request, priority_scheduling)
+            return await _answered(endpoint, request, endpoint.handler(request, raw_request))
         except Refused as refused:
             return JSONResponse(refused.body(), status_code=refused.status)
-        answer: Response = await endpoint.handler(request, raw_request)
-        return answer
 
     return handle
+
+
+async def _answered(endpoint: Endpoint, request: Any, answering: Awaitable[Response]) -> Response:
+    """The engine's answer, its refusals told as such.
+
+    Raises:
+        Refused: the engine failed over what the request demands.
+    """
+    refused = unsatisfiable(request)
+    try:
+        answer = await answering
+    except endpoint.failures:
+        if refused is None:
+            raise
+        raise refused from None
+    if isinstance(answer, StreamingResponse):
+        if endpoint.operation == "responses":
+            answer.body_iterator = told_as_event(answer.body_iterator, endpoint.refusals)
+        elif refused is not None:
+            answer.body_iterator = told_in_chunks(answer.body_iterator, refused)
+    return answer
 
 
 async def _checked(

@@ -23,6 +23,10 @@ MAX_REGEX = 2_048
 MAX_REPEAT = 1_000
 """Largest counted repetition in a regex or JSON schema: an automaton unrolls it."""
 MAX_SCHEMA_DEPTH = 32
+MAX_LENGTH_PENALTY = 16
+"""Beam search divides by length**penalty, which must neither overflow nor become 0."""
+MAX_INTEGER = 2**63 - 1
+"""The engine's processes send each other numbers of 64 bits; a longer one breaks the answer off."""
 
 _SAMPLING = frozenset(
     {
@@ -330,8 +334,16 @@ def limit(operation: str, request: Any, max_tokens: int | None) -> None:
         max_tokens: the router's cap on tokens generated; None = no cap.
 
     Raises:
-        Refused: more sequences or inputs than allowed.
+        Refused: more sequences or inputs than allowed, or a number that the engine cannot hold.
     """
+    for name, value in vars(request).items():
+        if isinstance(value, int) and abs(value) > MAX_INTEGER + (value < 0):
+            _refuse(f"{name} does not fit into 64 bits.", param=name)
+    if abs(getattr(request, "length_penalty", 0.0)) > MAX_LENGTH_PENALTY:
+        _refuse(
+            f"length_penalty must lie between -{MAX_LENGTH_PENALTY} and {MAX_LENGTH_PENALTY}.",
+            param="length_penalty",
+        )
     if operation == "embedding":
         inputs = count_prompts(getattr(request, "input", None))
         if inputs > MAX_EMBEDDING_INPUTS:
