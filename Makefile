@@ -54,7 +54,7 @@ quiet: $(STAMP) ## Five minutes without change: count the writes to the API serv
 	@LLMFLEET_QUIET_SECONDS=$${LLMFLEET_QUIET_SECONDS:-300} hack/test quiet
 
 ##@ Attack it
-.PHONY: test-rollouts test-faults test-faults-seeded test-histories test-walker test-zero-lost test-acts test-hostile test-xds test-split check-security
+.PHONY: test-rollouts test-faults test-faults-seeded test-histories test-walker test-zero-lost test-acts test-hostile test-parameters test-xds test-split check-security
 test-rollouts: $(STAMP) ## Bad releases, testers, mirroring and sessions in real pods under load
 	@hack/test rollouts
 
@@ -81,6 +81,9 @@ test-acts: $(STAMP) ## Undo, abort, revert, retry and zero replicas in mid-rollo
 
 test-hostile: $(STAMP) ## 100,000 hostile requests at a real router: documented answers, flat memory
 	@$(PY) -m tests.hostile $(ARGS)
+
+test-parameters: $(STAMP) ## Every API parameter alone and in pairs at real engines: none may end one (ARGS="--engine plain --part alone")
+	@ARGS="$(ARGS)" hack/test parameters
 
 test-xds: $(STAMP) ## Envoy judges the configuration of 10,000 random valid resources
 	@$(PY) -m tests.xds $(ARGS)

@@ -1,7 +1,9 @@
 """Runs tests/engine inside the runtime image, as a pod: the one place where vLLM is installed.
 
 The checkout and pytest itself are copied into the pod; pytest comes last on the path, so that the
-image's own packages are the ones that are tested. Ends with pytest's exit code.
+image's own packages are the ones that are tested. Ends with pytest's exit code, or with that of
+another command of the tests (``--module tests.engine.parameters``); what it leaves in its results/
+is copied into ours.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ PYTEST_PACKAGES = (
     "pytest", "pluggy", "iniconfig", "packaging", "pygments", "pytest-asyncio", "pytest-timeout",
 )  # fmt: skip
 RUN = (
-    "import os, sys; os.chdir('/work/checkout'); sys.path[:0] = ['/work/checkout']; "
-    "sys.path.append('/work/pytest'); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    "import os, runpy, sys; os.makedirs('/work/checkout/results', exist_ok=True); "
+    "os.chdir('/work/checkout'); sys.path[:0] = ['/work/checkout', '/work/checkout/runtime']; "
+    "sys.path.append('/work/pytest'); "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
 
 UNPACK = (  # our own archive; Debian 12's Python 3.11.2 has no extraction filters yet
@@ -104,9 +108,16 @@ def _without_caches(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("pytest", nargs="*", default=["tests/engine"], help="what pytest is given")
-    arguments = parser.parse_args().pytest
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n", 1)[0],
+        epilog="Whatever else is said goes to the module.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--module", default="pytest", help="what is run in the pod")
+    chosen, arguments = parser.parse_known_args()
+    if chosen.module == "pytest":
+        arguments = [*(arguments or ["tests/engine"]), "-m", "engine", "-p", "no:cacheprovider",
+                     "--junitxml", "results/engine.xml"]  # fmt: skip
     try:
         local.enter()
         image = local.images().runtime
@@ -121,19 +132,29 @@ def main() -> int:
     except (KubectlError, NotInTimeError, subprocess.CalledProcessError) as error:
         print(f"the engine tests could not be started: {error}", file=sys.stderr)
         return 1
-    report = "/tmp/engine.xml"
-    options = ["-m", "engine", "-p", "no:cacheprovider", "--junitxml", report]
-    line = [*inside, "python", "-c", RUN, *arguments, *options]
+    line = [*inside, "python", "-u", "-c", RUN, chosen.module, *arguments]
     status = subprocess.run(line, stdin=subprocess.DEVNULL, check=False).returncode
-    results = local.ROOT / "results"
-    results.mkdir(exist_ok=True)
     try:
-        (results / "engine.xml").write_text(kubectl("exec", POD, *where, "--", "cat", report))
+        fetch_results(inside)
         kubectl("delete", "namespace", NAMESPACE, "--wait=false")
-    except KubectlError as error:
+    except (KubectlError, subprocess.CalledProcessError, tarfile.TarError) as error:
         print(f"the engine tests left no report: {error}", file=sys.stderr)
         return status or 1
     return status
+
+
+def fetch_results(inside: list[str]) -> None:
+    """Copies the pod's results/ into ours."""
+    packed = subprocess.run(
+        [*inside, "tar", "-cf", "-", "-C", "/work/checkout/results", "."],
+        stdin=subprocess.DEVNULL, capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    results = local.ROOT / "results"
+    results.mkdir(exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        for entry in tar:
+            if entry.isfile() and (source := tar.extractfile(entry)) is not None:
+                (results / Path(entry.name).name).write_bytes(source.read())
 
 
 if __name__ == "__main__":

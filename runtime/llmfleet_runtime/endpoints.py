@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 
@@ -22,6 +22,7 @@ from llmfleet_runtime.body import LARGE_BODY_BYTES, parse_body
 from llmfleet_runtime.guard import check_fields, limit
 from llmfleet_runtime.media import MediaPolicy
 from llmfleet_runtime.middleware import SCOPE_KEY, RequestInfo
+from llmfleet_runtime.refusals import told_as_event, told_in_chunks, unsatisfiable
 from llmfleet_runtime.refused import Refused, error_body
 from llmfleet_runtime.trusted import Trusted, read_trusted
 
@@ -42,6 +43,10 @@ class Endpoint:
     handler: EngineHandler | None
     """The engine's own route function, called with the validated request; None = this model
     does not have the operation."""
+    refusals: tuple[type[Exception], ...] = (ValueError,)
+    """What the engine raises when the request is at fault."""
+    failures: tuple[type[Exception], ...] = ()
+    """What the engine raises when it fails one request and goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +88,32 @@ def _guarded(endpoint: Endpoint, rules: Rules) -> Callable[[Request], Awaitable[
                 request = await loop.run_in_executor(LARGE_BODIES, read)
             else:
                 request = read()
+            return await _answered(endpoint, request, endpoint.handler(request, raw_request))
         except Refused as refused:
             return JSONResponse(refused.body(), status_code=refused.status)
-        answer: Response = await endpoint.handler(request, raw_request)
-        return answer
 
     return handle
+
+
+async def _answered(endpoint: Endpoint, request: Any, answering: Awaitable[Response]) -> Response:
+    """The engine's answer, its refusals told as such.
+
+    Raises:
+        Refused: the engine failed over what the request demands.
+    """
+    refused = unsatisfiable(request)
+    try:
+        answer = await answering
+    except endpoint.failures:
+        if refused is None:
+            raise
+        raise refused from None
+    if isinstance(answer, StreamingResponse):
+        if endpoint.operation == "responses":
+            answer.body_iterator = told_as_event(answer.body_iterator, endpoint.refusals)
+        elif refused is not None:
+            answer.body_iterator = told_in_chunks(answer.body_iterator, refused)
+    return answer
 
 
 def build_validator(request_type: Any) -> SchemaValidator:

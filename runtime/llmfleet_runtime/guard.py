@@ -22,6 +22,10 @@ MAX_WORD = 1_024
 """Characters of one of ``stop`` and ``bad_words``: the engine makes tokens of the latter at once,
 between two tokens of everybody else's answers."""
 MAX_LIST_ITEMS = 4096
+MAX_LENGTH_PENALTY = 16
+"""Beam search divides by length**penalty, which must neither overflow nor become 0."""
+MAX_INTEGER = 2**63 - 1
+"""The engine's processes send each other numbers of 64 bits; a longer one breaks the answer off."""
 
 _SAMPLING = frozenset(
     {
@@ -148,8 +152,16 @@ def limit(operation: str, request: Any, max_tokens: int | None) -> None:
         max_tokens: the router's cap on tokens generated; None = no cap.
 
     Raises:
-        Refused: more sequences or inputs than allowed.
+        Refused: more sequences or inputs than allowed, or a number that the engine cannot hold.
     """
+    for name, value in vars(request).items():
+        if isinstance(value, int) and abs(value) > MAX_INTEGER + (value < 0):
+            refuse(f"{name} does not fit into 64 bits.", param=name)
+    if abs(getattr(request, "length_penalty", 0.0)) > MAX_LENGTH_PENALTY:
+        refuse(
+            f"length_penalty must lie between -{MAX_LENGTH_PENALTY} and {MAX_LENGTH_PENALTY}.",
+            param="length_penalty",
+        )
     if operation == "embedding":
         inputs = count_prompts(getattr(request, "input", None))
         if inputs > MAX_EMBEDDING_INPUTS:

@@ -22,6 +22,7 @@ GIB = 1024**3
 PLUGINS = ("llmfleet_endpoints", "llmfleet_stats")
 """Exactly these plugins are loaded: naming one gates all others."""
 MIDDLEWARE = "llmfleet_runtime.middleware.EngineMiddleware"
+CPU_WORKER = "llmfleet_runtime.cpu_worker.Worker"
 
 CPU_FIXED_BYTES = 2 * GIB
 """What vLLM's processes take on CPU beside weights and cache: 1.9 GiB measured with a
@@ -119,6 +120,7 @@ def build_launch(
     engine_args = build_engine_args(engine, facts)
     added: dict[str, str] = {}
     if machine.device is Device.CPU:
+        engine_args.append(f"--worker-cls={CPU_WORKER}")
         # Pinning needs rights a restricted pod lacks, and pods sharing a node would pin to the
         # same cores.
         added["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
@@ -152,6 +154,9 @@ def build_launch(
         f"--shutdown-timeout={shutdown_timeout}",
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
+        # Left to itself vLLM accepts what any of its grammar libraries reads, but compiles for good
+        # with the library that the first request happened to need: others then failed with 500.
+        "--structured-outputs-config.backend=xgrammar",
         *engine_args,
         "--served-model-name",
         *config.model.names,

@@ -24,7 +24,7 @@ from vllm.entrypoints.openai.chat_completion import api_router as chat
 from vllm.entrypoints.openai.completion import api_router as completion
 from vllm.entrypoints.openai.responses import api_router as responses
 from vllm.entrypoints.pooling.embed import api_router as embedding
-from vllm.exceptions import VLLMError, VLLMValidationError
+from vllm.exceptions import GenerationError, VLLMClientError, VLLMError, VLLMValidationError
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector
 from vllm.v1.metrics.loggers import StatLoggerBase
 
@@ -44,18 +44,21 @@ def engine_endpoints() -> list[Endpoint]:
             operation="chat",
             request_type=chat.ChatCompletionRequest,
             handler=chat.create_chat_completion,
+            failures=(GenerationError,),
         ),
         Endpoint(
             path="/v1/completions",
             operation="completion",
             request_type=completion.CompletionRequest,
             handler=completion.create_completion,
+            failures=(GenerationError,),
         ),
         Endpoint(
             path="/v1/responses",
             operation="responses",
             request_type=responses.ResponsesRequest,
             handler=responses.create_responses,
+            refusals=(VLLMClientError, ValueError),
         ),
         Endpoint(
             path="/v1/embeddings",

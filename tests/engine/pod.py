@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,33 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def copy_models(folder: Path) -> Path:
+    """A writable copy of the tiny models, which are made once and kept in the cache."""
+    cache = Path(os.environ.get("LLMFLEET_CACHE", Path.home() / ".cache" / "llmfleet"))
+    made = Path(os.environ.get("LLMFLEET_TEST_MODELS", cache / "test-models"))
+    if not (made / "tiny-llama-v2" / "config.json").exists():
+        maker = ROOT / "hack" / "models" / "make_tiny_models.py"
+        subprocess.run([sys.executable, str(maker), str(made)], check=True)
+    return Path(shutil.copytree(made, folder, dirs_exist_ok=True))
+
+
+def install_plugins(folder: Path) -> Path:
+    """Makes the checkout's plugins visible from this folder, as installing the wheel would."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    info = folder / "llmfleet_runtime_checkout-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: llmfleet-runtime-checkout\nVersion: 0\n"
+    )
+    lines = [
+        line
+        for group, entries in groups.items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in entries.items()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 class Pod:

@@ -29,6 +29,8 @@ class _Request(BaseModel):
     n: int = 1
     stream: bool = False
     min_tokens: int = 0
+    top_k: int | None = None
+    length_penalty: float = 1.0
     priority: int = 0
     cache_salt: str | None = None
 
@@ -42,6 +44,22 @@ class Chat(_Request):
 class Completion(_Request):
     prompt: str | list[str] | list[int] | list[list[int]] | None = None
     max_tokens: int | None = 16
+    structured_outputs: dict[str, Any] | None = None
+    bad_words: list[str] = []
+    stop_token_ids: list[int] | None = []
+
+
+class Responses(_Request):
+    input: str
+    max_output_tokens: int | None = None
+
+
+class Unservable(Exception):  # noqa: N818  # stands for vLLM's VLLMClientError, no ValueError either
+    """The engine's own kind of refusal."""
+
+
+class RequestFailed(Exception):  # noqa: N818  # stands for vLLM's GenerationError
+    """The engine failed one request and goes on."""
 
 
 class GuardedApp:
@@ -86,6 +104,14 @@ class GuardedApp:
                     operation="completion",
                     request_type=Completion,
                     handler=self._echo,
+                    failures=(RequestFailed,),
+                ),
+                Endpoint(
+                    path="/v1/responses",
+                    operation="responses",
+                    request_type=Responses,
+                    handler=self._stream,
+                    refusals=(Unservable,),
                 ),
                 Endpoint(
                     path="/v1/embeddings",
@@ -105,10 +131,17 @@ class GuardedApp:
         self.seen_headers = dict(raw_request.headers)
         if getattr(request, "user", None) == "boom":
             return StreamingResponse(_broken_stream(), media_type="text/event-stream")
+        if getattr(request, "user", None) == "fail":
+            raise RequestFailed("Internal server error")
         if getattr(request, "user", None) == "wait":
             self.reached.set()
             await self.release.wait()
         return JSONResponse(request.model_dump(exclude_none=True))
+
+    async def _stream(self, request: Any, raw_request: Request) -> Any:
+        del raw_request
+        error = Unservable("no such token") if request.input == "unservable" else OSError("gone")
+        return StreamingResponse(_events(error), media_type="text/event-stream")
 
     def client(self, **headers: str) -> httpx.AsyncClient:
         """A client with the router's token."""
@@ -117,6 +150,11 @@ class GuardedApp:
             base_url="http://engine",
             headers={"x-llmfleet-token": TOKEN, **headers},
         )
+
+
+async def _events(error: Exception) -> AsyncIterator[str]:
+    yield "event: response.created\ndata: {}\n\n"
+    raise error
 
 
 async def _broken_stream() -> AsyncIterator[bytes]:

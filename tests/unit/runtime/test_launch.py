@@ -48,6 +48,9 @@ def test_command_when_built_then_middleware_names_and_shutdown_are_there(tmp_pat
     assert command[-3:] == ("--served-model-name", "tiny", "t2")
     assert "--middleware=llmfleet_runtime.middleware.EngineMiddleware" in command
     assert "--shutdown-timeout=4" in command
+    assert "--structured-outputs-config.backend=xgrammar" in command
+    assert "--worker-cls=llmfleet_runtime.cpu_worker.Worker" in command
+    assert not any("worker-cls" in word for word in launch(tmp_path, device=Device.CUDA).command)
 
 
 def test_environment_when_built_then_exactly_our_plugins_and_no_tokens(tmp_path: Path) -> None:
