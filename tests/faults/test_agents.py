@@ -84,6 +84,12 @@ class Scene(Commander):
             self.task.cancel()
             await asyncio.wait({self.task})
 
+    def object_uid(self) -> str:
+        """Of the LLMDeployment, which commands name."""
+        base = f"/apis/llmfleet.dev/v1alpha1/namespaces/{self.namespace}/llmdeployments"
+        uid: str = self.server.request("GET", f"{base}/chat").json()["metadata"]["uid"]
+        return uid
+
     def serve(self) -> None:
         """The old revision has everything."""
         self.slice_of(OLD, ADDRESS)
@@ -130,13 +136,14 @@ async def behind(
 async def run(fault: Fault, server: ApiServer, folder: Path) -> str | None:
     """What went wrong, None when nothing did."""
     async with behind(fault, server, folder) as (scene, proxy):
+        uid = scene.object_uid()
         await asyncio.to_thread(scene.serve)
         proxy.arm()
         scene.start()
         try:
-            await scene.store.reaches(state(1, OLD))
+            await scene.store.reaches(state(1, OLD, uid))
             await scene.roll_out()
-            await scene.store.reaches(state(3, NEW))
+            await scene.store.reaches(state(3, NEW, uid))
         except TimeoutError:
             return f"{fault}: it never got there, but stayed with {scene.store.desired}"
         history = scene.store
@@ -148,10 +155,10 @@ async def run(fault: Fault, server: ApiServer, folder: Path) -> str | None:
         return None if proxy.struck else f"{fault}: it never struck"
 
 
-def state(generation: int, revision: str) -> Desired:
+def state(generation: int, revision: str, uid: str) -> Desired:
     """One revision has everything, on one pod."""
     return Desired(
-        command=Command(generation=generation, weights=((revision, 100),)),
+        command=Command(generation=generation, weights=((revision, 100),), object_uid=uid),
         endpoints={revision: (Endpoint(address=ADDRESS, port=8000),)},
     )
 

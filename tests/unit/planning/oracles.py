@@ -140,10 +140,16 @@ def _unconfirmed(seen: Snapshot, before: JSON) -> bool:
     )
 
 
+def planned_steps(rollout: JSON) -> list[JSON]:
+    """The frozen steps; what a person wrote in their place may be no list."""
+    steps = (rollout.get("plan") or {}).get("steps")
+    return steps if isinstance(steps, list) else []
+
+
 def _check_steps(before: JSON, after: JSON) -> None:
     """A canary has no more than its step gives it, but for what it had already."""
     rollout = after.get("rollout") or {}
-    steps, step = (rollout.get("plan") or {}).get("steps") or [], rollout.get("step")
+    steps, step = planned_steps(rollout), rollout.get("step")
     if not isinstance(step, int) or not 0 <= step < len(steps) or rollout.get("aborted"):
         return
     name = rollout["revision"]
@@ -217,7 +223,7 @@ def _check_words(plan: Plan, after: JSON) -> None:
 def _check_analysis(seen: Snapshot, plan: Plan, before: JSON, now: datetime) -> None:
     """An analysis step is left on requests of its own, by a person, or as spec says."""
     was, after = before.get("rollout") or {}, (plan.status or {}).get("rollout") or {}
-    steps = (was.get("plan") or {}).get("steps") or []
+    steps = planned_steps(was)
     step = was.get("step")
     promoted = promotion(plan) is not None
     same = after.get("id") == was.get("id") and not after.get("aborted")

@@ -149,3 +149,15 @@ def test_undo_when_a_canary_is_under_way_then_the_served_one_comes_first_and_it_
     assert split(world) == {kept: 100}
     assert world.status()["servedRevision"] == kept
     assert served not in rejected(world)
+
+
+def test_phase_when_a_paused_rollout_is_superseded_then_it_waits_for_nobody() -> None:
+    world, old, new = started(canary([{"setWeight": 25}, {"pause": {}}]))
+    at_share(world, new, 25)
+    turn(world, 3)
+    assert world.status()["phase"] == "Paused"
+    world.edit(model=model("three"))
+    world.reconcile()
+    assert split(world) == {old: 100}
+    assert world.status()["phase"] == "Progressing"
+    assert not world.condition("Paused")

@@ -43,6 +43,8 @@ def take_spec(machine: Machine, found: Advance, blocked: str | None) -> Advance:
             return replace(found, held=held)
         if changes:
             machine.put(Supersede())
+            # Nobody is waited for any more: what was asked of them was about going on.
+            found = replace(found, paused=None, by_annotation=False, steps=None, due=None)
     _arrive(machine, blocked)
     if not isinstance(machine.state, Idle | BackingOff | Restarting):
         return found
