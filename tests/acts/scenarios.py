@@ -92,15 +92,36 @@ def zero_undo(arena: Arena) -> Ending:
     return Ending(served=arena.kept, phase="Degraded", rejected=rejected, pause=pause)
 
 
+def restart(arena: Arena) -> Ending:
+    """Promote the third release, then replace its pods one by one."""
+    arena.promote()
+    arena.settle(arena.rising, "Healthy")
+    old = _engines(arena)
+    arena.act("restart", arena.rising)
+    wait_for(
+        "all pods to be new ones",
+        lambda: not old & _engines(arena),
+        timeout_seconds=180,
+        describe=arena.fleet.describe,
+    )
+    return Ending(served=arena.rising, note=f"{len(old)} pods replaced")
+
+
 SCENARIOS: Mapping[str, Callable[[Arena], Ending]] = {
     "undo": undo,
     "abort-undo": abort_undo,
     "promote-undo": promote_undo,
     "revert": revert,
     "retry": retry,
+    "restart": restart,
     "zero": zero,
     "zero-undo": zero_undo,
 }
+
+
+def _engines(arena: Arena) -> set[str]:
+    """Uids of the engine pods that are not on their way out."""
+    return {pod["metadata"]["uid"] for pod in arena.fleet.pods("engine")}
 
 
 def _undone(arena: Arena, reason: str, met: Seen | None = None) -> Ending:

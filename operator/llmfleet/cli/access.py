@@ -134,6 +134,7 @@ class Cluster:
         yield self.get(name)
         interrupted = False
         while True:
+            began = time.monotonic()
             try:
                 if interrupted:  # a watch does not say what was deleted before it began
                     raw = self._read(name)
@@ -148,7 +149,8 @@ class Cluster:
                 if _is_refusal(error):
                     what = f"watching LLMDeployment {name} in namespace {self.namespace}"
                     raise AccessError(_sentence(what, error)) from error
-                time.sleep(RETRY_SECONDS)
+            # A watch may also end well at once, and again and again.
+            time.sleep(max(0.0, began + RETRY_SECONDS - time.monotonic()))
             interrupted = True
 
     def _watch(self, name: str) -> Iterator[tuple[JSON, LLMDeployment] | None]:

@@ -139,8 +139,12 @@ class ApiClient:
     ) -> JSON:
         """JSON patch; the caller puts a ``test`` of the resourceVersion first.
 
+        The API server answers 422 both for a test that failed and for what a policy or the schema
+        refuses; the object's resourceVersion tells which it was.
+
         Raises:
-            Conflict: the test failed, which the API server reports as 422 without further words.
+            Conflict: the object is no longer at the version that was tested.
+            Invalid: the API server will refuse this patch however often it is sent.
         """
         path = kind.path(namespace, name, subresource)
         query = {"fieldManager": FIELD_MANAGER}
@@ -149,6 +153,9 @@ class ApiClient:
                 "PATCH", kind, path, list(operations), query=query, content_type=_JSON_PATCH
             )
         except Invalid as error:
+            now = await self.get(kind.path(namespace, name))
+            if now["metadata"]["resourceVersion"] == operations[0]["value"]:
+                raise
             raise Conflict(str(error), status=error.status, reason=error.reason) from error
 
     async def merge_patch(self, kind: Kind, namespace: str, name: str, body: JSON) -> JSON:

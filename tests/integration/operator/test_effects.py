@@ -14,7 +14,8 @@ from hack.processes.fleet import Fleet, llm_deployment
 from hack.processes.waiting import eventually
 
 from llmfleet.cluster import metrics
-from llmfleet.cluster.errors import Conflict, Forbidden, NotLeading, Unavailable
+from llmfleet.cluster.errors import Conflict, Forbidden, Invalid, NotLeading, Unavailable
+from llmfleet.cluster.kinds import LLM_DEPLOYMENT
 from llmfleet.planning.decide import decide
 from llmfleet.planning.plan import Child, Plan
 from llmfleet.planning.snapshot import ObjectKey
@@ -86,6 +87,27 @@ async def test_apply_when_the_resource_changed_since_the_snapshot_then_conflict_
     with pytest.raises(Conflict):
         await effects.applier.apply(snapshot, decide(snapshot, datetime.now(UTC)))
     assert fleet.children("Deployment") == before
+
+
+@pytest.mark.parametrize(
+    ("is_stale", "weight", "error"), [(False, 101, Invalid), (True, 50, Conflict)],
+    ids=["refused", "changed since"],
+)  # fmt: skip
+async def test_patch_when_it_fails_then_the_error_says_whether_to_try_again(
+    effects: Effects, fleet: Fleet, is_stale: bool, weight: int, error: type[Exception]
+) -> None:
+    read = fleet.apply(llm_deployment())["metadata"]
+    if is_stale:
+        fleet.patch(fleet.resource_path("chat"), {"spec": {"replicas": 2}})
+    status = {"traffic": [{"revision": "0123456789", "weight": weight}], "trafficGeneration": 1}
+    patch = [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": read["resourceVersion"]},
+        {"op": "replace", "path": "/status", "value": {"observedGeneration": 1, **status}},
+    ]
+    with pytest.raises(error) as raised:
+        await effects.api.json_patch(LLM_DEPLOYMENT, fleet.namespace, "chat", patch, "status")
+    assert type(raised.value) is error
+    assert "422" in str(raised.value)
 
 
 async def test_apply_when_the_resource_is_new_then_its_engine_comes_before_its_status(

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from llmfleet.cli import access
+
 JSON = dict[str, Any]
 CHAT: JSON = {
     "apiVersion": "llmfleet.dev/v1alpha1",
@@ -108,3 +110,16 @@ def test_status_when_the_server_is_away_for_a_while_then_the_watch_goes_on_to_th
 ) -> None:
     done = watch(played, tmp_path)
     assert (done.returncode, done.stderr) == (1, "chat was deleted\n")
+
+
+def test_follow_when_watches_end_at_once_then_it_waits_between_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster, slept, ends = object.__new__(access.Cluster), list[float](), iter([[], [], [None]])
+    cluster.namespace = "a"
+    monkeypatch.setattr(access.time, "sleep", slept.append)
+    monkeypatch.setattr(cluster, "_read", lambda name: CHAT)
+    monkeypatch.setattr(cluster, "_watch", lambda name: next(ends))
+    assert list(cluster.follow("chat"))[-1] is None
+    assert len(slept) == 2
+    assert min(slept) > 0

@@ -130,8 +130,9 @@ def _ready(seen: Snapshot, revision: str) -> int:
 
 
 def _unconfirmed(seen: Snapshot, before: JSON) -> bool:
-    """Whether a Ready router is known to serve another command than the one recorded."""
-    ready = [pod.name for pod in seen.pods if pod.component == "router" and pod.ready]
+    """Whether a Ready router that stays is known to serve another command than the one recorded."""
+    routers = (pod for pod in seen.pods if pod.component == "router" and not pod.deleting)
+    ready = [pod.name for pod in routers if pod.ready]
     answers = [seen.routers[name] for name in ready if name in seen.routers]
     return any(
         each.reach is RouterReach.ANSWERED

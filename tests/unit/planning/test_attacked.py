@@ -243,6 +243,24 @@ def test_status_when_it_holds_a_time_that_nothing_can_be_added_to_then_it_cannot
         parse({**world.raw, "status": forged})
 
 
+def test_undo_when_its_target_fails_and_no_other_is_kept_then_a_new_spec_takes_over() -> None:
+    world = promoted("one", "two")
+    annotate(world, "undo", f"{ONE}@1")
+    while not 0 < split(world).get(ONE, 0) < 100:
+        turn(world)
+    crash(world, ONE)
+    turn(world, 3)
+    shares = split(world)
+    assert set(shares) == {ONE, TWO}  # nobody else is there to take them
+    world.edit(model=model("three"))
+    for _ in range(60):
+        turn(world)
+        assert split(world).get(TWO, 0) <= shares[TWO]
+    assert split(world) == {THREE: 100}
+    assert world.replicas() == {THREE: 4}
+    assert world.status()["phase"] == "Healthy"
+
+
 def test_undo_when_the_deployment_of_what_it_gives_up_is_deleted_then_it_goes_on() -> None:
     world = promoted("one", "two")
     rising(world, "three")

@@ -19,6 +19,7 @@ from llmfleet.planning.snapshot import (
     RouterReport,
     Snapshot,
 )
+from tests.unit.planning.canaries import canary
 from tests.unit.planning.fleet import SETTINGS, UID, Fleet, hash_of, resource
 from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import CASES
@@ -167,6 +168,29 @@ def test_template_when_nothing_remembers_it_then_a_condition_says_so_and_it_keep
     assert (found["status"], found["reason"]) == ("False", "TemplateLost")
     assert old in found["message"]
     assert old in world.replicas()
+
+
+def test_rollout_when_nothing_remembers_the_served_template_then_it_still_arrives() -> None:
+    world = Fleet(resource(rollout=canary([{"setWeight": 50}])))
+    world.settle()
+    old = hash_of(world.raw)
+    world.edit(model=model("two"))
+    forgotten = {f"chat-rev-{old}", "chat-llmfleet-memory"}
+    for key in [key for key in world.objects if key.name in forgotten]:
+        if key.kind in {"ControllerRevision", "ConfigMap"}:
+            del world.objects[key]
+    world.reconcile()
+    deployment = ObjectKey(api_version="apps/v1", kind="Deployment", name=f"chat-rev-{old}")
+    template = world.objects[deployment].body["spec"]["template"]
+    for _ in range(40):
+        world.reconcile()
+        world.kubelet()
+        world.routers()
+        if deployment in world.objects:
+            assert world.objects[deployment].body["spec"]["template"] == template
+        world.wait(60)
+    assert world.replicas() == {hash_of(world.raw): 2}
+    assert world.status()["phase"] == "Healthy"
 
 
 def test_pod_when_no_node_has_room_for_10_s_then_capacity_says_so_and_the_clock_stands() -> None:

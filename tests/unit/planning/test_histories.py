@@ -72,9 +72,21 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     actions=[("recreate", None), ("router silent", True), ("zero", 1), ("release", ("two", 1))],
     last="broken", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
 )  # fmt: skip
+@example(  # a restored fleet is not ready yet when spec changes
+    actions=[("breaks", "target"), ("recreate", None)],
+    last="broken", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)  # fmt: skip
 @example(  # a number beyond int64 does not outlive the correction of the status
     actions=[("forge", {"generation": 2**63 - 1}), ("turn", None)],
     last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)  # fmt: skip
+@example(  # what is served is not said of a share that somebody forged
+    actions=[("forge", {"traffic": "whole"}), ("zero", 2)],
+    last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)  # fmt: skip
+@example(  # a router on its way out is not waited for
+    actions=[("router replaced", 0), ("router lies", None)],
+    last="two", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
 )  # fmt: skip
 @example(  # an attempt that ends before memory knows of it leaves its number to nobody
     actions=[("lose status", None), ("crash", 1), ("turn", None)],

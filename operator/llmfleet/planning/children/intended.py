@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from llmfleet.planning.children.budgets import build_engine_budget
@@ -20,7 +20,7 @@ from llmfleet.planning.children.router import build_router, build_token_secret, 
 from llmfleet.planning.plan import Child, Deletion
 from llmfleet.planning.revisions.keeping import Keeping
 from llmfleet.planning.revisions.memory import Memory, build_memory
-from llmfleet.planning.revisions.revision import build_controller_revision
+from llmfleet.planning.revisions.revision import Revision, build_controller_revision
 from llmfleet.planning.snapshot import ObjectKey, ObservedPod, Snapshot
 
 
@@ -35,7 +35,7 @@ class Intended:
     refused: tuple[str, ...]
     """Sentences about children that the API server refused at the last attempt."""
     lost: tuple[str, ...]
-    """Revisions that run although nothing remembers their pod template."""
+    """Revisions that serve although only their Deployment holds their pod template still."""
 
 
 def decide_children(
@@ -62,12 +62,13 @@ def decide_children(
     kept = tuple(child for child in children if child.key not in foreign)
     deletions = _deletions(snapshot, removed, history.pruned)
     deletions += tuple(_pod_deletion(pod) for pod in replaced)
+    served = {share.revision for share in snapshot.deployment.status.traffic}
     return Intended(
         children=kept,
         deletions=deletions,
         foreign=tuple(f"{key.kind} {key.name}" for key in foreign),
         refused=_refused(snapshot, (*kept, *deletions)),
-        lost=tuple(name for name in sorted(replicas) if name not in history.known),
+        lost=tuple(sorted(served & replicas.keys() - history.known.keys())),
     )
 
 
@@ -82,10 +83,10 @@ def _children(
     # Engines first: they are what takes minutes to start, and refuse everybody but the routers.
     if history.made is not None:
         children.append(build_controller_revision(deployment, history.made))
-    # One whose template is lost is left as it is.
     sizes = [(name, wanted) for name, wanted in sorted(replicas.items()) if name in known]
     for name, wanted in sizes:
         children.append(build_engine_deployment(deployment, name, known[name].template, wanted))
+    children += _resized(snapshot, known, replicas)
     if memory is not None:
         children.append(build_memory(deployment, memory))
     children += [build_engine_service(deployment, name) for name, _ in sizes]
@@ -94,6 +95,23 @@ def _children(
     children.append(build_engine_budget(deployment))
     children += build_router(deployment, snapshot.settings)
     return children
+
+
+def _resized(
+    snapshot: Snapshot, known: Mapping[str, Revision], replicas: Mapping[str, int]
+) -> Iterator[Child]:
+    """Deployments whose template only they hold still: they are scaled, and else left as they are.
+
+    A rollout away from such a revision would otherwise wait for ever for the pods it gives up.
+    """
+    deployment = snapshot.deployment
+    for name, wanted in sorted(replicas.items()):
+        found = snapshot.objects.get(deployment_key(deployment.metadata.name, name))
+        if name in known or found is None or not is_ours(deployment, found):
+            continue
+        spec = found.body["spec"]
+        if spec.get("replicas") != wanted:
+            yield build_engine_deployment(deployment, name, spec["template"], wanted)
 
 
 def _is_foreign(snapshot: Snapshot, key: ObjectKey) -> bool:

@@ -57,8 +57,8 @@ def _hindered(situation: Situation) -> Answer | None:
     if intended.lost:
         names = ", ".join(intended.lost)
         text = (
-            f"the ControllerRevision of {names} is gone, so its Deployment is left as it is,"
-            " neither scaled nor repaired: restore the ControllerRevision, or change spec to roll"
+            f"the ControllerRevision of {names} is gone, so its Deployment is scaled and else left"
+            " as it is, not repaired: restore the ControllerRevision, or change spec to roll"
             " out another revision"
         )
         return "False", "TemplateLost", text
@@ -139,6 +139,17 @@ def _going_back(situation: Situation) -> Answer | None:
     return "True", "ShiftingTraffic", f"{text}{at_once if rollout.share else ''}{then}"
 
 
+def _at_zero(situation: Situation) -> Answer | None:
+    """In the middle of a rollout, or of what never was served."""
+    facts, target = situation.facts, situation.rollout.target
+    if facts.replicas > 0 or target is None or facts.arm(target).wanted is None:
+        return None
+    if situation.rollout.stable is None:
+        return "True", "Stable", f"revision {target} is scaled to zero"
+    text = f"no replicas are wanted; the rollout of {target} goes on with the first one"
+    return "True", "WaitingForDemand", text
+
+
 def _going_on(situation: Situation) -> Answer | None:
     facts, rollout, target = situation.facts, situation.rollout, situation.rollout.target
     if target is None:
@@ -147,8 +158,6 @@ def _going_on(situation: Situation) -> Answer | None:
     if arm.wanted is None:
         text = f"making revision {target} with {count(wanted, 'replica')}"
         return "True", "CreatingRevision", text
-    if facts.replicas == 0:
-        return "True", "Stable", f"revision {target} is scaled to zero"
     then = _then(situation)
     if rollout.moved or (facts.reaches(target) and not facts.routers.confirmed):
         text = f"revision {target} gets {rollout.share} % of the traffic; waiting for the routers"
@@ -181,6 +190,8 @@ def _steady(situation: Situation) -> Answer:
         return "True", "ScalingDown", text
     if rollout.moved:
         return "True", "ShiftingTraffic", f"all traffic goes to {rollout.stable}"
+    if facts.replicas == 0 and rollout.stable is not None:
+        return "True", "Stable", f"{rollout.stable} is scaled to zero"
     return "True", "Stable", f"{rollout.stable} is served by {count(facts.replicas, 'replica')}"
 
 
@@ -207,8 +218,7 @@ def _then(situation: Situation) -> str:
 
 
 CHECKS: Final[tuple[Callable[[Situation], Answer | None], ...]] = (
-    _held, _hindered, _overdue, _between_tries, _at_rest, _in_trouble, _going_back, _going_on,
-    _restarting,
-    _steady,
+    _held, _hindered, _overdue, _between_tries, _at_rest, _in_trouble, _going_back, _at_zero,
+    _going_on, _restarting, _steady,
 )  # fmt: skip
 """In the order in which they are told."""

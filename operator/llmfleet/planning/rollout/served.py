@@ -24,12 +24,10 @@ def stable_revision(facts: Facts) -> str | None:
         and good.hash != facts.spec_revision
     ):
         return good.hash
-    if (
-        good is not None
-        and good.hash not in {wanted, *facts.rejected}
-        and good.hash in facts.traffic
-    ):
-        return good.hash  # it is served, ready or not, and has only not been promoted anew yet
+    if good is not None and good.hash not in {wanted, *facts.rejected}:
+        arm = facts.arms.get(good.hash)
+        if good.hash in facts.traffic or (arm is not None and arm.wanted is not None):
+            return good.hash  # ready or not: it has only not been promoted anew yet
     up = {name for name, arm in facts.arms.items() if arm.ready and arm.wanted is not None}
     if wanted in up or not up:
         return None
@@ -77,7 +75,10 @@ def wanted_revision(
 def other_good_revision(
     facts: Facts, beside: Collection[str | None], rejected: Collection[str]
 ) -> str | None:
-    """The kept revision promoted last that is not rejected and not one of ``beside``."""
+    """The kept revision promoted last that is not rejected and not one of ``beside``.
+
+    With none of them, what spec asks for: nobody has seen it serve, and nothing else is left.
+    """
     promoted = [
         (each.promoted_at, each.hash)
         for each in facts.deployment.status.revisions
@@ -86,7 +87,10 @@ def other_good_revision(
         and each.hash not in rejected
         and each.hash not in beside
     ]
-    return max(promoted)[1] if promoted else None
+    if promoted:
+        return max(promoted)[1]
+    spec = facts.spec_revision
+    return None if spec in rejected or spec in beside else spec
 
 
 def _rollback(facts: Facts, stable: str | None) -> Cause | None:

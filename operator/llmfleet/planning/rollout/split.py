@@ -155,12 +155,15 @@ def stay(facts: Facts, target: str | None, now: datetime) -> Split:
 
 
 def warm_since(facts: Facts, now: datetime, keep: Collection[str]) -> dict[str, datetime]:
-    """Since when each revision beside ``keep`` that has a Deployment has had no traffic."""
+    """Since when each revision beside ``keep`` that has a Deployment has had no traffic.
+
+    One whose template is lost is none of them: nothing can go back to it.
+    """
     known = {each.hash: each.unserved_since for each in facts.deployment.status.revisions}
     return {
         name: known.get(name) or now
         for name, arm in facts.arms.items()
-        if name not in keep and arm.wanted is not None
+        if name not in keep and arm.wanted is not None and name in facts.revisions
     }
 
 

@@ -1,4 +1,4 @@
-"""An undo in the middle of a rollout: back to what is served, then to what was asked for.
+"""What people ask for with clients there: an undo in the middle of a rollout, and a restart.
 
 `make test-acts` has the other acts, more pods and more load.
 """
@@ -18,14 +18,21 @@ from tests.e2e.stub import StubFleet
 
 
 @pytest.mark.parametrize(
-    "strategy", [canary(replicas=1, share=50), blue_green(replicas=1)], ids=lambda each: each.name
+    ("strategy", "scenario"),
+    [
+        (canary(replicas=1, share=50), "undo"),
+        (blue_green(replicas=1), "undo"),
+        (canary(replicas=2, share=50), "restart"),
+    ],
+    ids=["undo in mid-canary", "undo in mid-blue-green", "restart"],
 )
-def test_undo_when_in_mid_rollout_then_the_new_release_never_gains_and_no_request_is_lost(
+def test_act_when_clients_are_there_then_what_is_rejected_never_gains_and_no_request_is_lost(
     releases: StubFleet,
     images: chart.Images,
     tmp_path: Path,
     figure: Callable[[str], None],
     strategy: Strategy,
+    scenario: str,
 ) -> None:
     """Three good releases: one kept, one served, one half way up."""
     with following(releases, tmp_path / "statuses.jsonl") as history:
@@ -34,6 +41,6 @@ def test_undo_when_in_mid_rollout_then_the_new_release_never_gains_and_no_reques
             probe=prober(releases, images.router), history=history,
         )  # fmt: skip
         arena.start()
-        played = play(arena, "undo", rate=10)
-    figure(f"undo in mid-{strategy.name}: {played.figure()}")
+        played = play(arena, scenario, rate=10)
+    figure(f"{scenario}, {strategy.name}: {played.figure()}")
     assert played.problems == []
