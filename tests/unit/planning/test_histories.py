@@ -84,6 +84,13 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     actions=[("forge", {"traffic": "whole"}), ("zero", 2)],
     last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
 )  # fmt: skip
+@example(  # nor is half of a share all of it
+    actions=[
+        ("edit", "two"), ("scale", 0), ("acts", [("abort", "target"), ("undo", "served")]),
+        ("forge", {"traffic": "short"}), ("turn", None),
+    ],
+    last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)  # fmt: skip
 @example(  # a router on its way out is not waited for
     actions=[("router replaced", 0), ("router lies", None)],
     last="two", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},

@@ -61,8 +61,8 @@ def describe_traffic(traffic: Mapping[str, int]) -> str:
     """
     if not traffic:
         return "nothing is served"
-    if len(traffic) == 1:
-        return f"{next(iter(traffic))} is served"
     (first, most), *rest = sorted(traffic.items(), key=lambda each: (-each[1], each[0]))
-    others = " and ".join(f"{name} {weight} %" for name, weight in rest)
-    return f"{first} has {most} % and {others} of the requests"
+    if most == 100:
+        return f"{first} is served"
+    shares = [f"{first} has {most} %", *(f"{name} {weight} %" for name, weight in rest)]
+    return f"{' and '.join(shares)} of the requests"
