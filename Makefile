@@ -27,18 +27,18 @@ demo-down: $(STAMP) ## Remove the demo's cluster and everything in it
 
 ##@ Test it
 .PHONY: check test unit integration engine-test e2e quiet
-check: $(STAMP) ## Format, lint, types, layers, generated files, unit tests (under a minute)
+check: $(STAMP) ## Format, lint, types, layers, generated files, unit tests but the long ones (under a minute)
 	@hack/phase "format" $(VENV)/bin/ruff format --check --quiet .
 	@hack/phase "lint" $(VENV)/bin/ruff check --quiet .
 	@hack/phase "types" $(VENV)/bin/mypy
 	@hack/phase "layers" $(VENV)/bin/lint-imports --no-logo
 	@hack/phase "generated files" $(PY) -m hack.generate --check
-	@hack/phase "unit tests" $(VENV)/bin/pytest tests/unit -q -n auto --doctest-modules operator/llmfleet/planning
+	@hack/phase "unit tests" $(VENV)/bin/pytest tests/unit -q -n auto -m "not long" --doctest-modules operator/llmfleet/planning
 
 test: $(STAMP) ## Everything: check, integration, engine and end-to-end tests on the local cluster
 	@hack/test
 
-unit: $(STAMP) ## Unit tests only
+unit: $(STAMP) ## All unit tests
 	@$(VENV)/bin/pytest tests/unit -q -n auto --doctest-modules operator/llmfleet/planning
 
 integration: $(STAMP) ## Tests against a real API server, without nodes

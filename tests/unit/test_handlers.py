@@ -155,6 +155,7 @@ async def until(question: Callable[[], object], seconds: float = 20.0) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("refusals", "words"),
     [
@@ -192,6 +193,7 @@ async def test_watch_when_it_is_refused_for_long_then_it_says_so_and_goes_on_by_
     assert running.watch.problem() is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("running", [["a", "b"]], indirect=True, ids=["two namespaces"])
 async def test_watch_when_one_namespace_is_refused_then_no_watch_of_another_is_left_over(
     running: Running, server: Server

@@ -20,6 +20,7 @@ def plant(name: str) -> None:
         histories.plant(name.removeprefix("history-"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUGS)
 def test_seeded_bug_when_planted_then_it_replaces_what_is_there(name: str) -> None:
     assert callable(decide)

@@ -107,6 +107,7 @@ def test_hash_payload_when_number_is_whole_then_written_as_integer() -> None:
     assert repr(payload["engine"]["kvCache"]["future"]) == "1"
 
 
+@pytest.mark.long
 @given(st.recursive(st.none() | st.booleans() | st.text(), lambda x: st.dictionaries(st.text(), x)))
 def test_hash_payload_when_applied_twice_then_equal(extra: Any) -> None:
     once = hash_payload({"model": MODEL, "engine": {"future": extra}})

@@ -83,6 +83,7 @@ def test_complete_when_there_is_no_cluster_then_nothing_is_offered_and_nothing_s
     assert complete("status", "") == [":4"]
 
 
+@pytest.mark.long
 def test_complete_when_the_cluster_is_mute_then_nobody_waits_for_it(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         kubeconfig = tmp_path / "kubeconfig"

@@ -91,6 +91,7 @@ def watch(server: Server, folder: Path, *options: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [[], ["-o", "json"]], ids=["text", "json"])
 @pytest.mark.parametrize("played", [([200], [403])], indirect=True, ids=["may get, not watch"])
 def test_status_when_it_may_not_be_watched_then_a_sentence_and_exit_code_1(
@@ -102,6 +103,7 @@ def test_status_when_it_may_not_be_watched_then_a_sentence_and_exit_code_1(
     assert "Healthy" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "played", [([200, 503, 404], [0])], indirect=True, ids=["breaks off, then 503"]
 )

@@ -113,6 +113,7 @@ class Ending(Server):
             yield nothing
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "error",
     [None, Expired("too old", status=410), Unavailable("reset", status=0)],

@@ -72,6 +72,7 @@ def test_discovery_when_asked_in_a_state_then_it_offers_what_makes_sense(
     assert Machine().enabled(reach(state).raw) == names
 
 
+@pytest.mark.long
 def test_actions_when_offered_in_any_state_then_the_operator_accepts_them() -> None:
     machine = Machine()
     tried = 0

@@ -212,14 +212,20 @@ class History:
         return spec if place == "spec" else self.hashes[place]
 
     def lose_status(self) -> None:
-        """A backup that is restored has none."""
+        """A backup that is restored has none; nobody knows of what only stood there."""
         world = self.world
+        known = max((int(body["data"]["rolloutId"]) for body in self.memories()), default=0)
+        self.attempts = {number: it for number, it in self.attempts.items() if number <= known}
         world.raw = {key: each for key, each in world.raw.items() if key != "status"}
         self.shares = {name: 100 for name in self.rejected if name in self.shares}
 
+    def memories(self) -> list[JSON]:
+        """The memory, if there is one yet."""
+        return [each.body for key, each in self.world.objects.items() if key.kind == "ConfigMap"]
+
     def remembered(self) -> set[str]:
         """Hashes that memory says are rejected."""
-        found = [each.body for key, each in self.world.objects.items() if key.kind == "ConfigMap"]
+        found = self.memories()
         return {name for body in found for name, _ in json.loads(body["data"]["rejected"])}
 
     def forge(self, change: Mapping[str, Any]) -> None:

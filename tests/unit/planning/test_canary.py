@@ -20,6 +20,7 @@ from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_rollout import turn
 
 
+@pytest.mark.long
 def test_canary_when_steps_are_left_out_then_the_default_ones_run_to_promotion() -> None:
     world, old, new = started({"maxSurge": 1, "scaleDownDelay": "10s"})
     seen = [0]

@@ -27,6 +27,7 @@ def rollout(surge: int | str = 1, delay: str = "10s") -> dict[str, Any]:
     return {"strategy": "RollingUpdate", "maxSurge": surge, "scaleDownDelay": delay}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("replicas", [1, 2, 3, 7])
 @pytest.mark.parametrize("surge", [0, 1, "25%", "100%"])
 def test_rolling_update_when_everything_works_then_capacity_never_drops_below_the_floor(
@@ -146,6 +147,7 @@ ACTIONS = st.one_of(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=50, deadline=None)
 @given(
     actions=st.lists(ACTIONS, max_size=40),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +56,7 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     assert world.ready(served) == replicas or served in world.broken
 
 
+@pytest.mark.long
 @settings(max_examples=HISTORIES, deadline=None)
 @given(actions=st.lists(ACTIONS, max_size=25), last=st.sampled_from(MODELS), beginning=BEGINNINGS)
 @example(  # the status is lost while a rollout goes back, and only the rejected revision is up
@@ -91,6 +93,10 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     ],
     last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
 )  # fmt: skip
+@example(  # a number that only a lost status held may be given again
+    actions=[("edit", "two"), ("crash", 1), ("lose status", None)],
+    last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)  # fmt: skip
 @example(  # a router on its way out is not waited for
     actions=[("router replaced", 0), ("router lies", None)],
     last="two", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
@@ -105,6 +111,7 @@ def test_rollout_when_anything_happens_then_a_rejected_hash_is_never_served_agai
     play(actions, last, **beginning)
 
 
+@pytest.mark.long
 @settings(max_examples=HISTORIES, deadline=None)
 @given(
     actions=st.lists(ACT_FREE, max_size=20),

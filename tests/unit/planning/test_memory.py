@@ -124,6 +124,7 @@ def test_memory_when_a_value_is_odd_then_a_decision_is_made_and_the_rest_is_kept
     decided(world)
 
 
+@pytest.mark.long
 @given(st.dictionaries(st.sampled_from(KEYS), texts), st.booleans())
 @example({"lastGood": json.dumps({**LAST_GOOD, "number": "abc"})}, True)
 @example({"lastGood": json.dumps({**LAST_GOOD, "payload": {"engine": []}})}, False)

@@ -46,6 +46,7 @@ def states() -> list[Any]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("body", files(STATES))
 def test_recorded_state_when_it_goes_on_then_the_end_is_the_one_of_its_file(body: Any) -> None:
     play = Play(load(body["fleet"], BODIES), body["names"])
@@ -145,6 +146,7 @@ def command(world: Fleet) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("body", files(FOREIGN))
 def test_foreign_status_when_time_passes_then_all_is_held_and_a_condition_says_so(
     body: Any,

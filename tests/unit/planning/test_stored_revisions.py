@@ -177,6 +177,7 @@ ANYTHING = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(
     name=st.sampled_from(sorted(RELEASED)),
     where=st.integers(min_value=0),

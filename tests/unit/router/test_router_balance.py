@@ -75,6 +75,7 @@ def test_choice_when_pods_are_random_then_it_is_the_plain_version_s(library: cty
     assert not _differences(library)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [

@@ -160,6 +160,7 @@ async def test_watch_when_the_stream_is_silent_then_it_is_given_up_long_before_i
     assert server.lists() == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("status", "told"),
     [(200, None), (410, None), (200, 410), (503, None)],

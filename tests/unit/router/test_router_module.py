@@ -75,6 +75,7 @@ def test_key_when_bodies_are_random_then_it_is_the_plain_version_s(library: ctyp
     assert not _differences(library, 5_000)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
@@ -186,6 +187,7 @@ def _fuzz(sources: Path, count: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_module_when_fed_hostile_requests_then_nothing_is_read_or_written_beyond_them() -> None:
     done = _fuzz(native.SOURCES, FUZZED)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -215,6 +217,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "right", "wrong"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_module_when_a_mistake_is_made_then_the_hostile_requests_tell(
     tmp_path: Path, name: str, right: str, wrong: str

@@ -50,6 +50,7 @@ def _no_hole(applied: Applied) -> None:
     assert all(applied.endpoints[revision] for revision in routing.revisions)
 
 
+@pytest.mark.long
 @given(wishes=st.lists(desireds, min_size=1, max_size=5), data=st.data())
 @settings(max_examples=120, deadline=None)
 def test_steps_when_wishes_change_at_any_moment_then_no_hole_and_they_converge(

@@ -119,6 +119,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_body_when_8_mib_of_any_shape_then_judged_in_seconds(

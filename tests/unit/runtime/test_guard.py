@@ -279,6 +279,7 @@ def test_fields_when_listed_then_none_of_the_dangerous_ones() -> None:
         assert not fields & set(FORBIDDEN)
 
 
+@pytest.mark.long
 @given(
     st.dictionaries(
         st.text(),
