@@ -7,6 +7,9 @@ PYTHON ?= python3
 export LLMFLEET_CACHE ?= $(HOME)/.cache/llmfleet
 export PIP_CACHE_DIR ?= $(LLMFLEET_CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Byte code is kept, whatever the shell says: tests start hundreds of processes, and without it each
+# compiles all it imports anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -33,7 +36,7 @@ check: $(STAMP) ## Format, lint, types, layers, generated files, unit tests but 
 	@hack/phase "types" $(VENV)/bin/mypy
 	@hack/phase "layers" $(VENV)/bin/lint-imports --no-logo
 	@hack/phase "generated files" $(PY) -m hack.generate --check
-	@hack/phase "unit tests" $(VENV)/bin/pytest tests/unit -q -n auto -m "not long" --doctest-modules operator/llmfleet/planning
+	@hack/phase "unit tests" $(VENV)/bin/pytest tests/unit -q -n auto --dist worksteal -m "not long" --doctest-modules operator/llmfleet/planning
 
 test: $(STAMP) ## Everything: check, integration, engine and end-to-end tests on the local cluster
 	@hack/test

@@ -126,6 +126,7 @@ async def test_failure_when_it_happens_then_tried_again_after_a_pause(
     await world.next(2)
 
 
+@pytest.mark.long
 async def test_failure_when_events_keep_waking_then_at_most_one_try_a_second(
     world: World, tasks: Tasks
 ) -> None:

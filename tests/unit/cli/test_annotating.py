@@ -16,6 +16,8 @@ from tests.unit.planning.canaries import at_share, rejected, split, started
 from tests.unit.planning.fleet import Fleet, resource
 from tests.unit.planning.test_rollout import turn
 
+pytestmark = pytest.mark.long
+
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 
 

@@ -17,6 +17,8 @@ from typer.rich_utils import rich_render_text
 from llmfleet.cli import candidates, completion
 from llmfleet.cli.candidates import LONGEST_WAIT_SECONDS
 
+pytestmark = pytest.mark.long
+
 START_SECONDS = 20.0
 """Of a Python process with all its imports, on a machine that is busy."""
 
@@ -83,7 +85,6 @@ def test_complete_when_there_is_no_cluster_then_nothing_is_offered_and_nothing_s
     assert complete("status", "") == [":4"]
 
 
-@pytest.mark.long
 def test_complete_when_the_cluster_is_mute_then_nobody_waits_for_it(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         kubeconfig = tmp_path / "kubeconfig"

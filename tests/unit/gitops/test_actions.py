@@ -15,6 +15,8 @@ from tests.unit.planning.canaries import rejected, split
 from tests.unit.planning.fleet import Fleet
 from tests.unit.planning.test_rollout import turn
 
+pytestmark = pytest.mark.long
+
 JSON = dict[str, Any]
 ACTS = {"promote", "promote-full", "abort", "retry"}
 RUNS = {
@@ -72,7 +74,6 @@ def test_discovery_when_asked_in_a_state_then_it_offers_what_makes_sense(
     assert Machine().enabled(reach(state).raw) == names
 
 
-@pytest.mark.long
 def test_actions_when_offered_in_any_state_then_the_operator_accepts_them() -> None:
     machine = Machine()
     tried = 0

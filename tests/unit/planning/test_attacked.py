@@ -19,6 +19,8 @@ from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import said
 from tests.unit.planning.test_rollout import turn
 
+pytestmark = pytest.mark.long
+
 PAUSED = canary([{"setWeight": 25}, {"pause": {}}])
 ONE, TWO, THREE, FOUR = (
     hash_of(resource(model=model(name))) for name in ("one", "two", "three", "four")

@@ -22,6 +22,8 @@ from tests.unit.planning.test_blue_green import blue_green
 from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_rollout import turn
 
+pytestmark = pytest.mark.long
+
 
 def undoing(share: int) -> tuple[Fleet, str, str]:
     """An undo on its way: the kept revision has ``share`` percent."""

@@ -22,6 +22,8 @@ from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import said
 from tests.unit.planning.test_rollout import turn
 
+pytestmark = pytest.mark.long
+
 HALF = [{"setWeight": 50}, {"pause": {}}]
 
 
@@ -150,7 +152,6 @@ def test_aibrix_1032_when_metrics_cannot_be_had_then_scaling_and_steps_go_on() -
     at_share(world, new, 50)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("stage", ["healthy", "mid-canary", "rejected", "paused"])
 def test_kaito_2124_when_spec_changes_then_it_is_rolled_out_or_a_condition_says_why_not(
     stage: str,
