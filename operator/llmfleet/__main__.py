@@ -31,7 +31,8 @@ from llmfleet.cluster.lease import LeaseKeeper
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.probes import ProbeServer
-from llmfleet.cluster.prometheus import Prometheus, RequestPoller, connect
+from llmfleet.cluster.prometheus import RequestPoller
+from llmfleet.cluster.prometheus_access import Connection
 from llmfleet.cluster.recording import Recorder
 from llmfleet.cluster.routers import RouterPoller
 from llmfleet.cluster.store import Owner
@@ -137,7 +138,12 @@ async def _lead(
     probes.ready.append(crd.problem)
     caches = Caches(api, environment.watch_namespaces, partial(wake, batch=True))
     routers = RouterPoller(wake)
-    requests = RequestPoller(_prometheus(environment), partial(wake, batch=True))
+    prometheus = environment.prometheus
+    requests = RequestPoller(
+        partial(Connection, prometheus) if prometheus else None,
+        partial(wake, batch=True),
+        matchers=prometheus.matchers if prometheus else (),
+    )
     observer = Observer(api, caches, routers, requests, crd)
     notifier = Notifier(environment.notify_url)
     events = EventRecorder(api, environment.pod_name)
@@ -165,11 +171,6 @@ async def _lead(
         await notifier.close()
         await events.close()
         await api.close()
-
-
-def _prometheus(environment: Environment) -> Callable[[], Prometheus] | None:
-    url = environment.prometheus_url
-    return partial(connect, url, environment.prometheus_token_file) if url else None
 
 
 def one_line(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,21 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- join "," $pairs -}}
 {{- end -}}
 
+{{- /* Secrets that the operator needs for Prometheus: what of → name, as YAML. */ -}}
+{{- define "llmfleet.prometheusSecrets" -}}
+{{- $secrets := dict -}}
+{{- with .Values.prometheus -}}
+{{- if and .tokenSecret .basicAuthSecret -}}
+{{- fail "prometheus.tokenSecret and prometheus.basicAuthSecret are both set: leave one out" -}}
+{{- end -}}
+{{- range $part, $secret := dict "token" .tokenSecret "basic-auth" .basicAuthSecret "ca" .caSecret
+      "client-certificate" .clientCertificateSecret -}}
+{{- if $secret }}{{ $_ := set $secrets $part $secret }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $secrets -}}
+{{- end -}}
+
 {{- /* include "llmfleet.image" (dict "root" . "image" .Values.images.operator) */ -}}
 {{- define "llmfleet.image" -}}
 {{- $name := printf "%s%s" .root.Values.images.registry .image.repository -}}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from llmfleet.cluster.prometheus_access import PrometheusAccess
 from llmfleet.planning.snapshot import Labels, NetworkSettings, OperatorSettings
 
 VARIABLES: Final = {
@@ -24,6 +27,14 @@ VARIABLES: Final = {
     "LLMFLEET_PROMETHEUS_URL": "where request counts are asked for (default: nowhere, and canaries"
     " are judged by readiness and exits alone)",
     "LLMFLEET_PROMETHEUS_TOKEN_FILE": "file of a bearer token for it (default: none)",
+    "LLMFLEET_PROMETHEUS_BASIC_AUTH_DIR": "folder with the files username and password for it"
+    " (default: none)",
+    "LLMFLEET_PROMETHEUS_CA_FILE": "certificates of who may vouch for it (default: the system's)",
+    "LLMFLEET_PROMETHEUS_CLIENT_CERTIFICATE_DIR": "folder with the files tls.crt and tls.key that"
+    " are shown to it (default: none)",
+    "LLMFLEET_PROMETHEUS_HEADERS": "headers sent to it, as a JSON object (default: none)",
+    "LLMFLEET_PROMETHEUS_MATCHERS": "labels that its series must have beside the object's, as a"
+    " JSON object (default: none)",
     "LLMFLEET_NOTIFY_URL": "webhook that gets every Event as a CloudEvent (default: none)",
     "LLMFLEET_POD_NAME": "name of this pod, for Events (default: the host name)",
     "LLMFLEET_POD_UID": "uid of this pod, its identity in the Lease (default: host name and pid)",
@@ -41,6 +52,10 @@ _REQUIRED: Final = (
     "LLMFLEET_ROUTER_IMAGE",
 )
 _LEVELS: Final = ("debug", "info", "warning", "error")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""RFC 9110, token."""
+_LABEL: Final = re.compile("[a-zA-Z_][a-zA-Z0-9_]*")
+"""Prometheus' label names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +72,7 @@ class Environment:
     log_format: str
     metrics_host: str
     metrics_port: int
-    prometheus_url: str | None
-    prometheus_token_file: Path | None
+    prometheus: PrometheusAccess | None
     notify_url: str | None
 
 
@@ -79,12 +93,8 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
     network = _network(variables, problems)
     level = _choice(variables, "LLMFLEET_LOG_LEVEL", _LEVELS, "info", problems)
     log_format = _choice(variables, "LLMFLEET_LOG_FORMAT", ("json", "console"), "json", problems)
-    prometheus = variables.get("LLMFLEET_PROMETHEUS_URL") or ""
-    token_file = variables.get("LLMFLEET_PROMETHEUS_TOKEN_FILE")
-    notify = variables.get("LLMFLEET_NOTIFY_URL") or ""
-    for name, url in (("PROMETHEUS", prometheus), ("NOTIFY", notify)):
-        if url and not url.startswith(("http://", "https://")):
-            problems.append(f"LLMFLEET_{name}_URL must begin with http:// or https://")
+    prometheus = _prometheus(variables, problems)
+    notify = _url(variables, "LLMFLEET_NOTIFY_URL", problems)
     if problems:
         raise ValueError("; ".join(problems))
     host_name = socket.gethostname()
@@ -106,10 +116,63 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         log_format=log_format,
         metrics_host=host,
         metrics_port=int(port),
-        prometheus_url=prometheus or None,
-        prometheus_token_file=Path(token_file) if token_file else None,
-        notify_url=notify or None,
+        prometheus=prometheus,
+        notify_url=notify,
     )
+
+
+def _prometheus(variables: Mapping[str, str], problems: list[str]) -> PrometheusAccess | None:
+    lead = "LLMFLEET_PROMETHEUS_"
+    url = _url(variables, f"{lead}URL", problems)
+    headers = _texts(variables, f"{lead}HEADERS", _HEADER, problems)
+    matchers = _texts(variables, f"{lead}MATCHERS", _LABEL, problems)
+    token, basic = _path(variables, f"{lead}TOKEN_FILE"), _path(variables, f"{lead}BASIC_AUTH_DIR")
+    if token is not None and basic is not None:
+        problems.append(f"{lead}TOKEN_FILE and {lead}BASIC_AUTH_DIR are both set: leave one out")
+    if url is None:
+        return None
+    return PrometheusAccess(
+        url=url,
+        token_file=token,
+        basic_auth=basic,
+        ca_file=_path(variables, f"{lead}CA_FILE"),
+        client_certificate=_path(variables, f"{lead}CLIENT_CERTIFICATE_DIR"),
+        headers=headers,
+        matchers=tuple(sorted(matchers.items())),
+    )
+
+
+def _url(variables: Mapping[str, str], name: str, problems: list[str]) -> str | None:
+    url = variables.get(name) or None
+    if url is not None and not url.startswith(("http://", "https://")):
+        problems.append(f"{name} must begin with http:// or https://")
+    return url
+
+
+def _path(variables: Mapping[str, str], name: str) -> Path | None:
+    text = variables.get(name)
+    return Path(text) if text else None
+
+
+def _texts(
+    variables: Mapping[str, str], name: str, key: re.Pattern[str], problems: list[str]
+) -> dict[str, str]:
+    """A JSON object of texts whose names are of one form, and whose values are of one line."""
+    try:
+        found = json.loads(variables.get(name) or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        problems.append(f'{name} must be a JSON object, such as {{"NAME": "VALUE"}}')
+        return {}
+    wrong = [
+        each
+        for each, text in found.items()
+        if not (key.fullmatch(each) and isinstance(text, str) and text.isprintable())
+    ]
+    if wrong:
+        problems.append(f"{name}: {', '.join(map(repr, wrong))} must be a name and a line of text")
+    return {each: text for each, text in found.items() if each not in wrong}
 
 
 def _network(variables: Mapping[str, str], problems: list[str]) -> NetworkSettings | None:

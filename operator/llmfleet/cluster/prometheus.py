@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
@@ -23,17 +23,19 @@ from llmfleet.api import clean_line
 from llmfleet.cluster import metrics
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.counting import Attempt, Series
+from llmfleet.cluster.prometheus_access import Prometheus
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.analysis.metrics import METRICS
 from llmfleet.planning.analysis.metrics.error_rate import REQUESTS
-from llmfleet.planning.snapshot import JSON, RequestCounts
+from llmfleet.planning.snapshot import JSON, Labels, RequestCounts
 
 POLL_SECONDS: Final = 10.0
-ANSWER_SECONDS: Final = 10.0
 STALE_SECONDS: Final = 60.0
 OVERLAP_SECONDS: Final = 150.0
 """Asked again each time: two scrapes at Prometheus' default interval of a minute, and some."""
 LONGEST_SECONDS: Final = 7 * 86_400.0
+SKEW_SECONDS: Final = 60.0
+"""So far its clock may be ahead of ours; later samples are of no clock that can be believed."""
 NAMESPACE_LABEL: Final = "llmdeployment_namespace"
 NAME_LABEL: Final = "llmdeployment"
 NOT_CONFIGURED: Final = (
@@ -47,13 +49,6 @@ NO_SERIES: Final = (
 )
 
 log: Any = structlog.get_logger(__name__)
-
-
-class Prometheus(Protocol):
-    """Whoever answers an instant query; a plain function of a query, in its own thread."""
-
-    def custom_query(self, query: str) -> Sequence[JSON]:
-        """The result of an instant query of a range selector: series with ``values``."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,6 +65,7 @@ class RequestPoller:
     Args:
         connect: makes the connection at the first question; None = there is no Prometheus.
         wake: called with the owner when its counts changed.
+        matchers: labels that every series must have beside the object's.
         poll_seconds: between questions.
     """
 
@@ -78,10 +74,12 @@ class RequestPoller:
         connect: Callable[[], Prometheus] | None,
         wake: Callable[[Owner], None],
         *,
+        matchers: Labels = (),
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._connect = connect
         self._wake = wake
+        self._matchers = matchers
         self._poll_seconds = poll_seconds
         self._tracked: dict[Owner, _Tracked] = {}
         self._prometheus: Prometheus | None = None
@@ -143,12 +141,12 @@ class RequestPoller:
         if held is None:
             return
         before = self.report(owner)
-        query = build_query(owner, held.attempt, time.time())
+        query = build_query(owner, held.attempt, time.time(), self._matchers)
         try:
             found = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._send, query
             )
-            held.attempt.add(parse_series(found))
+            held.attempt.add(parse_series(found, time.time()))
         except Exception as error:  # noqa: BLE001 - the library's own errors, those of requests, …
             metrics.PROMETHEUS_QUERIES.labels("failed").inc()
             words = clean_line(str(error))
@@ -177,23 +175,39 @@ def counted_since(status: JSON | None) -> datetime | None:
     return datetime.fromisoformat(since)
 
 
-def build_query(owner: Owner, attempt: Attempt, now: float) -> str:
+def build_query(owner: Owner, attempt: Attempt, now: float, matchers: Labels = ()) -> str:
     """Raw samples of all metrics' counters since the last ones seen, or since the attempt began.
 
     Args:
         owner: namespace and name, which are DNS labels and need no quoting.
         attempt: what was counted so far.
         now: Unix time in seconds.
+        matchers: more labels, by name and value.
+
+    Example:
+        >>> began = Attempt(datetime.fromisoformat("2026-03-01T12:00:00Z"))
+        >>> now = began.since.timestamp() + 600
+        >>> query = build_query(("team-a", "chat"), began, now, (("cluster", "eu"),))
+        >>> query.partition(",")[2]
+        'llmdeployment_namespace="team-a",llmdeployment="chat",cluster="eu"}[750s]'
     """
     oldest = attempt.latest if attempt.latest is not None else attempt.since.timestamp()
     seconds = min(LONGEST_SECONDS, max(0.0, now - oldest) + OVERLAP_SECONDS)
-    labels = f'{NAMESPACE_LABEL}="{owner[0]}",{NAME_LABEL}="{owner[1]}"'
+    wanted = ((NAMESPACE_LABEL, owner[0]), (NAME_LABEL, owner[1]), *matchers)
+    # PromQL's strings are Go's, of which JSON's are a part.
+    labels = ",".join(f"{name}={json.dumps(value)}" for name, value in wanted)
     series = "|".join(dict.fromkeys(name for each in METRICS.values() for name in each.series))
     return f'{{__name__=~"{series}",{labels}}}[{int(seconds)}s]'
 
 
-def parse_series(found: Iterable[JSON]) -> list[Series]:
-    """The matrix of an answer; samples that are no finite number are left out."""
+def parse_series(found: Iterable[JSON], now: float) -> list[Series]:
+    """The matrix of an answer, without samples that are no finite number or of the future.
+
+    Args:
+        found: the series.
+        now: Unix time in seconds.
+    """
+    latest = now + SKEW_SECONDS
     return [
         Series(
             labels=each["metric"],
@@ -202,30 +216,8 @@ def parse_series(found: Iterable[JSON]) -> list[Series]:
                 for at, value in (
                     (float(at), float(value)) for at, value in each.get("values") or ()
                 )
-                if math.isfinite(at) and math.isfinite(value)
+                if at <= latest and math.isfinite(at) and math.isfinite(value)
             ),
         )
         for each in found
     ]
-
-
-def connect(url: str, token_file: Path | None) -> Prometheus:
-    """A connection by prometheus-api-client; each question has one try and a time limit.
-
-    Args:
-        url: of Prometheus, Thanos or whatever speaks its API.
-        token_file: of a bearer token, which is read at the connection; None without one.
-    """
-    # Imported here: who judges no requests is spared its memory.
-    from prometheus_api_client import PrometheusConnect  # noqa: PLC0415
-    from urllib3.util.retry import Retry  # noqa: PLC0415
-
-    headers = (
-        {"Authorization": f"Bearer {token_file.read_text().strip()}"}
-        if token_file is not None
-        else None
-    )
-    made: Prometheus = PrometheusConnect(
-        url=url.rstrip("/"), headers=headers, retry=Retry(total=0), timeout=ANSWER_SECONDS
-    )
-    return made

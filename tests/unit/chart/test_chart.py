@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-pytestmark = pytest.mark.long
-
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "llmfleet"
 CACHE = Path(os.environ.get("LLMFLEET_CACHE") or Path.home() / ".cache" / "llmfleet")
 HELM = shutil.which("helm", path=f"{CACHE / 'bin'}:{os.environ.get('PATH', '')}")
 
-pytestmark = pytest.mark.skipif(HELM is None, reason="no helm yet: `make cluster-build` builds it")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(HELM is None, reason="no helm yet: `make cluster-build` builds it"),
+]
 
 JSON = dict[str, Any]
 
@@ -156,6 +157,28 @@ def test_monitors_when_not_asked_for_then_there_are_none() -> None:
     assert not {"ServiceMonitor", "PodMonitor"} & {document["kind"] for document in render()}
 
 
+def test_prometheus_when_it_wants_credentials_then_each_secret_is_mounted_where_it_is_read() -> (
+    None
+):
+    secrets = {
+        "LLMFLEET_PROMETHEUS_BASIC_AUTH_DIR": ("basicAuthSecret", ""),
+        "LLMFLEET_PROMETHEUS_CA_FILE": ("caSecret", "/ca.crt"),
+        "LLMFLEET_PROMETHEUS_CLIENT_CERTIFICATE_DIR": ("clientCertificateSecret", ""),
+    }
+    asked = ["prometheus.url=https://p", "prometheus.headers.X-Scope-OrgID=team-a"]
+    asked += [f"prometheus.{value}=of-{value.lower()}" for value, _ in secrets.values()]
+    pod = only(render(*asked), "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    assert environment["LLMFLEET_PROMETHEUS_HEADERS"] == '{"X-Scope-OrgID":"team-a"}'
+    assert "LLMFLEET_PROMETHEUS_TOKEN_FILE" not in environment
+    mounted = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    volumes = {each["name"]: each.get("secret") for each in pod["volumes"]}
+    for name, (value, file) in secrets.items():
+        volume = mounted[environment[name].removesuffix(file)]
+        assert volumes[volume] == {"secretName": f"of-{value.lower()}"}
+
+
 def test_budget_when_one_replica_then_there_is_none() -> None:
     assert only(render(), "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
     kinds = {document["kind"] for document in render("replicas=1")}
@@ -169,6 +192,7 @@ def test_budget_when_one_replica_then_there_is_none() -> None:
         ("logging.level=loud", "level"),
         ("images.operator.digest=latest", "digest"),
         ("watchNamespaces={Team_A}", "watchNamespaces"),
+        ("prometheus.tokenSecret=a,prometheus.basicAuthSecret=b", "leave one out"),
     ],
 )
 def test_values_when_wrong_then_they_are_refused_by_name(setting: str, named: str) -> None:

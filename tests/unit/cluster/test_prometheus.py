@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -196,6 +197,20 @@ async def test_counts_when_a_sample_is_no_number_then_it_is_left_out_and_the_oth
     counts, _ = rig.poller.report(OWNER)
     assert counts is not None
     assert counts["new"].total == 12
+
+
+async def test_counts_when_a_sample_is_of_the_future_then_it_is_left_out(rig: Rig) -> None:
+    rig.played.values = [[START + 5, "12"], [time.time() + 3600, "99"]]
+    rig.poller.track(OWNER, JUDGED)
+    await rig.next()
+    counts, _ = rig.poller.report(OWNER)
+    assert counts is not None
+    assert (counts["new"].total, counts["new"].as_of.timestamp()) == (12, START + 5)
+
+
+def test_query_when_labels_are_asked_for_then_no_value_of_them_ends_the_string() -> None:
+    query = build_query(OWNER, Attempt(SINCE), START, (("cluster", 'a"} or up{b="'),))
+    assert ',cluster="a\\"} or up{b=\\""}[' in query
 
 
 async def test_prometheus_when_it_has_no_such_series_then_the_problem_says_what_to_have_scraped(
