@@ -23,7 +23,7 @@ CHECKS = {"allowed.py"}
 ALL_IS_WELL = {
     "Confirmed", "Ready", "ReadyReplicas", "Scheduled", "Stable", "Valid",
     # Events of something that went as it should.
-    "ActDone", "Healthy", "Promoted", "Restarting", "RolloutStarted", "RoutingChanged",
+    "ActDone", "Available", "Healthy", "Promoted", "Restarting", "RolloutStarted", "RoutingChanged",
     "TrafficShifted",
 }  # fmt: skip
 """Reasons that need nobody."""

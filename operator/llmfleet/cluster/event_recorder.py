@@ -28,7 +28,7 @@ from llmfleet.planning.plan import PlannedEvent
 from llmfleet.planning.snapshot import JSON
 
 SAME_EVENT_SECONDS: Final = 600.0
-"""The same sentence about the same object is posted once in this time."""
+"""The same sentence about the same occurrence is posted once in this time: a state that flaps."""
 REMEMBERED_EVENTS: Final = 10_000
 WAITING_EVENTS: Final = 1000
 """Events that wait to be posted again; the oldest is lost for another one."""
@@ -65,7 +65,7 @@ class EventRecorder:
         self._instance = instance[:128]
         self._monotonic = monotonic
         self._first_pause = first_pause_seconds
-        self._posted: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._posted: OrderedDict[tuple[str, ...], float] = OrderedDict()
         self._waiting: asyncio.Queue[JSON] = asyncio.Queue(WAITING_EVENTS)
         self._task: asyncio.Task[None] | None = None
 
@@ -89,7 +89,8 @@ class EventRecorder:
 
     def is_new(self, uid: str, event: PlannedEvent) -> bool:
         """Whether this event was not posted in the last ``SAME_EVENT_SECONDS``; remembers it."""
-        key, now = (uid, event.reason, event.message), self._monotonic()
+        key = (uid, event.reason, event.message, event.occurrence)
+        now = self._monotonic()
         last = self._posted.get(key)
         if last is not None and now - last < SAME_EVENT_SECONDS:
             return False

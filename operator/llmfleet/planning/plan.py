@@ -51,6 +51,8 @@ class PlannedEvent:
     """Normal or Warning."""
     reason: str
     message: str
+    occurrence: str = ""
+    """What tells two transitions that read alike: the attempt, its step, the split, the acts."""
 
 
 class Result(StrEnum):

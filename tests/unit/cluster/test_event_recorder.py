@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -164,6 +165,7 @@ def test_event_when_repeated_then_new_again_only_after_a_while() -> None:
     now[0] = SAME_EVENT_SECONDS - 1
     assert not recorder.is_new("u1", event)
     assert recorder.is_new("u1", other)
+    assert recorder.is_new("u1", replace(event, occurrence="2"))
     assert recorder.is_new("u2", event)
     now[0] = SAME_EVENT_SECONDS
     assert recorder.is_new("u1", event)

@@ -105,7 +105,19 @@ def _ready(
         status, reason, text = "Unknown", "Progressing", available.message
     else:
         status, reason, text = "True", "Ready", progressing.message
+    outage = _outage(situation, available)
+    if outage is not None:
+        text = outage if text == available.message else f"{outage}; {text}"
     return ConditionValue(type="Ready", status=status, reason=reason, message=text)
+
+
+def _outage(situation: Situation, available: ConditionValue) -> str | None:
+    """What clients meet while nothing serves that did; it comes before whatever else is told."""
+    wanted = situation.facts.replicas and situation.rollout.stable is not None
+    if not wanted or available.status == "True":
+        return None
+    meet = "clients get 503" if available.reason == "NoReadyReplicas" else "clients get no answer"
+    return f"{available.message}, {meet}"
 
 
 def _routers_confirmed(situation: Situation) -> list[ConditionValue]:

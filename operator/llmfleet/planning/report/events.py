@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from llmfleet.api import describe_routing
+from llmfleet.api import Condition, describe_routing
+from llmfleet.planning.children.naming import canonical_json
 from llmfleet.planning.plan import PlannedEvent
 from llmfleet.planning.report.situation import Situation
+from llmfleet.planning.rollout.state import attempt_of
 from llmfleet.planning.snapshot import JSON
 
 _WARNS_WHEN = {
@@ -36,7 +39,34 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
         events.append(_warning("Degraded", status["message"]))
     if status["phase"] == "Healthy" and before.phase != "Healthy":
         events.append(_normal("Healthy", status["message"]))
-    return tuple(events)
+    events += _of_availability(situation, known.get("Available"), status)
+    occurrence = _occurrence(situation, status)
+    return tuple(replace(event, occurrence=occurrence) for event in events)
+
+
+def _of_availability(
+    situation: Situation, before: Condition | None, status: JSON
+) -> Iterator[PlannedEvent]:
+    """Clients that were served get no answer, or get one again; none are wanted at N = 0."""
+    now = next(each for each in status["conditions"] if each["type"] == "Available")
+    if before is None or before.status == now["status"] or situation.facts.replicas == 0:
+        return
+    if now["status"] == "False" and situation.rollout.stable is not None:
+        yield _warning(now["reason"], now["message"])
+    elif now["status"] == "True" and before.reason != "NothingServed":
+        yield _normal("Available", now["message"])
+
+
+def _occurrence(situation: Situation, status: JSON) -> str:
+    """The same text in another attempt, at another step or split, or after an act is told again."""
+    attempts = (
+        attempt_of(situation.rollout.advance.state_before),
+        attempt_of(situation.rollout.state),
+    )
+    ids = ">".join(str(each.id) if each is not None else "" for each in attempts)
+    step = (status.get("rollout") or {}).get("step", "")
+    acts = canonical_json(status.get("handledActs") or {})
+    return f"{ids}/{step}/{status.get('trafficGeneration', '')}/{acts}"
 
 
 def _of_rollout(situation: Situation) -> Iterator[PlannedEvent]:
