@@ -16,10 +16,10 @@ import structlog
 from llmfleet.cluster import metrics
 from llmfleet.cluster.applying import Applied, Applier
 from llmfleet.cluster.errors import NotFound
+from llmfleet.cluster.gauges import ObjectGauges
 from llmfleet.cluster.observing import Observer, UnreadableError
 from llmfleet.cluster.priority import Priority
 from llmfleet.cluster.store import Owner, version_number
-from llmfleet.cluster.transitions import RolloutGauges
 from llmfleet.planning.plan import Plan
 from llmfleet.planning.report.unreadable import decide_unreadable
 from llmfleet.planning.snapshot import JSON, Snapshot
@@ -59,7 +59,7 @@ class Reconciler:
         self._applier = applier
         self._decide = decide
         self._shown: dict[Owner, _Shown] = {}
-        self._gauges = RolloutGauges()
+        self._gauges = ObjectGauges()
 
     async def reconcile(self, owner: Owner, from_event: JSON | None) -> Outcome:
         """One pass; errors that it raises are answered in ``tasks``.

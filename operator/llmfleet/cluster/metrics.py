@@ -23,6 +23,20 @@ API_ERRORS: Final = Counter(
     "llmfleet_api_errors_total", "API calls that failed, by error type.", ["error"]
 )
 OBJECTS: Final = Gauge("llmfleet_objects", "LLMDeployments by phase.", ["phase"])
+PHASE: Final = Gauge(
+    "llmfleet_phase", "1 for the phase of an LLMDeployment.", ["namespace", "name", "phase"]
+)
+AVAILABLE: Final = Gauge(
+    "llmfleet_available",
+    "1 while an LLMDeployment's clients get answers (its condition Available), else 0; no series at"
+    " zero replicas.",
+    ["namespace", "name"],
+)
+REJECTED: Final = Gauge(
+    "llmfleet_rejected",
+    "1 while spec asks for a revision that was rejected (its condition RolledBack).",
+    ["namespace", "name", "revision"],
+)
 LEADER: Final = Gauge("llmfleet_leader", "1 while this replica holds the lease.")
 CRD_OUTDATED: Final = Gauge(
     "llmfleet_crd_outdated",

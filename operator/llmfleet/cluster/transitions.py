@@ -1,11 +1,10 @@
-"""Publishes transitions by Events, webhook and counters, and what is under way by gauges."""
+"""Publishes transitions by Events, webhook and counters."""
 
 from __future__ import annotations
 
 from llmfleet.cluster import metrics
 from llmfleet.cluster.event_recorder import EventRecorder
 from llmfleet.cluster.notifying import Notifier
-from llmfleet.cluster.store import Owner
 from llmfleet.planning.plan import Plan, PlannedEvent, Result
 from llmfleet.planning.snapshot import JSON
 
@@ -36,34 +35,3 @@ class Transitions:
         """Post an Event about the LLMDeployment ``raw``, and queue it for the webhook."""
         if await self._events.post(raw, event):
             self._notifier.send(raw, event, status or {})
-
-
-class RolloutGauges:
-    """Series of the rollouts under way; those that ended leave none behind."""
-
-    def __init__(self) -> None:
-        self._shown: dict[Owner, tuple[str, str]] = {}
-
-    def show(self, owner: Owner, status: JSON | None) -> None:
-        """Set or remove an LLMDeployment's series."""
-        rollout = (status or {}).get("rollout") or {}
-        revision, phase = rollout.get("revision"), (status or {}).get("phase")
-        if not revision or not phase or rollout.get("aborted"):
-            self.forget(owner)
-            return
-        if self._shown.get(owner) != (revision, phase):
-            self.forget(owner)
-            self._shown[owner] = (revision, phase)
-            metrics.ROLLOUT_PHASE.labels(*owner, revision, phase).set(1)
-        weight = (status or {}).get("canaryWeight") or 0
-        metrics.ROLLOUT_WEIGHT.labels(*owner, revision).set(weight)
-        metrics.ROLLOUT_STEP.labels(*owner, revision).set(rollout.get("step") or 0)
-
-    def forget(self, owner: Owner) -> None:
-        """Remove an LLMDeployment's series."""
-        shown = self._shown.pop(owner, None)
-        if shown is not None:
-            revision, phase = shown
-            metrics.ROLLOUT_PHASE.remove(*owner, revision, phase)
-            metrics.ROLLOUT_WEIGHT.remove(*owner, revision)
-            metrics.ROLLOUT_STEP.remove(*owner, revision)

@@ -1,4 +1,4 @@
-"""The webhook against a real HTTP server, and the metrics of rollouts."""
+"""The webhook against a real HTTP server."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 
 from llmfleet.cluster.notifying import CONTENT_TYPE, Notifier, build_cloud_event
-from llmfleet.cluster.transitions import RolloutGauges
 from llmfleet.planning.plan import PlannedEvent
 
-OWNER = ("team-a", "chat")
 RAW: dict[str, Any] = {
     "apiVersion": "llmfleet.dev/v1alpha1",
     "metadata": {"name": "chat", "namespace": "team-a", "uid": "u-1", "resourceVersion": "7"},
@@ -138,20 +136,3 @@ def test_id_when_state_or_words_differ_then_it_does() -> None:
     }
     assert len(ids) == 4
     assert build_cloud_event(RAW, PROMOTED, STATUS, now)["id"] in ids
-
-
-def shown(phase: str, revision: str = "new") -> float | None:
-    labels = {"namespace": "team-a", "name": "chat", "revision": revision}
-    return REGISTRY.get_sample_value("llmfleet_rollout_phase", {**labels, "phase": phase})
-
-
-def test_gauges_when_the_phase_changes_or_the_rollout_ends_then_no_series_is_left() -> None:
-    gauges = RolloutGauges()
-    gauges.show(OWNER, STATUS)
-    assert shown("Progressing") == 1
-    gauges.show(OWNER, {**STATUS, "phase": "Paused"})
-    assert (shown("Progressing"), shown("Paused")) == (None, 1)
-    gauges.show(OWNER, {"phase": "Healthy"})
-    assert shown("Paused") is None
-    gauges.show(OWNER, {**STATUS, "rollout": {**STATUS["rollout"], "aborted": "UserAbort"}})
-    assert shown("Progressing") is None
