@@ -180,7 +180,9 @@ def test_tab_when_kubectl_asks_then_names_and_the_revisions_of_an_act_are_offere
     fleet: Fleet, words: list[str], expected: list[str]
 ) -> None:
     rejected = [{"hash": "abcdef0123", "reason": "UserAbort", "at": "2026-03-01T12:00:00Z"}]
-    revisions = [{"hash": "fedcba3210", "image": "engine:1[/x]"}, *HEALTHY["revisions"]]
+    served = {"hash": "fedcba3210", "image": "engine:1[/x]", "promotedAt": "2026-02-01T12:00:00Z"}
+    never = {"hash": "fffff43210", "image": "engine:1"}
+    revisions = [never, served, *HEALTHY["revisions"]]
     tell(fleet, {**HEALTHY, "revisions": revisions, "rejectedRevisions": rejected})
     fleet.apply(llm_deployment("embed"))
     # On a busy machine the cluster's answer may come too late to be offered.

@@ -50,10 +50,13 @@ Name = Annotated[
 Print = Annotated[Output, typer.Option("-o", "--output", help="text or json.")]
 
 
-def _revision(autocompletion: candidates.Complete) -> Any:
+MEANT = "Hash of the revision that is meant: refused if another one is being rolled out."
+
+
+def _revision(autocompletion: candidates.Complete, text: str = "Hash of the revision.") -> Any:
     return typer.Option(
         "--revision",
-        help="Hash of the revision.",
+        help=text,
         show_default=False,
         autocompletion=autocompletion,
     )
@@ -151,16 +154,25 @@ def history(name: Name, output: Print = Output.TEXT) -> None:
 def promote(
     name: Name,
     full: Annotated[bool, typer.Option("--full", help="End all steps at once.")] = False,
+    revision: Annotated[str | None, _revision(candidates.under_way, MEANT)] = None,
     output: Print = Output.TEXT,
 ) -> None:
     """End the step under way; with --full, all of them."""
-    _act(name, output, lambda deployment: annotating.promote(deployment, _now(), full=full))
+    _act(
+        name,
+        output,
+        lambda deployment: annotating.promote(deployment, _now(), revision=revision, full=full),
+    )
 
 
 @app.command()
-def abort(name: Name, output: Print = Output.TEXT) -> None:
+def abort(
+    name: Name,
+    revision: Annotated[str | None, _revision(candidates.under_way, MEANT)] = None,
+    output: Print = Output.TEXT,
+) -> None:
     """Send all traffic back to stable and reject the revision being rolled out."""
-    _act(name, output, lambda deployment: annotating.abort(deployment, _now()))
+    _act(name, output, lambda deployment: annotating.abort(deployment, _now(), revision=revision))
 
 
 @app.command()

@@ -15,23 +15,43 @@ class NothingToDoError(Exception):
     """The act means nothing now; the message says why, and what there is instead."""
 
 
-def promote(deployment: LLMDeployment, now: datetime, *, full: bool = False) -> dict[str, str]:
+def promote(
+    deployment: LLMDeployment, now: datetime, *, revision: str | None = None, full: bool = False
+) -> dict[str, str]:
     """Annotation that ends the step under way, or with ``full`` all of them.
 
+    Args:
+        deployment: as stored.
+        now: becomes the token.
+        revision: which one is meant; left out, it is the one being rolled out.
+        full: all steps.
+
     Raises:
-        NothingToDoError: nothing is being rolled out.
+        NothingToDoError: nothing is being rolled out, or another one, or it is paused by hand.
     """
-    revision = _under_way(deployment, "promote")
+    revision = _under_way(deployment, "promote", revision)
+    if deployment.metadata.annotations.get(f"{PREFIX}pause") in {"true", revision}:
+        raise NothingToDoError(
+            f"{revision} is paused by hand, and nothing moves until it is resumed:"
+            f" kubectl llmfleet resume {deployment.metadata.name}"
+        )
     return {f"{PREFIX}promote": _value(f"{revision}/full" if full else revision, now)}
 
 
-def abort(deployment: LLMDeployment, now: datetime) -> dict[str, str]:
+def abort(
+    deployment: LLMDeployment, now: datetime, *, revision: str | None = None
+) -> dict[str, str]:
     """Annotation that sends all traffic back and rejects what is being rolled out.
 
+    Args:
+        deployment: as stored.
+        now: becomes the token.
+        revision: which one is meant; left out, it is the one being rolled out.
+
     Raises:
-        NothingToDoError: nothing is being rolled out.
+        NothingToDoError: nothing is being rolled out, or another one.
     """
-    return {f"{PREFIX}abort": _value(_under_way(deployment, "abort"), now)}
+    return {f"{PREFIX}abort": _value(_under_way(deployment, "abort", revision), now)}
 
 
 def retry(
@@ -81,11 +101,8 @@ def undo(
     """
     known = kept(deployment)
     if revision is None:
-        promoted = [
-            (each.promoted_at, each.hash)
-            for each in known
-            if each.promoted_at is not None and each.hash != deployment.status.served_revision
-        ]
+        served = deployment.status.served_revision
+        promoted = [(each.promoted_at, each.hash) for each in known if each.hash != served]
         if not promoted:
             raise NothingToDoError(
                 "no revision that was served before is kept: change spec instead"
@@ -98,13 +115,15 @@ def undo(
 
 
 def kept(deployment: LLMDeployment) -> list[RevisionStatus]:
-    """Revisions that can be served again instead of the one that spec asks for."""
+    """Revisions that were served and can be again, instead of the one that spec asks for."""
     status = deployment.status
     rejected = {each.hash for each in status.rejected_revisions}
     return [
         each
         for each in status.revisions
-        if each.hash != status.spec_revision and each.hash not in rejected
+        if each.promoted_at is not None
+        and each.hash != status.spec_revision
+        and each.hash not in rejected
     ]
 
 
@@ -162,12 +181,16 @@ def check_forget(raw: dict[str, Any] | None, namespace: str, name: str) -> None:
     )
 
 
-def _under_way(deployment: LLMDeployment, act: str) -> str:
+def _under_way(deployment: LLMDeployment, act: str, asked: str | None) -> str:
     rollout = deployment.status.rollout
     if rollout is None or rollout.revision is None or rollout.aborted is not None:
         served = deployment.status.served_revision or "nothing yet"
         raise NothingToDoError(
             f"nothing is being rolled out, so there is nothing to {act}; served is {served}"
+        )
+    if asked not in {None, rollout.revision}:
+        raise NothingToDoError(
+            f"{asked} is not being rolled out: it is {rollout.revision}, and nothing was done"
         )
     return rollout.revision
 

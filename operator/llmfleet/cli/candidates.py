@@ -43,12 +43,24 @@ def retryable(context: typer.Context, incomplete: str) -> Candidates:
     return _in_time(lambda: annotating.retryable(_named(context)).items(), incomplete)
 
 
+def under_way(context: typer.Context, incomplete: str) -> Candidates:
+    """The revision that ``promote`` and ``abort`` may name, with its phase."""
+    return _in_time(lambda: _rising(_named(context)), incomplete)
+
+
 def kept(context: typer.Context, incomplete: str) -> Candidates:
     """Revisions that ``undo`` may name, with their images."""
     return _in_time(
         lambda: [(each.hash, each.image or "kept") for each in annotating.kept(_named(context))],
         incomplete,
     )
+
+
+def _rising(deployment: LLMDeployment) -> list[tuple[str, str]]:
+    rollout, phase = deployment.status.rollout, deployment.status.phase
+    if rollout is None or rollout.revision is None or rollout.aborted is not None:
+        return []
+    return [(rollout.revision, phase or "begun")]
 
 
 def _named(context: typer.Context) -> LLMDeployment:

@@ -14,6 +14,7 @@ from llmfleet.cli.annotating import NothingToDoError
 from llmfleet.planning.children.naming import memory_key
 from tests.unit.planning.canaries import at_share, rejected, split, started
 from tests.unit.planning.fleet import Fleet, resource
+from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_rollout import turn
 
 pytestmark = pytest.mark.long
@@ -83,10 +84,34 @@ def test_acts_when_they_mean_nothing_then_a_sentence_says_what_there_is() -> Non
             nothing()
 
 
+@pytest.mark.parametrize("act", [annotating.promote, annotating.abort])
+def test_act_when_another_revision_is_meant_then_it_is_refused(act: Any) -> None:
+    """Somebody has changed spec since whoever acts has looked."""
+    world, old, new = started()
+    at_share(world, new, 25)
+    with pytest.raises(NothingToDoError, match=f"it is {new}, and nothing was done"):
+        act(seen(world), NOW, revision=old)
+    assert act(seen(world), NOW, revision=new) == act(seen(world), NOW)
+
+
+def test_undo_when_the_revision_never_served_then_it_is_refused_at_once() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    carry_out(world, annotating.abort(seen(world), NOW))
+    carry_out(world, annotating.retry(seen(world), NOW))
+    world.edit(model=model("three"))
+    turn(world, 40)
+    assert new in {each["hash"] for each in world.status()["revisions"]}
+    with pytest.raises(NothingToDoError, match=f"kept for that are: {old}"):
+        annotating.undo(seen(world), NOW, revision=new)
+
+
 def test_pause_when_resumed_then_it_moves_again() -> None:
     world, _, new = started()
     carry_out(world, annotating.pause())
     assert world.status()["phase"] == "Paused"
+    with pytest.raises(NothingToDoError, match="kubectl llmfleet resume chat"):
+        annotating.promote(seen(world), NOW)
     carry_out(world, annotating.resume(seen(world)))
     at_share(world, new, 25)
 
