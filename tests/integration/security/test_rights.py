@@ -31,7 +31,8 @@ UNUSED_ON_PURPOSE = {
     # A Role can only be given by who holds its rights; routers list and watch EndpointSlices.
     ("discovery.k8s.io", "endpointslices", "list"),
     ("discovery.k8s.io", "endpointslices", "watch"),
-    # `restart` deletes pods of what is served, and without kubelets nothing is.
+    # `restart` deletes pods of what is served, and without kubelets nothing is; it is used in
+    # tests/e2e/test_3_acts.py.
     ("", "pods", "delete"),
     # The admission policy asks for it; there is no such subresource to write to.
     ("llmfleet.dev", "llmdeployments/memory", "update"),
