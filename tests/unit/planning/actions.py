@@ -174,7 +174,7 @@ def _count(load: Load, action: str, value: Any, now: datetime) -> None:
 
 def _route(history: History, action: str, value: Any) -> None:
     world = history.world
-    routers = sorted(world.served)
+    routers = sorted(name for name in world.served if name in world.pods)
     match action:
         case "routers lag":
             history.lagging = frozenset(value)

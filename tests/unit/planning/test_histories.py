@@ -97,6 +97,10 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     actions=[("edit", "two"), ("crash", 1), ("lose status", None)],
     last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
 )  # fmt: skip
+@example(  # a promotion that comes with another spec is not said to be carried out
+    actions=[("release", ("two", 1)), ("promote", "target"), ("release", ("one", 1))],
+    last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)  # fmt: skip
 @example(  # a router on its way out is not waited for
     actions=[("router replaced", 0), ("router lies", None)],
     last="two", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},

@@ -14,7 +14,12 @@ from llmfleet.planning.rollout.inputs import (
     Start,
     Supersede,
 )
-from llmfleet.planning.rollout.machine import PAUSED_BY_ANNOTATION, Advance, Machine
+from llmfleet.planning.rollout.machine import (
+    PAUSED_BY_ANNOTATION,
+    SUPERSEDED_MEANWHILE,
+    Advance,
+    Machine,
+)
 from llmfleet.planning.rollout.restarting import is_restarted
 from llmfleet.planning.rollout.state import (
     SUPERSEDED,
@@ -44,7 +49,10 @@ def take_spec(machine: Machine, found: Advance, blocked: str | None) -> Advance:
         if changes:
             machine.put(Supersede())
             # Nobody is waited for any more: what was asked of them was about going on.
-            found = replace(found, paused=None, by_annotation=False, steps=None, due=None)
+            acts = found.acts.withdraw("promote", SUPERSEDED_MEANWHILE)
+            found = replace(
+                found, paused=None, by_annotation=False, steps=None, due=None, acts=acts
+            )
     _arrive(machine, blocked)
     if not isinstance(machine.state, Idle | BackingOff | Restarting):
         return found

@@ -32,6 +32,7 @@ from llmfleet.planning.rollout.transitions import (
 )
 
 PAUSED_BY_ANNOTATION: Final = "remove the annotation llmfleet.dev/pause to go on"
+SUPERSEDED_MEANWHILE: Final = "came when spec asked for another revision: it goes back instead"
 FAILED_MEANWHILE: Final = "came when the rollout had just failed ({}): it goes back instead"
 
 
