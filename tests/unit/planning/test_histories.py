@@ -101,6 +101,10 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     actions=[("release", ("two", 1)), ("promote", "target"), ("release", ("one", 1))],
     last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
 )  # fmt: skip
+@example(  # what had all traffic is served, though no router had confirmed it before spec changed
+    actions=[("turns", 2), ("routers lag", (0, 1)), ("turn", None), ("zero", 1)],
+    last="broken", beginning={"surge": 0, "replicas": 1, "new": True, "kept": False},
+)  # fmt: skip
 @example(  # a router on its way out is not waited for
     actions=[("router replaced", 0), ("router lies", None)],
     last="two", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from llmfleet.planning.facts.read import Facts
+from llmfleet.planning.revisions.revision import Revision
 from llmfleet.planning.rollout.state import BackingOff, Cause, State, Undoing
 
 
@@ -24,10 +25,9 @@ def stable_revision(facts: Facts) -> str | None:
         and good.hash != facts.spec_revision
     ):
         return good.hash
-    if good is not None and good.hash not in {wanted, *facts.rejected}:
-        arm = facts.arms.get(good.hash)
-        if good.hash in facts.traffic or (arm is not None and arm.wanted is not None):
-            return good.hash  # ready or not: it has only not been promoted anew yet
+    serving = _serving(facts, good, wanted)
+    if serving is not None:
+        return serving
     up = {name for name, arm in facts.arms.items() if arm.ready and arm.wanted is not None}
     if wanted in up or not up:
         return None
@@ -35,6 +35,17 @@ def stable_revision(facts: Facts) -> str | None:
         return good.hash
     known = [each for each in facts.revisions.values() if each.hash in up]
     return max(known, key=lambda each: each.number).hash if known else None
+
+
+def _serving(facts: Facts, good: Revision | None, wanted: str) -> str | None:
+    """What serves beside ``wanted``, ready or not: it has only not been promoted (anew) yet."""
+    never = {wanted, *facts.rejected}
+    if good is not None and good.hash not in never:
+        arm = facts.arms.get(good.hash)
+        if good.hash in facts.traffic or (arm is not None and arm.wanted is not None):
+            return good.hash
+    (alone, *others) = facts.traffic or (None,)
+    return alone if not others and alone in facts.revisions and alone not in never else None
 
 
 def wanted_revision(
