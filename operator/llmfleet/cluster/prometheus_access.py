@@ -81,16 +81,11 @@ class Connection:
         """
         now = tuple(_look(path) for path in self._access.files())
         if self._client is None or now != self._made_of:
-            self.close()
+            if self._client is not None:
+                self._client.close()
             self._client, self._made_of = _connect(self._access), now
         found: Sequence[JSON] = self._client.custom_query(query)
         return found
-
-    def close(self) -> None:
-        """Leave what is open; the next question opens it again."""
-        if self._client is not None:
-            self._client.close()
-        self._client = None
 
 
 def _look(path: Path) -> tuple[int, int, int]:
