@@ -25,6 +25,7 @@ COPIED = ("tests/__init__.py", "tests/engine", "tests/unit/runtime", "hack", "ru
           "operator", "pyproject.toml")  # fmt: skip
 PYTEST_PACKAGES = (
     "pytest", "pluggy", "iniconfig", "packaging", "pygments", "pytest-asyncio", "pytest-timeout",
+    "pytest-xdist", "execnet",
 )  # fmt: skip
 RUN = (
     "import os, runpy, sys; os.makedirs('/work/checkout/results', exist_ok=True); "
@@ -116,7 +117,9 @@ def main() -> int:
     parser.add_argument("--module", default="pytest", help="what is run in the pod")
     chosen, arguments = parser.parse_known_args()
     if chosen.module == "pytest":
-        arguments = [*(arguments or ["tests/engine"]), "-m", "engine", "-p", "no:cacheprovider",
+        # An engine's start is one core's work: two files at a time, each with engines of its own.
+        arguments = [*(arguments or ["tests/engine", "-n", "2", "--dist", "loadfile"]),
+                     "-m", "engine", "-p", "no:cacheprovider",
                      "--junitxml", "results/engine.xml"]  # fmt: skip
     try:
         local.enter()
