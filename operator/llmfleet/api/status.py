@@ -152,8 +152,11 @@ class RolloutStatus(ResourceModel):
     ended_before: Annotated[
         dict[str, Annotated[int, Field(ge=0), INT64]], Field(max_length=256)
     ] = Field(default_factory=dict)
-    """By engine pod: how often its container had ended before the attempt began, or has by its
-    node's doing since. These do not count against the revision."""
+    """By engine pod: how often its container had ended before the attempt began, or has without
+    its fault since. These do not count against the revision."""
+    trouble_since: Time | None = None
+    """Since when engine pods show what is not the revision's fault; after 2 minutes it is
+    aborted."""
     waiting_since: Time | None = None
     """Since when the rollout waits for capacity or a person; its clock stands still."""
     cause: Annotated[str, Field(max_length=128)] | None = None

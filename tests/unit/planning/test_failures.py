@@ -75,6 +75,7 @@ def test_canary_when_the_cluster_fails_then_it_is_tried_again_until_retries_are_
     for minutes in (5, 10, 20, None):
         world.kubelet()
         fail(world, new, CASES[trouble][0])
+        world.reconcile()
         world.wait(121)
         world.reconcile()
         world.kubelet()
@@ -104,6 +105,76 @@ def test_canary_when_the_cluster_fails_then_it_is_tried_again_until_retries_are_
     annotate(world, "retry", f"{new}@1")
     turn(world)
     at_share(world, new, 25)
+
+
+@pytest.mark.parametrize("trouble", ["image", "secret", "claim", "download"])
+def test_canary_when_the_cluster_fails_it_late_then_it_has_two_minutes_from_then_on(
+    trouble: str,
+) -> None:
+    world, _, new = started(broken=True)
+    world.kubelet()
+    world.reconcile()
+    world.wait(1000)
+    fail(world, new, CASES[trouble][0])
+    world.reconcile()
+    assert "troubleSince" in world.status()["rollout"]
+    world.wait(119)
+    plan = world.reconcile()
+    assert "aborted" not in world.status()["rollout"]
+    assert plan.requeue_after is not None
+    world.wait(plan.requeue_after)
+    world.reconcile()
+    assert world.status()["rollout"]["aborted"] == CASES[trouble][1]
+    assert rejected(world) == {}
+
+
+def without_restarts(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name != "restarts"}
+
+
+def engine(world: Fleet, revision: str, **facts: Any) -> None:
+    """The engine pod of a revision, changed; the operator looks."""
+    (name,) = [each.name for each in world.pods.values() if each.revision == revision]
+    world.pods[name] = replace(world.pods[name], **facts)
+    world.reconcile()
+
+
+def test_canary_when_its_download_goes_on_after_failing_then_it_is_not_given_up() -> None:
+    world, _, new = started(broken=True)
+    world.kubelet()
+    failed = without_restarts(said("DownloadFailed", retriable=True))
+    for restarts in range(4):  # each fails after five minutes, having come further
+        engine(world, new, running_since=world.now, restarts=restarts, phase="Running")
+        world.wait(300)
+        world.reconcile()
+        assert "troubleSince" not in world.status()["rollout"]
+        engine(world, new, **failed, restarts=restarts, running_since=None)
+        assert "troubleSince" in world.status()["rollout"]
+        world.wait(60)
+        world.reconcile()
+    engine(world, new, running_since=world.now, restarts=4)
+    world.wait(90)  # 150 s after it failed, and it runs
+    world.reconcile()
+    assert "aborted" not in world.status()["rollout"]
+    engine(world, new, ready=True)
+    assert "aborted" not in world.status()["rollout"]
+    assert rejected(world) == {}, "ends that are not its fault are not counted against it"
+    assert "troubleSince" not in world.status()["rollout"]
+
+
+def test_canary_when_its_download_fails_again_and_again_then_it_is_aborted() -> None:
+    world, _, new = started(broken=True)
+    world.kubelet()
+    for restarts, pause in enumerate((10, 20, 40, 80)):
+        engine(world, new, running_since=world.now, restarts=restarts, phase="Running")
+        world.wait(5)
+        failed = without_restarts(said("DownloadFailed", retriable=True))
+        engine(world, new, **failed, restarts=restarts, running_since=None)
+        assert "aborted" not in world.status()["rollout"]
+        world.wait(pause)
+    world.reconcile()
+    assert world.status()["rollout"]["aborted"] == "DownloadFailed"
+    assert rejected(world) == {}
 
 
 def having(world: Fleet, requests: Mapping[str, RequestCounts] | None) -> Snapshot:

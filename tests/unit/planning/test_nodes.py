@@ -102,6 +102,7 @@ def test_canary_when_its_node_cannot_run_it_then_it_is_aborted_with_the_nodes_na
     world, old, new = started(canary(STEPS))
     at_share(world, new, 25)
     stay(world, engine_of(world, new), running_since=None, **state)
+    world.reconcile()
     world.wait(121)
     world.reconcile()
     assert rejected(world) == {}

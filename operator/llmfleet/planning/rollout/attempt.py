@@ -32,6 +32,8 @@ class Attempt:
     """Earlier tries of this revision that ended without its fault."""
     ended_before: Mapping[str, int] = field(default_factory=dict)
     """Ends of its pods' containers that do not count, by pod name (``failures.ends_before``)."""
+    trouble_since: datetime | None = None
+    """Since when its pods show what is not its fault (``failures.is_troubled``)."""
     metric_results: tuple[MetricResult, ...] = ()
     """The verdicts recorded last."""
 
@@ -53,7 +55,9 @@ class Position:
     """Requests of the attempt so far when the clock started; what came later is the step's own."""
 
 
-def tick(attempt: Attempt, now: datetime, *, waits: bool, progress: bool, served: bool) -> Attempt:
+def tick(
+    attempt: Attempt, now: datetime, *, waits: bool, progress: bool, served: bool, troubled: bool
+) -> Attempt:
     """Go on with the clocks of an attempt.
 
     Args:
@@ -63,6 +67,7 @@ def tick(attempt: Attempt, now: datetime, *, waits: bool, progress: bool, served
             still, and ``progressed_at`` is moved by the time waited once that is over.
         progress: a step was left, or more traffic moves where it should.
         served: its first requests are really served.
+        troubled: its pods show what is not its fault.
     """
     progressed, waiting = attempt.progressed_at, attempt.waiting_since
     if waits:
@@ -74,6 +79,7 @@ def tick(attempt: Attempt, now: datetime, *, waits: bool, progress: bool, served
         progressed_at=now if progress else progressed,
         waiting_since=waiting,
         served_since=attempt.served_since or (now if served else None),
+        trouble_since=(attempt.trouble_since or now) if troubled else None,
     )
 
 

@@ -23,6 +23,14 @@ RUNTIME_REASONS: Final = frozenset({
     "UnsupportedOption", "EngineError", "BadConfig",
 })  # fmt: skip
 """What the runtime's termination log may say (docs/contract.md, Runtime)."""
+NOT_ITS_FAULT: Final = frozenset({
+    "ImagePullFailed", "SecretMissing", "ClaimMissing", "DownloadFailed", "Unauthorized",
+    "NodeLost", "StartError",
+})  # fmt: skip
+"""Reasons of the cluster's, not of the revision."""
+GRACE: Final = timedelta(minutes=2)
+"""So long what is not a revision's fault may last: most of it mends itself. A container that has
+run again for so long is not in trouble any more: it downloads, or loads."""
 
 _CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _UNBOUND: Final = "unbound immediate PersistentVolumeClaims"
@@ -107,7 +115,7 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
         )
     if pod.waiting_reason in _START_WORDS:
         return _not_started(pod, pod.waiting_message)
-    if pod.last_termination is not None and count_ends(pod) > ended_before:
+    if pod.last_termination is not None and _tells(pod, now, ended_before):
         return _ended(pod, pod.last_termination)
     if pod.sandbox_missing_since is not None and now >= _sandbox_due(pod.sandbox_missing_since):
         text = f"was not begun by its node {pod.node} for {SANDBOX_SECONDS} s: a volume cannot be"
@@ -136,9 +144,17 @@ def count_ends(pod: ObservedPod) -> int:
     return pod.restarts + (pod.last_termination is not None and pod.running_since is None)
 
 
-def is_nodes_doing(termination: Termination) -> bool:
-    """Whether a container ended, or never began, by no doing of what it runs."""
-    return termination.reason in _STARTS_THAT_FAILED | _CONTAINERS_LOST
+def ended_innocently(pod: ObservedPod) -> bool:
+    """Whether a pod's container ended last, or never began, by no fault of its revision."""
+    end = pod.last_termination
+    return end is not None and _ended(pod, end).reason in NOT_ITS_FAULT
+
+
+def _tells(pod: ObservedPod, now: datetime, ended_before: int) -> bool:
+    """Whether the last end of a pod's container says why it is not ready now."""
+    if count_ends(pod) > ended_before:
+        return True
+    return ended_innocently(pod) and (pod.running_since is None or now < pod.running_since + GRACE)
 
 
 def waiting_since(pod: ObservedPod) -> datetime | None:
@@ -169,7 +185,7 @@ def diagnosis_times(arm: Arm, deadline_seconds: int) -> list[datetime]:
         if pod.ready:
             continue
         if (running := waiting_since(pod)) is not None:
-            times.append(running + timedelta(seconds=deadline_seconds))
+            times += [running + timedelta(seconds=deadline_seconds), running + GRACE]
         if pod.sandbox_missing_since is not None:
             times.append(_sandbox_due(pod.sandbox_missing_since))
     return times

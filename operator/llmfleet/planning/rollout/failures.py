@@ -4,8 +4,8 @@ Its own fault: it is rejected, and never rolled out again without ``retry``. Not
 pull, volumes, downloads, nodes): it is aborted, and tried again later. Lack of room only waits.
 
 Only what its engines did since the attempt began counts. A kept revision's pods may have a past, so
-the ends of their containers are counted when the attempt begins, and what their nodes do to them
-later is added to that (``ends_before``).
+the ends of their containers are counted when the attempt begins, and those that are not its fault
+later are added to that (``ends_before``).
 """
 
 from __future__ import annotations
@@ -17,22 +17,17 @@ from typing import Final
 
 from llmfleet.planning.facts.arms import Arm
 from llmfleet.planning.rollout.diagnosis import (
+    GRACE,
+    NOT_ITS_FAULT,
     Diagnosis,
     count_ends,
     diagnose_pod,
-    is_nodes_doing,
+    ended_innocently,
 )
 from llmfleet.planning.snapshot import ObservedPod
 
 RETRY_DELAYS: Final = (timedelta(minutes=5), timedelta(minutes=10), timedelta(minutes=20))
 """Pauses before the next tries after an abort; then RetriesExhausted (design, section 5)."""
-NOT_ITS_FAULT: Final = frozenset({
-    "ImagePullFailed", "SecretMissing", "ClaimMissing", "DownloadFailed", "Unauthorized",
-    "NodeLost", "StartError",
-})  # fmt: skip
-GRACE: Final = timedelta(minutes=2)
-"""So long after a pod was made, or its node was lost, its cluster's troubles may mend
-themselves."""
 EXITS_TO_REJECT: Final = 2
 """Restarts of one pod after which exits that might help to be tried again count as a crash loop."""
 MAX_ENDED_BEFORE: Final = 256
@@ -54,7 +49,11 @@ class Failure:
 
 
 def find_pod_failure(
-    arm: Arm, now: datetime, deadline_seconds: int, ended_before: Mapping[str, int]
+    arm: Arm,
+    now: datetime,
+    deadline_seconds: int,
+    ended_before: Mapping[str, int],
+    trouble_since: datetime | None,
 ) -> Failure | None:
     """The failure that a revision's pods show; None while it may still succeed.
 
@@ -63,21 +62,34 @@ def find_pod_failure(
         now: the time of the decision.
         deadline_seconds: progressDeadline; running so long without being ready is a failure.
         ended_before: pod → its container's ends that do not count (``ends_before``).
+        trouble_since: since when ``is_troubled`` holds; None = it has not been seen yet.
     """
-    found = [
-        failure
+    lasts = trouble_since is not None and now >= trouble_since + GRACE
+    found = []
+    for pod in arm.live:
+        before = ended_before.get(pod.name, 0)
+        trouble = diagnose_pod(pod, now, deadline_seconds, before)
+        found.append(_failure(pod, trouble, before, lasts=lasts))
+    failures = [each for each in found if each is not None]
+    return min(failures, key=lambda each: (not each.rejected, each.message), default=None)
+
+
+def is_troubled(
+    arm: Arm, now: datetime, deadline_seconds: int, ended_before: Mapping[str, int]
+) -> bool:
+    """Whether a revision's pods show what is not its fault; the arguments are as above."""
+    return any(
+        trouble.reason in NOT_ITS_FAULT
         for pod in arm.live
-        if (failure := _pod_failure(pod, now, deadline_seconds, ended_before.get(pod.name, 0)))
-        is not None
-    ]
-    return min(found, key=lambda each: (not each.rejected, each.message), default=None)
+        if (trouble := diagnose_pod(pod, now, deadline_seconds, ended_before.get(pod.name, 0)))
+    )
 
 
 def ends_before(arm: Arm, recorded: Mapping[str, int] | None) -> dict[str, int]:
     """The ends of containers that do not count against the attempt under way, by pod.
 
-    They are those of before it began, and those up to the last one that was its node's doing; while
-    such a container is not running again, that last one is still told.
+    They are those of before it began, and those up to the last one that was not its fault; until
+    such a container has run again for a while, that last one is still told.
 
     Args:
         arm: of the revision that is being rolled out.
@@ -85,10 +97,9 @@ def ends_before(arm: Arm, recorded: Mapping[str, int] | None) -> dict[str, int]:
     """
     counts = {}
     for pod in arm.live:
-        end = pod.last_termination
         if recorded is None:
             counts[pod.name] = count_ends(pod)
-        elif end is not None and is_nodes_doing(end):
+        elif ended_innocently(pod):
             counts[pod.name] = pod.restarts
         else:
             counts[pod.name] = recorded.get(pod.name, 0)
@@ -96,35 +107,24 @@ def ends_before(arm: Arm, recorded: Mapping[str, int] | None) -> dict[str, int]:
     return dict(sorted((name, count) for name, count in worst_first[:MAX_ENDED_BEFORE] if count))
 
 
-def _pod_failure(
-    pod: ObservedPod, now: datetime, deadline_seconds: int, before: int
+def _failure(
+    pod: ObservedPod, trouble: Diagnosis | None, ended_before: int, *, lasts: bool
 ) -> Failure | None:
-    trouble = diagnose_pod(pod, now, deadline_seconds, before)
-    restarts = pod.restarts - before
+    restarts = pod.restarts - ended_before
     if trouble is None:
-        if restarts >= EXITS_TO_REJECT:
-            text = f"engine pod {pod.name} ended {restarts} times"
-            return Failure(reason="EngineExited", message=text, rejected=True)
-        return None
+        if restarts < EXITS_TO_REJECT:
+            return None
+        text = f"engine pod {pod.name} ended {restarts} times"
+        return Failure(reason="EngineExited", message=text, rejected=True)
+    rejected = trouble.fatal or restarts >= EXITS_TO_REJECT
     if trouble.reason in NOT_ITS_FAULT:
-        return _failure(trouble, rejected=False) if now >= failure_time(pod) else None
-    if trouble.fatal or restarts >= EXITS_TO_REJECT:
-        return _failure(trouble, rejected=True)
-    return None
-
-
-def _failure(trouble: Diagnosis, *, rejected: bool) -> Failure:
+        # One that runs again is given the time that it needs: to fail anew, or to be well.
+        rejected, ends = False, lasts and (pod.running_since is None or pod.node_lost)
+    else:
+        ends = rejected
+    if not ends:
+        return None
     return Failure(reason=trouble.reason, message=trouble.message, rejected=rejected)
-
-
-def failure_time(pod: ObservedPod) -> datetime:
-    """When the grace of a pod ends: from then on what is not its fault is not waited for."""
-    since, end = pod.created_at, pod.last_termination
-    if pod.node_lost and pod.unready_since is not None:
-        since = pod.unready_since
-    elif end is not None and is_nodes_doing(end) and end.finished_at is not None:
-        since = max(since, end.finished_at)
-    return since + GRACE
 
 
 def retry_time(aborts: int, now: datetime) -> datetime | None:

@@ -70,6 +70,7 @@ def read_state(
         served_since=record.served_since,
         tries=record.attempt or 0,
         ended_before=record.ended_before,
+        trouble_since=record.trouble_since,
         metric_results=record.metric_results,
     )
     return _of_attempt(record, attempt)
@@ -124,6 +125,7 @@ def write_state(state: State) -> JSON | None:
         "waiting_since": attempt.waiting_since,
         "served_since": attempt.served_since,
         "ended_before": dict(attempt.ended_before),
+        "trouble_since": attempt.trouble_since,
     }
     record = record.model_copy(update=under_way)
     match state:

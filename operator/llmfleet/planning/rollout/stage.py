@@ -9,8 +9,13 @@ from llmfleet.api import RejectedRevision, RolloutSpec, Routing
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.advance import decide_advance
 from llmfleet.planning.rollout.attempt import freeze, tick
-from llmfleet.planning.rollout.diagnosis import Diagnosis, diagnose_arm, diagnosis_times
-from llmfleet.planning.rollout.failures import ends_before, failure_time
+from llmfleet.planning.rollout.diagnosis import (
+    GRACE,
+    Diagnosis,
+    diagnose_arm,
+    diagnosis_times,
+)
+from llmfleet.planning.rollout.failures import ends_before, is_troubled
 from llmfleet.planning.rollout.machine import Advance
 from llmfleet.planning.rollout.restarting import next_pod, wanted_replicas
 from llmfleet.planning.rollout.routing import decide_routing
@@ -176,9 +181,8 @@ def due_times(facts: Facts, rollout: Rollout) -> tuple[datetime, ...]:
     times += [since + delay for since in rollout.split.warm.values()]
     for arm in facts.arms.values():
         times += diagnosis_times(arm, rollout.policy.progress_deadline_seconds)
-    if isinstance(state, Going):
-        arm = facts.arm(state.attempt.revision)
-        times += [failure_time(pod) for pod in arm.live if not pod.ready]
+    if isinstance(state, Going) and state.attempt.trouble_since is not None:
+        times.append(state.attempt.trouble_since + GRACE)
     return tuple(each for each in times if each is not None)
 
 
@@ -249,11 +253,13 @@ def _tick(facts: Facts, advance: Advance, split: Split, now: datetime, *, no_roo
     risen = split.traffic.get(target, 0) > facts.traffic.get(target, 0)
     same = before is not None and before.id == state.attempt.id
     left = same and _step(advance.state_before) != _step(state)
+    arm, deadline_seconds = facts.arm(target), state.attempt.policy.progress_deadline_seconds
+    ended = ends_before(arm, state.attempt.ended_before if same else None)
     attempt = tick(
         state.attempt, now, waits=waits, progress=risen or left,
         served=facts.reaches(target) and facts.routers.confirmed,
+        troubled=is_troubled(arm, now, deadline_seconds, ended),
     )  # fmt: skip
-    ended = ends_before(facts.arm(target), attempt.ended_before if same else None)
     attempt = replace(attempt, ended_before=ended)
     if isinstance(state, Forward) and advance.judgement is not None:
         attempt = replace(attempt, metric_results=(advance.judgement.as_result(),))

@@ -127,6 +127,7 @@ def _() -> Fleet:
     world = reach("canary: first decision")
     world.kubelet()
     fail(world, new(world), CASES["image"][0])
+    world.reconcile()
     world.wait(121)
     return until(world, "WaitingForRetry")
 

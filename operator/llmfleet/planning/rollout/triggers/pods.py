@@ -9,5 +9,7 @@ from llmfleet.planning.rollout.triggers.trigger import Rising
 def pods_fail(rising: Rising) -> Failure | None:
     """Its own exits reject it; what is not its fault ends only this try."""
     arm, attempt = rising.facts.arm(rising.attempt.revision), rising.attempt
-    before = ends_before(arm, attempt.ended_before)
-    return find_pod_failure(arm, rising.now, attempt.policy.progress_deadline_seconds, before)
+    return find_pod_failure(
+        arm, rising.now, attempt.policy.progress_deadline_seconds,
+        ends_before(arm, attempt.ended_before), attempt.trouble_since,
+    )  # fmt: skip
