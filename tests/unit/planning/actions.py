@@ -43,7 +43,7 @@ FORGERIES: tuple[dict[str, Any], ...] = (
 )  # fmt: skip
 """What somebody may write into a status by hand; ``forge`` says what each means."""
 
-_ACTS = st.sampled_from(["abort", "retry", "promote", "undo"])
+_ACTS = st.sampled_from(["abort", "retry", "promote", "undo", "restart"])
 _PLACES = st.sampled_from(PLACES)
 _STEPS = st.one_of(
     st.tuples(st.sampled_from(["turn", "look", "stale", "lose reply"]), st.none()),
@@ -62,6 +62,7 @@ _ASKED = st.one_of(
     st.tuples(st.just("acts"), st.lists(
         st.tuples(_ACTS, _PLACES), min_size=2, max_size=3, unique_by=lambda act: act[0],
     )),
+    st.tuples(st.just("act and edit"), st.tuples(_ACTS, _PLACES, st.sampled_from(MODELS))),
     st.tuples(st.just("again"), st.integers(0, 5)),
     st.tuples(st.just("pause"), st.booleans()),
 )  # fmt: skip
@@ -77,7 +78,8 @@ _WORLD = st.one_of(
     st.tuples(st.just("router silent"), st.booleans()),
     st.tuples(st.just("router replaced"), st.integers(0, 1)),
     st.tuples(st.sampled_from(["recreate", "lose status", "router lies"]), st.none()),
-    st.tuples(st.just("breaks"), _PLACES),
+    st.tuples(st.sampled_from(["breaks", "unready", "deployment deleted"]), _PLACES),
+    st.tuples(st.just("old CRD"), st.booleans()),
     st.tuples(st.just("forge"), st.sampled_from(FORGERIES)),
 )
 ACTIONS = st.one_of(_STEPS, _WANTED, _ASKED, _WORLD)
@@ -88,11 +90,11 @@ ACT_FREE = st.one_of(_STEPS, _WANTED)
 
 def perform(history: History, action: str, value: Any) -> None:
     """Do one action; whatever it is, the operator never writes spec."""
-    if action in {"edit", "release", "policy", "scale", "zero"}:
+    if action in {"edit", "release", "policy", "scale", "zero", "act and edit"}:
         _want(history, action, value)
         return
     spec = copy.deepcopy(history.world.raw["spec"])
-    if action in {"abort", "retry", "promote", "undo", "acts", "again", "pause"}:
+    if action in {"abort", "retry", "promote", "undo", "restart", "acts", "again", "pause"}:
         _ask(history, action, value)
     elif action in {"turn", "turns", "look", "stale", "lose reply", "crash"}:
         _step(history, action, value)
@@ -126,6 +128,10 @@ def _want(history: History, action: str, value: Any) -> None:
             name, turns = value
             world.edit(model=model(name))
             _step(history, "turns", turns)
+        case "act and edit":
+            act, place, name = value
+            history.act(act, place)
+            world.edit(model=model(name))
         case "policy":
             world.edit(rollout={**value, "maxSurge": history.surge})
         case "scale":
@@ -196,6 +202,16 @@ def _befall(history: History, action: str, value: Any) -> None:
         case "engine ends":
             place, times = value
             engine_ends(history, history.named(place), times)
+        case "unready":
+            unready(history, history.named(value))
+        case "deployment deleted":
+            name = f"chat-rev-{history.named(value)}"
+            objects = history.world.objects
+            for key in [key for key in objects if (key.kind, key.name) == ("Deployment", name)]:
+                del objects[key]
+        case "old CRD":
+            settings = history.world.settings
+            history.world.settings = replace(settings, crd_outdated=value)
         case "breaks":
             breaks(history, history.named(value))
         case "recreate":
@@ -216,6 +232,14 @@ def engine_ends(history: History, revision: str, times: int) -> None:
     name = min(mine, default=None)
     if name is not None and not world.pods[name].deleting:
         world.pods[name] = replace(world.pods[name], restarts=world.pods[name].restarts + times)
+
+
+def unready(history: History, revision: str) -> None:
+    """All engines of a revision are not ready for a moment."""
+    world = history.world
+    for name, pod in world.pods.items():
+        if pod.revision == revision and pod.ready:
+            world.pods[name] = replace(pod, ready=False, unready_since=world.now)
 
 
 def breaks(history: History, revision: str) -> None:

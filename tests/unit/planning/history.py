@@ -250,10 +250,11 @@ class History:
 
     def finish(self) -> None:
         """Nothing is asked for any more, and all is well; who waits for a person gets an answer."""
-        for act in ("abort", "undo", "retry", "promote", "pause"):
+        for act in ("abort", "undo", "retry", "promote", "restart", "pause"):
             annotate(self.world, act, None)
         self.correct()
         self.world.silent.clear()
+        self.world.settings = replace(self.world.settings, crd_outdated=False)
         self.world.lingering, self.lagging = 0, frozenset()
         self.world.broken = frozenset({self.hashes["broken"]})
         self.load.stopped_at, self.load.bad = None, frozenset()

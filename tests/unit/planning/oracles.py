@@ -16,8 +16,9 @@ DRAIN = timedelta(seconds=600)
 """spec.router.drainTimeout of the resources of these tests."""
 LARGE = 2**62
 """No trafficGeneration comes near it by itself."""
-STATES = {None, "Forward", "Undoing", "Returning", "BackingOff"}
+STATES = {None, "Forward", "Undoing", "Returning", "BackingOff", "Restarting"}
 SERVED = re.compile(r"\b([0-9a-f]{10}) is served\b")
+ACT = re.compile(r"^llmfleet\.dev/(\w+) of ([0-9a-f]+) ")
 STALE = timedelta(minutes=3)
 """Counts that are older tell nothing."""
 
@@ -153,6 +154,11 @@ def _check_steps(before: JSON, after: JSON) -> None:
     steps, step = planned_steps(rollout), rollout.get("step")
     if not isinstance(step, int) or not 0 <= step < len(steps) or rollout.get("aborted"):
         return
+    served = after.get("servedRevision")
+    if served in {each["hash"] for each in after.get("rejectedRevisions") or []} and not weights(
+        before
+    ).get(served):
+        return  # what the canary does not have a rejected one would gain: it has all or nothing
     name = rollout["revision"]
     allowed = [each["setWeight"] for each in steps[: step + 1] if "setWeight" in each]
     had, has = weights(before).get(name, 0), weights(after).get(name, 0)
@@ -166,6 +172,8 @@ def _check_promotion(seen: Snapshot, plan: Plan, before: JSON, now: datetime) ->
         return
     assert weights(before) == {promoted: 100}, f"{promoted} is promoted at {weights(before)}"
     assert not _unconfirmed(seen, before), f"{promoted} is promoted before routers have confirmed"
+    stands_by = _ready(seen, str(before.get("servedRevision")))
+    assert _ready(seen, promoted) or not stands_by, f"{promoted} is promoted without a ready pod"
     counts = (seen.requests or {}).get(promoted)
     was = before.get("rollout") or {}
     judged = (was.get("plan") or {}).get("strategy") in {"Canary", "BlueGreen"}
@@ -219,6 +227,29 @@ def _check_words(plan: Plan, after: JSON) -> None:
     done = [event.message for event in plan.events if event.reason == "ActDone"]
     ended = plan.outcome is not None and plan.outcome.result is not Result.PROMOTED
     assert not ended or not any("/promote" in text for text in done), f"{done}, and it goes back"
+    for text in done:
+        ((act, value),) = ACT.findall(text)
+        problem = _undone(plan, after, act, value)
+        assert problem is None, f"{text!r}, and {problem}"
+    if plan.outcome is not None and plan.outcome.result is Result.REJECTED:
+        assert plan.outcome.revision in rejections(plan), f"{plan.outcome} is not rejected"
+
+
+def _undone(plan: Plan, after: JSON, act: str, revision: str) -> str | None:
+    """What contradicts that an act was carried out."""
+    rollout, rejected = after.get("rollout") or {}, rejections(plan)
+    state, going = rollout.get("state"), rollout.get("revision")
+    match act:
+        case "abort" if revision not in rejected or (state, going) == ("Forward", revision):
+            return f"{revision} is {state}, and rejected are {sorted(rejected)}"
+        case "retry" if revision in rejected:
+            return f"{revision} is still rejected"
+        case "undo":
+            heads = {rollout.get("undoTarget"), going, after.get("servedRevision")}
+            return None if revision in heads else f"{revision} is none of {heads}"
+        case "restart" if state != "Restarting":
+            return f"the state is {state}"
+    return None
 
 
 def _check_analysis(seen: Snapshot, plan: Plan, before: JSON, now: datetime) -> None:

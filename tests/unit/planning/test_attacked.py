@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from llmfleet.api import parse
 from llmfleet.planning.decide import decide
+from llmfleet.planning.snapshot import JSON
 from tests.unit.planning.canaries import annotate, at_share, canary, rejected, split, started
-from tests.unit.planning.fleet import Fleet, hash_of, resource
+from tests.unit.planning.fleet import Fleet, counted, hash_of, resource
 from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_diagnosis import said
 from tests.unit.planning.test_rollout import turn
@@ -70,6 +71,189 @@ def lose(world: Fleet, revision: str) -> None:
     for name, pod in world.pods.items():
         if pod.revision == revision:
             world.pods[name] = replace(pod, ready=False, phase="Pending")
+
+
+def done(world: Fleet) -> list[str]:
+    """Acts that the last decision says were carried out."""
+    events = world.plans[-1].events
+    return [each.message.split()[0] for each in events if each.reason == "ActDone"]
+
+
+def test_promotion_when_the_new_set_has_no_ready_pod_then_the_old_one_takes_over() -> None:
+    policy = {"strategy": "BlueGreen", "scaleDownDelay": "60s"}
+    preview = {"blueGreen": {"previewDuration": "30s"}}
+    world = Fleet(resource(replicas=4, rollout=policy | preview, model=model("one")))
+    world.settle()
+    world.edit(model=model("two"))
+    while split(world).get(TWO) != 100:
+        world.reconcile()
+        world.kubelet()
+        if split(world).get(TWO) != 100:
+            world.routers()
+            world.wait(5)
+    lose(world, TWO)
+    world.routers()
+    plan = world.reconcile()
+    turn(world, 40)
+    assert plan.outcome is None
+    assert (world.ready(ONE), split(world)) == (4, {ONE: 100})
+
+
+def test_abort_when_there_is_nowhere_to_go_back_to_then_it_is_refused() -> None:
+    world = promoted("one", "two")
+    annotate(world, "undo", f"{ONE}@1")
+    world.reconcile()
+    rising_at_last(world)
+    annotate(world, "abort", f"{THREE}@1")
+    world.reconcile()
+    assert done(world) == []
+    assert "nowhere to go back to" in world.condition("ActRefused")["message"]
+
+
+def rising_at_last(world: Fleet) -> None:
+    """Every kept revision fails, and what is served now is rejected; three is on its way up."""
+    world.edit(model=model("three"))
+    turn(world, 2)
+    world.edit(model=model("one"))
+    world.broken = frozenset({ONE})
+    turn(world, 10)
+    for _ in range(7):
+        crash(world, ONE)
+        turn(world)
+    world.edit(model=model("three"))
+    while not split(world).get(THREE):
+        turn(world)
+    turn(world, 2)
+
+
+def test_analysis_when_the_pause_before_it_is_promoted_then_it_needs_requests_of_its_own() -> None:
+    steps: list[JSON] = [{"setWeight": 25}, {"pause": {}}, {"analysis": {}}, {"setWeight": 50}]
+    analysis = {"minSamples": 50, "maxDuration": "5m"}
+    world, old, new = started(canary([*steps, {"pause": {}}], analysis=analysis))
+    at_share(world, new, 25)
+    turn(world, 5)
+    for many in range(3):
+        world.requests = {old: counted(3000 * many), new: counted(1000 * many)}
+        turn(world)
+    annotate(world, "promote", f"{new}@1")
+    world.reconcile()
+    assert world.status()["rollout"]["step"] == 2
+
+
+def test_act_when_its_value_ends_in_a_newline_then_it_still_runs_once() -> None:
+    world, _, new = started(canary([{"setWeight": 25}, {"pause": {}}] * 3))
+    at_share(world, new, 25)
+    turn(world, 2)
+    annotate(world, "promote", f"{new}@1\n")
+    turn(world, 4)
+    annotate(world, "promote", f"{new}@2\n")
+    turn(world, 4)
+    annotate(world, "promote", f"{new}@1\n")
+    world.reconcile()
+    assert done(world) == []
+    world.settle()
+    written = world.writes
+    turn(world, 2)
+    assert world.writes == written, "memory is written on every pass"
+
+
+def test_restart_when_scaled_to_zero_then_no_pod_stays() -> None:
+    world = promoted("one")
+    world.wait(100)
+    annotate(world, "restart", f"{ONE}@1")
+    world.reconcile()
+    world.edit(replicas=0)
+    for _ in range(10):
+        turn(world)
+        world.wait(30)
+    assert world.replicas() == {ONE: 0}
+
+
+def test_restart_when_it_comes_with_another_spec_then_it_is_not_told_as_done() -> None:
+    world = promoted("one")
+    world.wait(100)
+    annotate(world, "restart", f"{ONE}@1")
+    world.edit(model=model("two"))
+    world.reconcile()
+    assert done(world) == []
+
+
+def test_undo_when_it_is_asked_for_twice_then_it_goes_on() -> None:
+    world = promoted("one", "two")
+    rising(world, "three")
+    annotate(world, "undo", f"{ONE}@1")
+    while not split(world).get(ONE):
+        turn(world)
+    annotate(world, "undo", f"{ONE}@2")
+    world.reconcile()
+    assert "on its way up already" in world.condition("ActRefused")["message"]
+    world.settle()
+    assert split(world) == {ONE: 100}
+
+
+def test_retry_when_the_revision_is_only_superseded_then_it_is_refused() -> None:
+    world = promoted("one")
+    rising(world, "two")
+    world.edit(model=model("three"))
+    world.reconcile()
+    annotate(world, "retry", f"{TWO}@1")
+    world.reconcile()
+    assert done(world) == []
+
+
+def test_retry_when_an_undo_waits_behind_the_return_then_that_is_dropped() -> None:
+    world = promoted("one", "two")
+    rising(world, "three")
+    annotate(world, "undo", f"{ONE}@1")
+    world.reconcile()
+    annotate(world, "retry", f"{THREE}@1")
+    world.reconcile()
+    assert "undoTarget" not in world.status()["rollout"]
+
+
+def test_message_when_the_served_revision_has_no_ready_pod_then_it_does_not_keep_serving() -> None:
+    world = promoted("one")
+    lose(world, ONE)
+    world.edit(model=model("two"))
+    turn(world, 20)
+    world.wait(3600)
+    turn(world, 3)
+    assert "keeps serving" not in world.status()["message"]
+
+
+def test_refusal_when_the_revision_goes_back_already_then_it_does_not_contradict_itself() -> None:
+    world = promoted("one")
+    rising(world, "two")
+    lose(world, ONE)
+    for token in "12":
+        annotate(world, "abort", f"{TWO}@{token}")
+        turn(world)
+    assert "on its way back already" in world.condition("ActRefused")["message"]
+
+
+def test_pause_step_when_the_clock_went_back_then_it_is_not_longer() -> None:
+    steps: list[JSON] = [{"setWeight": 25}, {"pause": {"duration": "5m"}}, {"setWeight": 50}]
+    world, _, new = started(canary(steps))
+    world.wait(3600)
+    at_share(world, new, 25)
+    turn(world)
+    world.wait(-3600)
+    plan = world.reconcile()
+    assert plan.requeue_after is not None
+    assert plan.requeue_after <= 301
+
+
+def test_pause_when_it_names_what_spec_asks_for_next_then_that_gets_no_share() -> None:
+    steps: list[JSON] = [{"setWeight": 25}, {"pause": {}}]
+    world = Fleet(resource(replicas=4, rollout=canary(steps, scaleDownDelay="10m")))
+    world.settle()
+    rising(world, "two")
+    annotate(world, "promote", f"{TWO}/full@1")
+    turn(world, 20)
+    annotate(world, "pause", ONE)
+    world.edit(model=model("one"))
+    world.reconcile()
+    assert not split(world).get(ONE)
 
 
 @pytest.mark.parametrize("at_once", [True, False])

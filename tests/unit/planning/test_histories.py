@@ -109,6 +109,11 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     actions=[("router replaced", 0), ("router lies", None)],
     last="two", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
 )  # fmt: skip
+@example(  # nothing is commanded, and what a superseded undo would go back to is rejected
+    actions=[("undo", "three"), ("recreate", None)],
+    last="two",
+    beginning={"surge": 0, "replicas": 1, "new": False, "kept": True},
+)
 @example(  # an attempt that ends before memory knows of it leaves its number to nobody
     actions=[("lose status", None), ("crash", 1), ("turn", None)],
     last="two", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},

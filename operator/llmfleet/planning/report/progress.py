@@ -200,7 +200,7 @@ def _meanwhile(situation: Situation) -> str:
     rollout = situation.rollout
     if not rollout.stable or not rollout.target:
         return ""
-    if set(rollout.split.traffic) == {rollout.stable}:
+    if set(rollout.split.traffic) == {rollout.stable} and situation.facts.arm(rollout.stable).ready:
         return f"; {rollout.stable} keeps serving"
     return f"; {describe_traffic(rollout.split.traffic)}"
 

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from llmfleet.api import clean_line
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.state import (
+    SUPERSEDED,
     BackingOff,
     Forward,
     Idle,
@@ -66,25 +68,36 @@ class Acts:
         )
 
 
-def decide_acts(facts: Facts, state: State, stable: str | None) -> Acts:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Context:
+    """What tells whether an act can be carried out."""
+
+    facts: Facts
+    state: State
+    stable: str | None
+    held: str | None
+
+
+def decide_acts(facts: Facts, state: State, stable: str | None, held: str | None) -> Acts:
     """Read the annotations.
 
     Args:
         facts: what is observed.
         state: of the rollout.
         stable: the served revision.
+        held: why nothing may be rolled out now, or None.
     """
     current = _current(state)
     metadata, status = facts.deployment.metadata, facts.deployment.status
     # Status first: it is what memory is a copy of.
     handled = {**facts.memory.handled_acts, **status.handled_acts}
     found = {
-        act: value[:_LONGEST_VALUE]
+        act: clean_line(value)[:_LONGEST_VALUE]  # as memory keeps it
         for act in ACTS
         if (value := metadata.annotations.get(f"llmfleet.dev/{act}"))
     }
     pause = metadata.annotations.get("llmfleet.dev/pause")
-    paused = pause is not None and pause in {"true", current}
+    paused = pause is not None and pause in {"true", current or facts.spec_revision}
     if status.schema_ is None:
         # A restored backup: its annotations were carried out in another life.
         return Acts(
@@ -98,7 +111,8 @@ def decide_acts(facts: Facts, state: State, stable: str | None) -> Acts:
         for act, value in found.items()
         if handled.get(act) != value and f"{act} {value}" not in facts.memory.past_acts
     }
-    run, full, refusals = _sort(facts, fresh, state, stable, paused=paused)
+    context = _Context(facts=facts, state=state, stable=stable, held=held)
+    run, full, refusals = _sort(context, fresh, paused=paused)
     now = {act: value for act, value in found.items() if act in run or _named(value, refusals)}
     return Acts(
         handled=handled | now,
@@ -111,7 +125,7 @@ def decide_acts(facts: Facts, state: State, stable: str | None) -> Acts:
 
 
 def _sort(
-    facts: Facts, fresh: Mapping[str, str], state: State, stable: str | None, *, paused: bool
+    context: _Context, fresh: Mapping[str, str], *, paused: bool
 ) -> tuple[dict[str, str], bool, list[str]]:
     """What of these is carried out, whether a promotion skips all steps, and the refusals."""
     run: dict[str, str] = {}
@@ -127,7 +141,7 @@ def _sort(
         elif act == "promote" and paused:
             problem = PAUSED
         else:
-            problem = _problem(facts, act, match[1], state, stable)
+            problem = _problem(context, act, match[1])
         if match is None or problem is not None:
             refusals.append(f"llmfleet.dev/{act}: {value} {problem}")
             continue
@@ -165,35 +179,39 @@ def _current(state: State) -> str | None:
     return None if attempt is None or isinstance(state, BackingOff) else attempt.revision
 
 
-def _problem(facts: Facts, act: str, revision: str, state: State, stable: str | None) -> str | None:
+def _problem(context: _Context, act: str, revision: str) -> str | None:
     """Why an act cannot be carried out, as the rest of a sentence about it."""
     match act:
         case "promote":
-            return _promote_problem(facts, revision, state, stable)
+            return _promote_problem(context, revision)
         case "abort":
-            return _abort_problem(facts, revision, state, stable)
+            return _abort_problem(context, revision)
         case "retry":
-            return _retry_problem(facts, revision, state)
+            return _retry_problem(context, revision)
         case "restart":
-            return _restart_problem(facts, revision, state, stable)
-    if isinstance(state, Unreadable):
-        return f"comes in a rollout of which the record cannot be read: {state.problem}"
-    return _undo_problem(facts, revision, stable)
+            return _restart_problem(context, revision)
+    if isinstance(context.state, Unreadable):
+        return f"comes in a rollout of which the record cannot be read: {context.state.problem}"
+    return _undo_problem(context, revision)
 
 
-def _not_going(revision: str, state: State, stable: str | None) -> str | None:
-    current = _current(state)
-    if stable is not None and current == revision and not isinstance(state, Returning):
-        return None
-    now = f"{current} is" if current else "none is"
-    return f"names a revision that is not being rolled out ({now}): see status.rollout"
+def _not_going(context: _Context, revision: str) -> str | None:
+    current = _current(context.state)
+    if current != revision:
+        now = f"{current} is" if current else "none is"
+        return f"names a revision that is not being rolled out ({now}): see status.rollout"
+    if isinstance(context.state, Returning):
+        return "names a revision that is on its way back already"
+    if context.stable is None:
+        return "names the first revision: there is none to compare it with, or to go back to"
+    return None
 
 
-def _promote_problem(facts: Facts, revision: str, state: State, stable: str | None) -> str | None:
-    problem = _not_going(revision, state, stable)
+def _promote_problem(context: _Context, revision: str) -> str | None:
+    problem, state = _not_going(context, revision), context.state
     if problem is not None:
         return problem
-    if facts.replicas == 0:
+    if context.facts.replicas == 0:
         return "comes while no replicas are wanted, and nothing moves: scale up first"
     if isinstance(state, Unreadable):
         return f"names a rollout of which this operator cannot read the record: {state.problem}"
@@ -202,9 +220,9 @@ def _promote_problem(facts: Facts, revision: str, state: State, stable: str | No
     return None
 
 
-def _abort_problem(facts: Facts, revision: str, state: State, stable: str | None) -> str | None:
-    problem = _not_going(revision, state, stable)
-    if problem is None and isinstance(state, Undoing) and stable in facts.rejected:
+def _abort_problem(context: _Context, revision: str) -> str | None:
+    problem, stable = _not_going(context, revision), context.stable
+    if problem is None and isinstance(context.state, Undoing) and stable in context.facts.rejected:
         return (
             f"would end an undo, and go back to {stable}, which was rejected by it: annotate"
             f" llmfleet.dev/retry: {stable}@TOKEN if that is meant"
@@ -212,35 +230,52 @@ def _abort_problem(facts: Facts, revision: str, state: State, stable: str | None
     return problem
 
 
-def _retry_problem(facts: Facts, revision: str, state: State) -> str | None:
-    attempt = attempt_of(state)
+def _retry_problem(context: _Context, revision: str) -> str | None:
+    attempt, state = attempt_of(context.state), context.state
     gave_up = (
         isinstance(state, Returning | BackingOff)
+        and state.reason != SUPERSEDED
         and attempt is not None
         and attempt.revision == revision
     )
-    if revision not in facts.rejected and not gave_up:
+    if revision not in context.facts.rejected and not gave_up:
         return "names a revision that was neither rejected nor aborted: nothing to retry"
     return None
 
 
-def _restart_problem(facts: Facts, revision: str, state: State, stable: str | None) -> str | None:
+def _restart_problem(context: _Context, revision: str) -> str | None:
+    stable, state = context.stable, context.state
     if stable is None or revision != stable:
         return f"names a revision that is not the served one ({stable or 'none is'})"
+    if isinstance(state, BackingOff):
+        return f"comes while {state.attempt.revision} waits to be tried again: retry or change it"
     if not isinstance(state, Idle | Restarting):
         return "comes in a rollout, which replaces pods anyway: try again when it is over"
-    if facts.replicas == 0:
+    if context.facts.replicas == 0:
         return "comes while no replicas are wanted: there are no pods to replace"
     return None
 
 
-def _undo_problem(facts: Facts, revision: str, stable: str | None) -> str | None:
+def _undo_problem(context: _Context, revision: str) -> str | None:
+    state, stable = context.state, context.stable
+    if stable is None or stable in context.facts.rejected:
+        return "comes while no good revision is served: try again when one is"
+    problem = _target_problem(context.facts, revision)
+    if problem is not None:
+        return problem
+    if isinstance(state, Undoing) and state.attempt.revision == revision:
+        return "names the revision that is on its way up already"
+    if context.held is not None and revision != stable:
+        return f"cannot be carried out now: {context.held}"
+    return None
+
+
+def _target_problem(facts: Facts, revision: str) -> str | None:
+    """Why a revision is none to go back to."""
     good = facts.memory.last_good
     served = {each.hash for each in facts.deployment.status.revisions if each.promoted_at}
     served |= {good.hash} if good is not None else set()
     kept = sorted((set(facts.revisions) & served) - {facts.spec_revision} - set(facts.rejected))
-    if stable is None or stable in facts.rejected:
-        return "comes while no good revision is served: try again when one is"
     if revision == facts.spec_revision:
         return f"names the revision that spec asks for: name one of {', '.join(kept) or 'none'}"
     if revision in facts.rejected:

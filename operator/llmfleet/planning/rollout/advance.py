@@ -15,6 +15,7 @@ from llmfleet.planning.rollout.arriving import take_spec
 from llmfleet.planning.rollout.attempt import Position
 from llmfleet.planning.rollout.consistency import check_consistency
 from llmfleet.planning.rollout.failures import Failure
+from llmfleet.planning.rollout.gates import why_held
 from llmfleet.planning.rollout.inputs import (
     GoBack,
     Promote,
@@ -30,6 +31,7 @@ from llmfleet.planning.rollout.judging import (
 )
 from llmfleet.planning.rollout.machine import (
     FAILED_MEANWHILE,
+    NOWHERE,
     PAUSED_BY_ANNOTATION,
     Advance,
     Machine,
@@ -49,6 +51,7 @@ from llmfleet.planning.rollout.state import (
 )
 from llmfleet.planning.rollout.steps.following import (
     follow,
+    not_counted,
     step_due,
     step_failure,
     waits_for_person,
@@ -79,9 +82,10 @@ def decide_advance(facts: Facts, blocked: str | None, now: datetime) -> tuple[Fa
     if attempt is not None and isinstance(state, Returning | BackingOff):
         facts = give_up_silent(facts, attempt.revision, attempt.progressed_at, now)
     machine = Machine(facts, state, stable, now)
+    held = why_held(facts, spec, stable, blocked, changes=True)
     found = Advance(
         state=state, state_before=state, stable=stable, spec_revision=facts.spec_revision,
-        acts=decide_acts(facts, state, stable), rejected=facts.rejected,
+        acts=decide_acts(facts, state, stable, held), rejected=facts.rejected,
     )  # fmt: skip
     _take_person(machine, found.acts)
     found = _take_undo(machine, found)
@@ -127,11 +131,15 @@ def _take_undo(machine: Machine, found: Advance) -> Advance:
     if asked is None or (asked == stable and isinstance(machine.state, Going)):
         return found
     going = isinstance(machine.state, Going | Returning)
+    # The revision under way may be the one asked for, when spec no longer asks for it.
+    given_up = _revision(machine.state) if isinstance(machine.state, Going) else None
     failure = Failure(
-        reason="UserUndo", message=f"undone by hand: {asked} was asked for", rejected=True
+        reason="UserUndo",
+        message=f"undone by hand: {asked} was asked for",
+        rejected=given_up != asked,
     )
-    if isinstance(machine.state, Going) and machine.state.attempt.revision != asked:
-        machine.reject(machine.state.attempt.revision, failure.reason)
+    if given_up is not None and given_up != asked:
+        machine.reject(given_up, failure.reason)
     machine.reject(machine.facts.spec_revision, failure.reason)
     machine.put(UndoTo(revision=asked))
     return replace(found, failure=failure if going or asked != stable else None)
@@ -167,8 +175,9 @@ def _go_back(machine: Machine, found: Advance, failure: Failure) -> Advance:
     state = machine.state
     revision = state.revision if isinstance(state, Unreadable) else _revision(state)
     machine.put(GoBack(failure=failure))
-    if machine.state is state:  # nowhere to go back to
-        return found
+    if machine.state is state:
+        acts = found.acts.withdraw("abort", NOWHERE).withdraw("undo", NOWHERE)
+        return replace(found, acts=acts)
     if failure.rejected and revision is not None:
         machine.reject(revision, failure.reason)
     if failure.reason == "UserUndo" and machine.facts.spec_revision != machine.stable:
@@ -197,6 +206,8 @@ def _take_steps(machine: Machine, found: Advance) -> Advance:
     if "promote" in found.acts.run:
         machine.put(Promote(full=found.acts.full))
         position = machine.state.position or position
+        # The requests so far are those of the step that was left.
+        context = replace(context, own_judgement=not_counted(context.judgement))
     position = follow(context, position, now)
     failure = step_failure(context, position, now)
     if failure is not None:

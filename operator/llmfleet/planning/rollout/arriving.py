@@ -16,6 +16,7 @@ from llmfleet.planning.rollout.inputs import (
 )
 from llmfleet.planning.rollout.machine import (
     PAUSED_BY_ANNOTATION,
+    REPLACED_ANYWAY,
     SUPERSEDED_MEANWHILE,
     Advance,
     Machine,
@@ -42,9 +43,14 @@ def take_spec(machine: Machine, found: Advance, blocked: str | None) -> Advance:
         if may_promote(facts, state, machine.rejected, stopped=found.by_annotation):
             machine.put(Served())
             return replace(found, promoted=target, stable=target)
-        changes = machine.wanted()[0] != target
-        held = why_held(facts, state.attempt.policy, machine.stable, blocked, changes=True)
-        if held is not None:
+        wanted = machine.wanted()[0]
+        changes = wanted != target
+        held = why_held(
+            facts, state.attempt.policy, machine.stable, blocked, changes=True, going=True
+        )
+        # Going back needs nothing of what a rollout is held for but to know where it goes.
+        back = wanted == machine.stable and blocked is None and facts.history.held is None
+        if held is not None and not back:
             return replace(found, held=held)
         if changes:
             machine.put(Supersede())
@@ -75,7 +81,7 @@ def _arrive(machine: Machine, blocked: str | None) -> None:
         again = state.reason == SUPERSEDED and state.undo_target is None
         if again and machine.wanted()[0] == target:
             machine.put(Resume())
-        elif not facts.reaches(target) and facts.may_shrink:
+        elif not facts.reaches(target) and (facts.may_shrink or _leads_nowhere(machine)):
             waits = state.undo_target is not None and (blocked is not None or not facts.replicas)
             if not waits:
                 machine.put(Returned())
@@ -87,6 +93,14 @@ def _arrive(machine: Machine, blocked: str | None) -> None:
         state.attempt.revision != facts.spec_revision or facts.spec_revision in machine.rejected
     ):
         machine.put(Supersede())
+
+
+def _leads_nowhere(machine: Machine) -> bool:
+    """Whether it would wait for ever: routers are commanded nothing that they could confirm.
+
+    Status was lost, and the served revision may gain nothing, because it is rejected.
+    """
+    return not machine.facts.traffic and machine.stable in machine.rejected
 
 
 def _is_stranded(machine: Machine, state: Returning) -> bool:
@@ -114,6 +128,7 @@ def _begin_next(machine: Machine, found: Advance, blocked: str | None) -> Advanc
     if held is not None or wanted is None or not changes:
         return replace(found, held=held)
     machine.put(Start(revision=wanted, cause=cause))
+    found = replace(found, acts=found.acts.withdraw("restart", REPLACED_ANYWAY))
     if found.acts.paused and cause is None and stable is not None:
         return replace(found, paused=PAUSED_BY_ANNOTATION, by_annotation=True)
     return found

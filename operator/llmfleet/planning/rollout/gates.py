@@ -35,6 +35,7 @@ def may_promote(
         and target not in rejected
         and facts.history.held is None
         and facts.traffic.get(target) == 100
+        and facts.arm(target).ready > 0
         and facts.routers.confirmed
         and not stopped
         and (position is None or position.step >= len(steps))
@@ -60,6 +61,7 @@ def why_held(
     blocked: str | None,
     *,
     changes: bool,
+    going: bool = False,
 ) -> str | None:
     """Why nothing new may be rolled out now, as a sentence; None when it may.
 
@@ -69,15 +71,16 @@ def why_held(
         stable: the served revision.
         blocked: what spec is not accepted for.
         changes: another revision than the served one is wanted.
+        going: a rollout is under way, whose settings are frozen.
     """
     if blocked is not None or facts.history.held is not None:
         return blocked or facts.history.held
     in_place = policy.surge_replicas(facts.replicas) == 0 and facts.replicas == 1
     if changes and stable and in_place and policy.strategy == "Canary":
-        return (
-            "one replica without surge cannot be replaced step by step: set"
-            " spec.rollout.maxSurge to 1, or spec.rollout.strategy to RollingUpdate"
-        )
+        fix = "set spec.rollout.maxSurge to 1, or spec.rollout.strategy to RollingUpdate"
+        if going:
+            fix = "abort the rollout, take spec back, or set spec.replicas to 2"
+        return f"one replica without surge cannot be replaced step by step: {fix}"
     if facts.settings.crd_outdated and changes:
         return (
             "the installed CRD is older than the operator, so nothing is rolled out: apply the"

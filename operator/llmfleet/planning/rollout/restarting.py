@@ -24,7 +24,7 @@ def wanted_replicas(facts: Facts, state: Restarting) -> int:
     """
     lives = any(not pod.deleting for pod in old_pods(facts, state))
     surge = facts.deployment.spec.rollout.surge_replicas(facts.replicas)
-    return facts.replicas + int(lives and surge > 0)
+    return facts.replicas + int(facts.replicas > 0 and lives and surge > 0)
 
 
 def next_pod(facts: Facts, state: Restarting) -> ObservedPod | None:

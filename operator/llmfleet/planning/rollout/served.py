@@ -30,7 +30,9 @@ def stable_revision(facts: Facts) -> str | None:
         return serving
     up = {name for name, arm in facts.arms.items() if arm.ready and arm.wanted is not None}
     if wanted in up or not up:
-        return None
+        # In mid-undo what was rejected may still serve more than what is to take over.
+        spec = facts.spec_revision
+        return spec if wanted != spec and facts.arm(spec).ready > facts.arm(wanted).ready else None
     if good is not None and good.hash in up:
         return good.hash
     known = [each for each in facts.revisions.values() if each.hash in up]

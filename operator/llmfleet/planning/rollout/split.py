@@ -84,8 +84,12 @@ def move(facts: Facts, asked: Move, rejected: Collection[str]) -> Split:
     }
     given_up = _given_up(facts, asked)
     nothing_up = asked.old is None or (not facts.traffic and not facts.arm(asked.old).ready)
-    waits = bool(given_up) or (asked.old in rejected and not facts.traffic)
-    stays = waits and not facts.arm(asked.new).ready
+    enough = 1 if given_up else 0
+    if asked.old in rejected and not facts.traffic:
+        # It takes over all at once: with as many pods as there is room for.
+        room = facts.replicas + asked.surge - facts.present_besides(asked.new)
+        enough = max(1, min(facts.replicas, room))
+    stays = facts.arm(asked.new).ready < enough
     if facts.replicas == 0 or stays or (share == 0 and nothing_up):
         # What the command names stays until it can be replaced, known or not: caches may be behind.
         traffic = dict(facts.traffic)
@@ -131,7 +135,10 @@ def steady(
     if stable is not None and facts.replicas > 0 and facts.arm(stable).ready:
         share = clamp(100, at_most=_gates(facts, stable, rejected))
         traffic = {stable: 100} if share == 100 else traffic
-    keep = {stable} if stable else set()
+    good = facts.memory.last_good
+    # With nothing known to serve, what was good or is wanted may be what serves.
+    keep = {stable} if stable else {facts.spec_revision, *([good.hash] if good else [])}
+    keep -= set() if stable else set(discarded)
     unserved = warm_since(facts, now, keep)
     fresh = {name for name, since in unserved.items() if now < since + delay} - set(discarded)
     removed = removable(facts, keep | fresh | set(traffic))

@@ -9,6 +9,7 @@ from llmfleet.api import RejectedRevision, RolloutSpec, Routing
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.advance import decide_advance
 from llmfleet.planning.rollout.attempt import freeze, tick
+from llmfleet.planning.rollout.capacity import pods_for
 from llmfleet.planning.rollout.diagnosis import (
     GRACE,
     Diagnosis,
@@ -122,15 +123,26 @@ def allowance_of(facts: Facts, advance: Advance) -> Allowance:
 
 
 def goal_of(facts: Facts, advance: Advance) -> int:
-    """Percent that the revision on its way up may have at most; a pause stops it where it is."""
+    """Percent that the revision on its way up may have at most.
+
+    A pause, or what holds the rollout, stops it where it is; the fleet's size is obeyed.
+    """
     weight = allowance_of(facts, advance).weight
     present = facts.traffic.get(advance.target or "", 0)
-    return min(weight, present) if advance.by_annotation else weight
+    stopped = advance.by_annotation or advance.held is not None
+    return min(weight, present) if stopped else weight
 
 
 def pods_of(facts: Facts, advance: Advance) -> int:
-    """Pods that the revision on its way up shall have; without steps, all."""
-    return allowance_of(facts, advance).pods(facts.replicas)
+    """Pods that the revision on its way up shall have; without steps, all.
+
+    What is held keeps what it has, and what its share needs when the fleet's size changes.
+    """
+    asked = allowance_of(facts, advance).pods(facts.replicas)
+    if advance.held is None:
+        return asked
+    share = facts.traffic.get(advance.target or "", 0)
+    return min(asked, max(pods_for(facts.replicas, share), facts.arm(advance.target).wanted or 0))
 
 
 def settings_changed(facts: Facts, rollout: Rollout) -> bool:
@@ -193,8 +205,6 @@ def _decide_split(facts: Facts, advance: Advance, policy: RolloutSpec, now: date
         case Unreadable():
             return stay(facts, state.revision, now)
         case Forward() | Undoing():
-            if advance.held is not None:
-                return stay(facts, advance.target, now)
             asked = Move(
                 old=stable, new=state.attempt.revision, back=False, surge=surge,
                 whole=policy.strategy == "BlueGreen",

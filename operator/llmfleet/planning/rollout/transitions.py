@@ -129,7 +129,7 @@ def _retry_returning(state: Returning, asked: Retry, context: Context) -> State:
     if not context.carried_back:
         return _begin_where_it_is(state, context)
     attempt = replace(state.attempt, tries=0)
-    return replace(state, attempt=attempt, reason=RETRIED, retry_at=None)
+    return replace(state, attempt=attempt, reason=RETRIED, retry_at=None, undo_target=None)
 
 
 def _begin_where_it_is(state: Returning, context: Context) -> State:

@@ -56,7 +56,7 @@ def follow(context: StepContext, position: Position, now: datetime) -> Position:
         if not _done(context, position, now):
             break
         position = Position(step=position.step + 1)
-        context = replace(context, own_judgement=_not_counted(context.judgement))
+        context = replace(context, own_judgement=not_counted(context.judgement))
     return position
 
 
@@ -99,7 +99,7 @@ def step_under_way(context: StepContext, position: Position) -> Step | None:
     return context.steps[position.step] if position.step < len(context.steps) else None
 
 
-def _not_counted(judgement: Judgement) -> Judgement:
+def not_counted(judgement: Judgement) -> Judgement:
     """What is known of the requests of a step that only just began."""
     return Judgement(
         metric=judgement.metric, min_effect=judgement.min_effect,
@@ -112,9 +112,10 @@ def _start_clock(context: StepContext, position: Position, now: datetime) -> Pos
         return position
     if context.replicas == 0 or not _commanded(context, position.step):
         return Position(step=position.step)
-    if position.started_at is None and context.confirmed:
-        return replace(position, started_at=now)
-    return position
+    if position.started_at is None:
+        return replace(position, started_at=now) if context.confirmed else position
+    # A clock that was ahead, this one's or another operator's, lengthens no step.
+    return replace(position, started_at=min(position.started_at, now))
 
 
 def _commanded(context: StepContext, index: int) -> bool:
