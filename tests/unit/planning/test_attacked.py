@@ -211,14 +211,20 @@ def test_retry_when_an_undo_waits_behind_the_return_then_that_is_dropped() -> No
     assert "undoTarget" not in world.status()["rollout"]
 
 
-def test_message_when_the_served_revision_has_no_ready_pod_then_it_does_not_keep_serving() -> None:
+def test_message_when_the_served_revision_has_no_ready_pod_then_its_advice_helps() -> None:
     world = promoted("one")
     lose(world, ONE)
     world.edit(model=model("two"))
     turn(world, 20)
     world.wait(3600)
     turn(world, 3)
-    assert "keeps serving" not in world.status()["message"]
+    said = world.status()["message"]
+    assert "keeps serving" not in said
+    assert "is served" not in said
+    assert f"annotate llmfleet.dev/promote: {TWO}/full@TOKEN" in said
+    annotate(world, "promote", f"{TWO}/full@1")
+    world.settle()
+    assert split(world) == {TWO: 100}
 
 
 def test_refusal_when_the_revision_goes_back_already_then_it_does_not_contradict_itself() -> None:

@@ -166,8 +166,8 @@ def _going_on(situation: Situation) -> Answer | None:
     if arm.ready >= wanted and old.present > rollout.split.replicas.get(rollout.stable or "", 0):
         text = f"pods of {rollout.stable} are being stopped to make room for {target}"
         return "True", "ScalingDown", text
-    text = f"{arm.ready} of {rollout.pods} engine pods of revision {target} are ready{then}"
-    return "True", "WaitingForReady", text
+    text = f"{arm.ready} of {rollout.pods} engine pods of revision {target} are ready"
+    return "True", "WaitingForReady", text + (_way_out(situation) or then)
 
 
 def _restarting(situation: Situation) -> Answer | None:
@@ -200,9 +200,23 @@ def _meanwhile(situation: Situation) -> str:
     rollout = situation.rollout
     if not rollout.stable or not rollout.target:
         return ""
-    if set(rollout.split.traffic) == {rollout.stable} and situation.facts.arm(rollout.stable).ready:
-        return f"; {rollout.stable} keeps serving"
+    if set(rollout.split.traffic) == {rollout.stable}:
+        serves = situation.facts.arm(rollout.stable).ready
+        return f"; {rollout.stable} keeps serving" if serves else _way_out(situation)
     return f"; {describe_traffic(rollout.split.traffic)}"
+
+
+def _way_out(situation: Situation) -> str:
+    """What a person can do when only the revision that is to be judged has ready pods.
+
+    It is not served by itself: there is nothing to compare it with.
+    """
+    facts, rollout = situation.facts, situation.rollout
+    steps = isinstance(rollout.state, Forward) and rollout.state.attempt.stepwise
+    if not steps or facts.arm(rollout.stable).ready or not facts.arm(rollout.target).ready:
+        return ""
+    act = f"annotate llmfleet.dev/promote: {rollout.target}/full@TOKEN"
+    return f"; {rollout.target} is ready, and to serve it unjudged {act}"
 
 
 def _then(situation: Situation) -> str:
