@@ -52,7 +52,7 @@ def pod(image: str) -> dict[str, object]:
             {"name": "PYTHONDONTWRITEBYTECODE", "value": "1"},
             {"name": "LLMFLEET_TEST_MODELS", "value": "/models"},
         ],
-        "resources": {"requests": {"memory": "3Gi"}, "limits": {"memory": "8Gi"}},
+        "resources": {"requests": {"memory": "6Gi"}, "limits": {"memory": "14Gi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

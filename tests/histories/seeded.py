@@ -303,6 +303,32 @@ def superseded_without_return() -> None:
 @bug
 def capacity_not_kept() -> None:
     """The arm that is left shrinks by what the other shall have, not by what it has."""
-    swap(split, "_old_size", lambda facts, asked, share: facts.replicas - min(
+    swap(split, "_old_size", lambda facts, asked, share, pods: facts.replicas - min(
         facts.replicas, asked.pods
     ))  # fmt: skip
+
+
+@bug
+def promoted_without_a_ready_pod() -> None:
+    """A set that has lost its pods since it got everything is promoted."""
+    real = arriving.may_promote
+
+    def may_promote(facts: Any, state: Any, *rest: Any, **how: Any) -> bool:
+        name = state.attempt.revision
+        arm = facts.arm(name)
+        well = replace(arm, pods=tuple(replace(pod, ready=True) for pod in arm.pods))
+        return real(replace(facts, arms={**facts.arms, name: well}), state, *rest, **how)
+
+    swap(arriving, "may_promote", may_promote)
+
+
+@bug
+def acts_told_without_effect() -> None:
+    """An act that turns out to have no effect is told as carried out."""
+    swap(acts.Acts, "withdraw", lambda self, act, why: self)
+
+
+@bug
+def held_for_ever_by_a_rejected_revision() -> None:
+    """With the status lost, a superseded undo waits for routers that are commanded nothing."""
+    swap(arriving, "_leads_nowhere", lambda machine: False)
