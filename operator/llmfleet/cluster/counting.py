@@ -28,6 +28,9 @@ four hours, a day; then they are as long as ``LONG_SECONDS``."""
 LONG_SECONDS: Final = 3600.0
 LATE_SECONDS: Final = 5.0
 """A sample is no longer waited for when a newer one of another router is this much younger."""
+LARGEST_COUNT: Final = 2**53
+"""Up to here a float holds every whole number (IEEE 754), and a status holds it as well; nothing is
+counted beyond."""
 
 
 def interval_at(seconds: float) -> int:
@@ -87,7 +90,9 @@ class Attempt:
                 before = 0.0 if last is None or value < last[1] else last[1]
                 self._last[key] = (at, value)
                 grown = value - before if at > start else 0.0
-                self._totals[name, revision] += grown
+                self._totals[name, revision] = min(
+                    LARGEST_COUNT, self._totals[name, revision] + grown
+                )
                 if grown:
                     interval = max(interval_at(at - start), self._closed)
                     self._by_interval[name, revision][interval] += round(grown)

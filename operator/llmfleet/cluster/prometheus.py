@@ -9,20 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from llmfleet.api import clean_line
+from llmfleet.api.values import Time
 from llmfleet.cluster import metrics
 from llmfleet.cluster.background import keep_running
-from llmfleet.cluster.counting import Attempt, Series
+from llmfleet.cluster.counting import LARGEST_COUNT, Attempt, Series
 from llmfleet.cluster.prometheus_access import Prometheus
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.analysis.metrics import METRICS
@@ -36,6 +37,8 @@ OVERLAP_SECONDS: Final = 150.0
 LONGEST_SECONDS: Final = 7 * 86_400.0
 SKEW_SECONDS: Final = 60.0
 """So far its clock may be ahead of ours; later samples are of no clock that can be believed."""
+EARLIER_SECONDS: Final = 86_400.0
+"""Samples so long before the attempt are of no clock that can be believed: none was asked for."""
 NAMESPACE_LABEL: Final = "llmdeployment_namespace"
 NAME_LABEL: Final = "llmdeployment"
 NOT_CONFIGURED: Final = (
@@ -49,6 +52,7 @@ NO_SERIES: Final = (
 )
 
 log: Any = structlog.get_logger(__name__)
+_TIME: Final = TypeAdapter[datetime](Time)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +60,8 @@ class _Tracked:
     attempt: Attempt
     answered: float | None = None
     """Monotonic time of the last answer."""
+    counts: Mapping[str, RequestCounts] = field(default_factory=dict)
+    """As of the last answer."""
     problem: str = "Prometheus was not asked yet"
 
 
@@ -115,7 +121,7 @@ class RequestPoller:
         self._tracked.pop(owner, None)
 
     def report(self, owner: Owner) -> tuple[Mapping[str, RequestCounts] | None, str]:
-        """The counts by revision, or None and why there are none."""
+        """The counts by revision, or None and why there are none; computes nothing."""
         if self._connect is None:
             return None, NOT_CONFIGURED
         held = self._tracked.get(owner)
@@ -123,8 +129,7 @@ class RequestPoller:
             return None, "no request of the new revision is counted yet"
         if held.answered is None or time.monotonic() > held.answered + STALE_SECONDS:
             return None, held.problem
-        counts = held.attempt.counts()
-        return counts, "" if counts else NO_SERIES
+        return held.counts, "" if held.counts else NO_SERIES
 
     async def _run(self) -> None:
         while True:
@@ -141,13 +146,14 @@ class RequestPoller:
         if held is None:
             return
         before = self.report(owner)
-        query = build_query(owner, held.attempt, time.time(), self._matchers)
         try:
+            query = build_query(owner, held.attempt, time.time(), self._matchers)
             found = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._send, query
             )
-            held.attempt.add(parse_series(found, time.time()))
-        except Exception as error:  # noqa: BLE001 - the library's own errors, those of requests, …
+            held.attempt.add(parse_series(found, held.attempt.since, time.time()))
+            held.counts = held.attempt.counts()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other objects are asked
             metrics.PROMETHEUS_QUERIES.labels("failed").inc()
             words = clean_line(str(error))
             held.problem = f"Prometheus does not answer: {words[:300]}"
@@ -167,12 +173,18 @@ class RequestPoller:
 
 
 def counted_since(status: JSON | None) -> datetime | None:
-    """When the attempt under way got its first requests; None while nothing is judged."""
+    """When the attempt under way got its first requests; None while nothing is judged.
+
+    A time that the models cannot read is none: whoever may write statuses stops no reconcile.
+    """
     rollout = (status or {}).get("rollout") or {}
     since = rollout.get("servedSince")
     if not since or rollout.get("aborted"):
         return None
-    return datetime.fromisoformat(since)
+    try:
+        return _TIME.validate_python(since)
+    except ValidationError:
+        return None
 
 
 def build_query(owner: Owner, attempt: Attempt, now: float, matchers: Labels = ()) -> str:
@@ -200,14 +212,18 @@ def build_query(owner: Owner, attempt: Attempt, now: float, matchers: Labels = (
     return f'{{__name__=~"{series}",{labels}}}[{int(seconds)}s]'
 
 
-def parse_series(found: Iterable[JSON], now: float) -> list[Series]:
-    """The matrix of an answer, without samples that are no finite number or of the future.
+def parse_series(found: Iterable[JSON], since: datetime, now: float) -> list[Series]:
+    """The matrix of an answer, without what no router can have counted.
+
+    Left out are series whose labels are not all texts, and samples of a time before the attempt or
+    of the future, below zero, above what a float counts exactly, or no number.
 
     Args:
         found: the series.
+        since: when the attempt began.
         now: Unix time in seconds.
     """
-    latest = now + SKEW_SECONDS
+    earliest, latest = since.timestamp() - EARLIER_SECONDS, now + SKEW_SECONDS
     return [
         Series(
             labels=each["metric"],
@@ -216,8 +232,9 @@ def parse_series(found: Iterable[JSON], now: float) -> list[Series]:
                 for at, value in (
                     (float(at), float(value)) for at, value in each.get("values") or ()
                 )
-                if at <= latest and math.isfinite(at) and math.isfinite(value)
+                if earliest <= at <= latest and 0.0 <= value <= LARGEST_COUNT
             ),
         )
         for each in found
+        if all(isinstance(text, str) for text in each["metric"].values())
     ]

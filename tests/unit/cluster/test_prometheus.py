@@ -208,6 +208,85 @@ async def test_counts_when_a_sample_is_of_the_future_then_it_is_left_out(rig: Ri
     assert (counts["new"].total, counts["new"].as_of.timestamp()) == (12, START + 5)
 
 
+ABSURD: list[tuple[str, Any]] = [
+    ("infinite together", [["r1", START + 8, "1e308"], ["r2", START + 8, "1e308"]]),
+    ("no 64-bit number", [["r1", START + 8, "1e300"]]),
+    ("no exact float", [["r1", START + 8, "9007199254740994"]]),
+    ("below zero", [["r1", START + 8, "-5"]]),
+    ("before all time", [["r1", -1e18, "5"]]),
+    ("of the year -1199", [["r1", -1e11, "5"]]),
+    ("of two days before", [["r1", START - 2 * 86_400, "5"]]),
+    ("of a label that is no text", [[["r1"], START + 8, "5"]]),
+    ("of a label that is a number", [[5, START + 8, "5"]]),
+]
+
+
+@pytest.mark.parametrize("rows", [rows for _, rows in ABSURD], ids=[name for name, _ in ABSURD])
+async def test_counts_when_a_series_is_absurd_then_it_is_left_out_and_the_others_count(
+    rig: Rig, rows: list[Any]
+) -> None:
+    sound = {"__name__": REQUESTS, "revision": "new", "pod": "r0"}
+    rig.played.custom_query = lambda query: [  # type: ignore[method-assign]
+        {"metric": sound, "values": [[START - 5, "10"], [START + 5, "12"]]},
+        *({"metric": {**sound, "pod": pod}, "values": [[at, value]]} for pod, at, value in rows),
+    ]
+    rig.poller.track(OWNER, JUDGED)
+    await rig.next()
+    counts, _ = rig.poller.report(OWNER)
+    assert counts is not None
+    assert (counts["new"].total, counts["new"].as_of.timestamp()) == (2, START + 5)
+
+
+@pytest.mark.parametrize("at", [-1e18, -1e11, START - 2 * 86_400], ids=str)
+async def test_counts_when_all_samples_are_of_no_time_that_was_asked_for_then_there_are_none(
+    rig: Rig, at: float
+) -> None:
+    rig.played.values = [[at, "5"]]
+    rig.poller.track(OWNER, JUDGED)
+    await rig.next()
+    counts, problem = rig.poller.report(OWNER)
+    assert counts == {}
+    assert "no llmfleet_router_requests_total" in problem
+
+
+async def test_object_when_its_answer_cannot_be_counted_then_the_next_one_is_asked(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = ("team-b", "chat")
+    counts = Attempt.counts
+
+    def fail_once(attempt: Attempt) -> Any:
+        monkeypatch.setattr(Attempt, "counts", counts)
+        raise OverflowError("cannot convert float infinity to integer")
+
+    monkeypatch.setattr(Attempt, "counts", fail_once)
+    rig.poller.track(OWNER, JUDGED)
+    rig.poller.track(other, JUDGED)
+    await rig.next()
+    await rig.next()
+    assert rig.poller.report(OWNER)[0] is None
+    assert rig.poller.report(other)[0] is not None
+
+
+def test_total_when_a_router_begins_anew_without_end_then_a_status_still_holds_it() -> None:
+    assert total(series([(at, 2.0**53 * (at % 2)) for at in range(1, 5000)])) == 2**53
+
+
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        ("2026-03-01T12:00:00z", SINCE), ("2026-03-01 12:00:00Z", SINCE),
+        ("2026-03-01T23:59:60Z", None), ("2026-03-01T12:00:00", None), ("soon", None),
+        (["2026"], None),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_status_when_its_time_is_odd_then_it_is_read_as_the_models_do_or_is_none(
+    text: Any, since: datetime | None
+) -> None:
+    assert counted_since({"rollout": {"servedSince": text}}) == since
+
+
 def test_query_when_labels_are_asked_for_then_no_value_of_them_ends_the_string() -> None:
     query = build_query(OWNER, Attempt(SINCE), START, (("cluster", 'a"} or up{b="'),))
     assert ',cluster="a\\"} or up{b=\\""}[' in query
