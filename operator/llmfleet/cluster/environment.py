@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from llmfleet.cluster.prometheus_access import PrometheusAccess
 from llmfleet.planning.snapshot import Labels, NetworkSettings, OperatorSettings
@@ -143,10 +144,20 @@ def _prometheus(variables: Mapping[str, str], problems: list[str]) -> Prometheus
 
 
 def _url(variables: Mapping[str, str], name: str, problems: list[str]) -> str | None:
-    url = variables.get(name) or None
+    url = variables.get(name, "").strip() or None  # a Secret's text ends with a line end
     if url is not None and not url.startswith(("http://", "https://")):
         problems.append(f"{name} must begin with http:// or https://")
+    elif url is not None and not _has_host(url):
+        problems.append(f"{name} must have a host, and a port of at most 65535 if any")
     return url
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _path(variables: Mapping[str, str], name: str) -> Path | None:

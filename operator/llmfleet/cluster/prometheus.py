@@ -19,12 +19,12 @@ from typing import Any, Final
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from llmfleet.api import clean_line
 from llmfleet.api.values import Time
 from llmfleet.cluster import metrics
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.counting import LARGEST_COUNT, Attempt, Series
 from llmfleet.cluster.prometheus_access import Prometheus
+from llmfleet.cluster.prometheus_problems import NO_API, PrometheusError, describe_problem
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.analysis.metrics import METRICS
 from llmfleet.planning.analysis.metrics.error_rate import REQUESTS
@@ -155,9 +155,9 @@ class RequestPoller:
             held.counts = held.attempt.counts()
         except Exception as error:  # noqa: BLE001 - whatever it is, the other objects are asked
             metrics.PROMETHEUS_QUERIES.labels("failed").inc()
-            words = clean_line(str(error))
-            held.problem = f"Prometheus does not answer: {words[:300]}"
-            log.warning("Prometheus does not answer", error=words[:1000])
+            problem = describe_problem(error)
+            held.problem = f"Prometheus does not answer: {problem}"
+            log.warning("Prometheus does not answer", problem=problem)
         else:
             metrics.PROMETHEUS_QUERIES.labels("answered").inc()
             held.answered = time.monotonic()
@@ -222,19 +222,25 @@ def parse_series(found: Iterable[JSON], since: datetime, now: float) -> list[Ser
         found: the series.
         since: when the attempt began.
         now: Unix time in seconds.
+
+    Raises:
+        PrometheusError: it is no matrix.
     """
     earliest, latest = since.timestamp() - EARLIER_SECONDS, now + SKEW_SECONDS
-    return [
-        Series(
-            labels=each["metric"],
-            samples=tuple(
-                (at, value)
-                for at, value in (
-                    (float(at), float(value)) for at, value in each.get("values") or ()
-                )
-                if earliest <= at <= latest and 0.0 <= value <= LARGEST_COUNT
-            ),
-        )
-        for each in found
-        if all(isinstance(text, str) for text in each["metric"].values())
-    ]
+    try:
+        return [
+            Series(
+                labels=each["metric"],
+                samples=tuple(
+                    (at, value)
+                    for at, value in (
+                        (float(at), float(value)) for at, value in each.get("values") or ()
+                    )
+                    if earliest <= at <= latest and 0.0 <= value <= LARGEST_COUNT
+                ),
+            )
+            for each in found
+            if all(isinstance(text, str) for text in each["metric"].values())
+        ]
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise PrometheusError(NO_API) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pytest
 
 from llmfleet.cluster.counting import Attempt, Series
 from llmfleet.cluster.prometheus import RequestPoller, build_query, counted_since
+from llmfleet.cluster.prometheus_problems import NO_API
 from llmfleet.planning.analysis.metrics.error_rate import ERRORS, REQUESTS
 
 SINCE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -138,7 +140,7 @@ class Played:
     def custom_query(self, query: str) -> list[dict[str, Any]]:
         self.queries.append(query)
         if self.fails:
-            raise ConnectionError("connection refused")
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"refused: {query}")
         labels = {"__name__": REQUESTS, "revision": "new"}
         return [{"metric": labels, "values": self.values}]
 
@@ -285,6 +287,19 @@ def test_status_when_its_time_is_odd_then_it_is_read_as_the_models_do_or_is_none
     text: Any, since: datetime | None
 ) -> None:
     assert counted_since({"rollout": {"servedSince": text}}) == since
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, {"a": 1}, [None], [{"values": []}], [{"metric": None}], [{"metric": {}, "values": [1]}],
+     [{"metric": {}, "values": [["a", "b"]]}], [{"metric": {}, "values": [[10**400, "1"]]}]],
+    ids=repr,
+)  # fmt: skip
+async def test_answer_when_it_is_no_matrix_then_one_sentence_says_so(rig: Rig, answer: Any) -> None:
+    rig.played.custom_query = lambda query: answer  # type: ignore[method-assign]
+    rig.poller.track(OWNER, JUDGED)
+    await rig.next()
+    assert rig.poller.report(OWNER) == (None, f"Prometheus does not answer: {NO_API}")
 
 
 def test_query_when_labels_are_asked_for_then_no_value_of_them_ends_the_string() -> None:
