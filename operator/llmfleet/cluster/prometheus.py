@@ -45,6 +45,8 @@ NOT_CONFIGURED: Final = (
     "requests are not judged, since the operator knows no Prometheus: set the chart's"
     " prometheus.url"
 )
+NOT_ASKED: Final = "Prometheus was not asked yet"
+ASKED: Final = "Prometheus was asked and has not answered yet"
 NO_SERIES: Final = (
     f"Prometheus answers, but has no {REQUESTS} of this object since the attempt began: have the"
     " router pods scraped, which the chart's monitoring.podMonitor.enabled does where the"
@@ -62,7 +64,7 @@ class _Tracked:
     """Monotonic time of the last answer."""
     counts: Mapping[str, RequestCounts] = field(default_factory=dict)
     """As of the last answer."""
-    problem: str = "Prometheus was not asked yet"
+    problem: str = NOT_ASKED
 
 
 class RequestPoller:
@@ -146,13 +148,12 @@ class RequestPoller:
         if held is None:
             return
         before = self.report(owner)
+        if held.problem == NOT_ASKED:
+            held.problem = ASKED
         try:
-            query = build_query(owner, held.attempt, time.time(), self._matchers)
-            found = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._send, query
+            held.counts = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._count, owner, held.attempt
             )
-            held.attempt.add(parse_series(found, held.attempt.since, time.time()))
-            held.counts = held.attempt.counts()
         except Exception as error:  # noqa: BLE001 - whatever it is, the other objects are asked
             metrics.PROMETHEUS_QUERIES.labels("failed").inc()
             problem = describe_problem(error)
@@ -163,6 +164,12 @@ class RequestPoller:
             held.answered = time.monotonic()
         if self.report(owner) != before:
             self._wake(owner)
+
+    def _count(self, owner: Owner, attempt: Attempt) -> Mapping[str, RequestCounts]:
+        """In the thread, since a week's samples take seconds; nobody else touches the attempt."""
+        found = self._send(build_query(owner, attempt, time.time(), self._matchers))
+        attempt.add(parse_series(found, attempt.since, time.time()))
+        return attempt.counts()
 
     def _send(self, query: str) -> Sequence[JSON]:
         if self._prometheus is None:
@@ -219,7 +226,7 @@ def parse_series(found: Iterable[JSON], since: datetime, now: float) -> list[Ser
     of the future, below zero, above what a float counts exactly, or no number.
 
     Args:
-        found: the series.
+        found: the series; they lose their samples, so that those are not held twice.
         since: when the attempt began.
         now: Unix time in seconds.
 
@@ -234,7 +241,7 @@ def parse_series(found: Iterable[JSON], since: datetime, now: float) -> list[Ser
                 samples=tuple(
                     (at, value)
                     for at, value in (
-                        (float(at), float(value)) for at, value in each.get("values") or ()
+                        (float(at), float(value)) for at, value in each.pop("values", None) or ()
                     )
                     if earliest <= at <= latest and 0.0 <= value <= LARGEST_COUNT
                 ),

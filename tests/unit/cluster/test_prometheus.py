@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -300,6 +301,49 @@ async def test_answer_when_it_is_no_matrix_then_one_sentence_says_so(rig: Rig, a
     rig.poller.track(OWNER, JUDGED)
     await rig.next()
     assert rig.poller.report(OWNER) == (None, f"Prometheus does not answer: {NO_API}")
+
+
+async def test_prometheus_when_its_answer_takes_time_then_that_is_told_and_nobody_waits(
+    rig: Rig,
+) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def take_time(query: str) -> list[Any]:
+        asked.set()
+        assert answer.wait(5)
+        return []
+
+    rig.played.custom_query = take_time  # type: ignore[method-assign]
+    rig.poller.track(OWNER, JUDGED)
+    assert rig.poller.report(OWNER) == (None, "Prometheus was not asked yet")
+    assert await asyncio.to_thread(asked.wait, 5)
+    assert rig.poller.report(OWNER) == (None, "Prometheus was asked and has not answered yet")
+    answer.set()
+    await rig.next()
+    assert rig.poller.report(OWNER)[0] == {}
+
+
+async def test_samples_when_they_are_counted_then_it_is_done_beside_the_event_loop(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    add, counts = Attempt.add, Attempt.counts
+
+    def adding(attempt: Attempt, found: Any) -> None:
+        threads.append(threading.current_thread())
+        add(attempt, found)
+
+    def counting(attempt: Attempt) -> Any:
+        threads.append(threading.current_thread())
+        return counts(attempt)
+
+    monkeypatch.setattr(Attempt, "add", adding)
+    monkeypatch.setattr(Attempt, "counts", counting)
+    rig.poller.track(OWNER, JUDGED)
+    await rig.next()
+    rig.poller.report(OWNER)
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 def test_query_when_labels_are_asked_for_then_no_value_of_them_ends_the_string() -> None:
