@@ -25,8 +25,8 @@ from llmfleet.cluster.prometheus_problems import PrometheusError, describe_probl
 ANSWER_SECONDS: Final = 10.0
 """From the question to the last byte of the answer."""
 LARGEST_BYTES: Final = 24 * 2**20
-"""Unpacked. A week of two routers, scraped each 15 s, is 8 MiB; 24 MiB take ten times as much memory
-while they are read, and the operator has half a GiB."""
+"""Unpacked. A week of two routers, scraped each 15 s, is 8 MiB; 24 MiB take ten times as much
+memory while they are read, and the operator has half a GiB."""
 CHUNK_BYTES: Final = 2**16
 HOST_CHARACTERS: Final = 100
 

@@ -63,6 +63,65 @@ def test_samples_when_asked_for_twice_then_counted_once() -> None:
     assert attempt.latest == START + 15
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [{"job": "b"}, {"replica": "b"}, {"prometheus": "b", "prometheus_replica": "b"},
+     {"job": "b", "instance": "10.0.0.1:9090", "container": "router"}],
+    ids=str,
+)  # fmt: skip
+def test_total_when_a_router_is_scraped_twice_then_it_counts_once(labels: dict[str, str]) -> None:
+    once = [(-5, 10), (5, 12), (15, 20)]
+    shifted = [(-3, 10), (7, 12), (12, 19)]
+    for found in ([series(once), series(shifted, **labels)], [series(shifted, **labels)]):
+        attempt = Attempt(SINCE)
+        attempt.add(found)
+        attempt.add([series(once)])
+        assert attempt.counts()["new"].total == 10
+
+
+def test_total_when_there_are_no_pods_then_each_instance_counts_once() -> None:
+    def by_instance(name: str, **labels: str) -> Series:
+        found = series([(5, 3)], **labels, instance=name)
+        return Series(
+            labels={name: text for name, text in found.labels.items() if name != "pod"},
+            samples=found.samples,
+        )
+
+    assert total(by_instance("a"), by_instance("a", job="other"), by_instance("b")) == 6
+
+
+def test_total_when_another_exporter_stands_between_then_each_router_counts() -> None:
+    found = (series([(5, 3)], pod="exporter", exported_pod=name) for name in ("r1", "r2"))
+    assert total(*found) == 6
+
+
+def test_total_when_two_copies_differ_by_a_moment_then_no_router_seems_to_begin_anew() -> None:
+    attempt = Attempt(SINCE)
+    for at in range(10, 600, 10):
+        one = series([(at, at * 100)], job="a")
+        # Scraped a moment later by the clock, and yet before the other one was read.
+        other = series([(at + 0.01, at * 100 - 1)], job="b")
+        late = series([(at + 5, at * 100 + 400)], job="b" if at % 20 else "a")
+        attempt.add([one, other, late])
+    assert attempt.counts()["new"].total <= 60_000
+
+
+def test_total_when_another_job_begins_to_scrape_then_what_it_saw_first_is_nothing_new() -> None:
+    since_ever = series([(-5, 1000), (5, 1003), (15, 1006)], job="a")
+    since_now = series([(12, 1005), (16, 1006)], job="b")
+    assert total(since_ever, since_now) == total(since_now, since_ever) == 6
+
+
+def test_total_when_a_copy_is_no_longer_scraped_then_the_other_goes_on() -> None:
+    attempt = Attempt(SINCE)
+    attempt.add([series([(5, 10)], job="a"), series([(4, 9)], job="b")])
+    for at in (15, 45, 75, 105):
+        attempt.add([series([(5, 10)], job="a"), series([(at, 10 + at)], job="b")])
+    assert attempt.counts()["new"].total == 115
+    attempt.add([series([(120, 125)], job="b")])
+    assert attempt.counts()["new"].total == 125
+
+
 def test_counts_then_each_revision_has_its_own_failures() -> None:
     attempt = Attempt(SINCE)
     attempt.add([
