@@ -55,8 +55,12 @@ _REQUIRED: Final = (
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110, token."""
+_HEADER_VALUE: Final = re.compile("([!-~]([ -~]*[!-~])?)?")
+"""RFC 9110, field-value, of ASCII alone."""
 _LABEL: Final = re.compile("[a-zA-Z_][a-zA-Z0-9_]*")
 """Prometheus' label names."""
+_TAKEN_LABEL: Final = re.compile("__name__|llmdeployment.*")
+"""Which metrics of which object are asked for is no setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +131,25 @@ def _prometheus(variables: Mapping[str, str], problems: list[str]) -> Prometheus
     url = _url(variables, f"{lead}URL", problems)
     headers = _texts(variables, f"{lead}HEADERS", _HEADER, problems)
     matchers = _texts(variables, f"{lead}MATCHERS", _LABEL, problems)
+    odd = [name for name, text in headers.items() if not _HEADER_VALUE.fullmatch(text)]
+    if odd:
+        problems.append(
+            f"{lead}HEADERS: the value of {', '.join(map(repr, odd))} must be ASCII, without"
+            " blanks around it"
+        )
+    taken = [name for name in matchers if _TAKEN_LABEL.fullmatch(name)]
+    if taken:
+        problems.append(
+            f"{lead}MATCHERS: {', '.join(map(repr, taken))} is what the operator itself asks for:"
+            " leave it out"
+        )
     token, basic = _path(variables, f"{lead}TOKEN_FILE"), _path(variables, f"{lead}BASIC_AUTH_DIR")
     if token is not None and basic is not None:
         problems.append(f"{lead}TOKEN_FILE and {lead}BASIC_AUTH_DIR are both set: leave one out")
+    if (token or basic) and "authorization" in {name.lower() for name in headers}:
+        problems.append(
+            f"{lead}HEADERS has Authorization beside a token or a password: leave one out"
+        )
     if url is None:
         return None
     return PrometheusAccess(

@@ -213,8 +213,8 @@ def build_query(owner: Owner, attempt: Attempt, now: float, matchers: Labels = (
     oldest = attempt.latest if attempt.latest is not None else attempt.since.timestamp()
     seconds = min(LONGEST_SECONDS, max(0.0, now - oldest) + OVERLAP_SECONDS)
     wanted = ((NAMESPACE_LABEL, owner[0]), (NAME_LABEL, owner[1]), *matchers)
-    # PromQL's strings are Go's, of which JSON's are a part.
-    labels = ",".join(f"{name}={json.dumps(value)}" for name, value in wanted)
+    # PromQL's strings are Go's, of which JSON's are a part but for halves of a surrogate pair.
+    labels = ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in wanted)
     series = "|".join(dict.fromkeys(name for each in METRICS.values() for name in each.series))
     return f'{{__name__=~"{series}",{labels}}}[{int(seconds)}s]'
 

@@ -410,6 +410,11 @@ def test_query_when_labels_are_asked_for_then_no_value_of_them_ends_the_string()
     assert ',cluster="a\\"} or up{b=\\""}[' in query
 
 
+def test_query_when_a_label_is_not_ascii_then_it_is_asked_for_as_it_is() -> None:
+    query = build_query(OWNER, Attempt(SINCE), START, (("cluster", "é😀"),))
+    assert ',cluster="é😀"}[' in query
+
+
 async def test_prometheus_when_it_has_no_such_series_then_the_problem_says_what_to_have_scraped(
     rig: Rig,
 ) -> None:

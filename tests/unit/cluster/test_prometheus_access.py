@@ -315,11 +315,30 @@ def test_environment_when_all_is_set_then_it_is_read() -> None:
         ({"LLMFLEET_PROMETHEUS_HEADERS": '{"X": "a\\r\\nY: b"}'}, "a line of text"),
         ({"LLMFLEET_PROMETHEUS_HEADERS": '{"X Y": "a"}'}, "'X Y'"),
         ({"LLMFLEET_PROMETHEUS_MATCHERS": '{"a-b": "c"}'}, "'a-b'"),
+        ({"LLMFLEET_PROMETHEUS_HEADERS": '{"X": "h€llo"}'}, "'X' must be ASCII"),
+        ({"LLMFLEET_PROMETHEUS_HEADERS": '{"X": " a"}'}, "without blanks"),
+        ({"LLMFLEET_PROMETHEUS_MATCHERS": '{"__name__": "c"}'}, "'__name__'"),
+        ({"LLMFLEET_PROMETHEUS_MATCHERS": '{"llmdeployment": "c"}'}, "'llmdeployment'"),
+        ({"LLMFLEET_PROMETHEUS_MATCHERS": '{"llmdeployment_namespace": "c"}'}, "leave it out"),
         ({"LLMFLEET_PROMETHEUS_MATCHERS": '["a"]'}, "must be a JSON object"),
         ({"LLMFLEET_PROMETHEUS_MATCHERS": '{"a": 1}'}, "a line of text"),
         (
             {"LLMFLEET_PROMETHEUS_TOKEN_FILE": "/t", "LLMFLEET_PROMETHEUS_BASIC_AUTH_DIR": "/b"},
             "leave one out",
+        ),
+        (
+            {
+                "LLMFLEET_PROMETHEUS_TOKEN_FILE": "/t",
+                "LLMFLEET_PROMETHEUS_HEADERS": '{"authorization": "Bearer SECRET"}',
+            },
+            "Authorization beside",
+        ),
+        (
+            {
+                "LLMFLEET_PROMETHEUS_BASIC_AUTH_DIR": "/b",
+                "LLMFLEET_PROMETHEUS_HEADERS": '{"Authorization": "Bearer SECRET"}',
+            },
+            "Authorization beside",
         ),
         ({"LLMFLEET_PROMETHEUS_URL": "prometheus:9090"}, "must begin with http"),
         ({"LLMFLEET_PROMETHEUS_URL": "https://"}, "PROMETHEUS_URL must have a host"),
