@@ -43,8 +43,13 @@ class BoundedSession(requests.Session):
         self._socket: socket.socket | None = None
 
     def reach(self, url: str) -> None:
-        """Hold the time limit for what is below this URL, and ask each question once."""
-        self.mount(url, _Adapter(self._opened, max_retries=Retry(total=0)))
+        """Hold the time limit for what is below this URL, and ask each question once.
+
+        Any other has it too: requests changes URLs, to the ASCII form of a host for one.
+        """
+        adapter = _Adapter(self._opened, max_retries=Retry(total=0))
+        for prefix in ("http://", "https://", url):
+            self.mount(prefix, adapter)
 
     def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
         """As ``requests.Session.request``, but redirects are not followed.

@@ -292,6 +292,26 @@ class TestMutualTls:
             Connection(access).custom_query("up")
         assert played.headers == []
 
+    def test_answer_when_it_drips_then_the_time_limit_is_that_of_the_whole(
+        self, played: Played, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(prometheus_session, "ANSWER_SECONDS", 1.0)
+        played.pause_seconds = 0.05
+        played.parts = itertools.chain([b"HTTP/1.1 200 OK\r\n\r\n"], itertools.repeat(b"1", 200))
+        access = PrometheusAccess(
+            url=played.url, ca_file=folder / "ca.crt", client_certificate=folder
+        )
+        began = time.monotonic()
+        assert problem_of(access) == "no answer in time"
+        assert time.monotonic() - began < 5
+
+
+def test_url_when_its_host_has_another_form_then_the_time_limit_holds_there_too() -> None:
+    session = prometheus_session.BoundedSession()
+    session.reach("https://prométhée/prefix")
+    bounded = session.get_adapter("https://prométhée/prefix/api/v1/query")
+    assert session.get_adapter("https://xn--promthe-dyad/prefix/api/v1/query") is bounded
+
 
 def test_environment_when_all_is_set_then_it_is_read() -> None:
     found = read_environment({
