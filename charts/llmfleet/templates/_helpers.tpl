@@ -44,6 +44,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if and .tokenSecret .basicAuthSecret -}}
 {{- fail "prometheus.tokenSecret and prometheus.basicAuthSecret are both set: leave one out" -}}
 {{- end -}}
+{{- range $name, $_ := .headers -}}
+{{- if and (eq (lower $name) "authorization") (or $.Values.prometheus.tokenSecret $.Values.prometheus.basicAuthSecret) -}}
+{{- fail "prometheus.headers has Authorization beside tokenSecret or basicAuthSecret: leave one out" -}}
+{{- end -}}
+{{- end -}}
 {{- range $part, $secret := dict "token" .tokenSecret "basic-auth" .basicAuthSecret "ca" .caSecret
       "client-certificate" .clientCertificateSecret -}}
 {{- if $secret }}{{ $_ := set $secrets $part $secret }}{{ end -}}

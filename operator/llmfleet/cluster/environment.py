@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from llmfleet.cluster.prometheus_access import PrometheusAccess
 from llmfleet.planning.snapshot import Labels, NetworkSettings, OperatorSettings
@@ -54,8 +55,12 @@ _REQUIRED: Final = (
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110, token."""
+_HEADER_VALUE: Final = re.compile("([!-~]([ -~]*[!-~])?)?")
+"""RFC 9110, field-value, of ASCII alone."""
 _LABEL: Final = re.compile("[a-zA-Z_][a-zA-Z0-9_]*")
 """Prometheus' label names."""
+_TAKEN_LABEL: Final = re.compile("__name__|llmdeployment.*")
+"""Which metrics of which object are asked for is no setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +131,25 @@ def _prometheus(variables: Mapping[str, str], problems: list[str]) -> Prometheus
     url = _url(variables, f"{lead}URL", problems)
     headers = _texts(variables, f"{lead}HEADERS", _HEADER, problems)
     matchers = _texts(variables, f"{lead}MATCHERS", _LABEL, problems)
+    odd = [name for name, text in headers.items() if not _HEADER_VALUE.fullmatch(text)]
+    if odd:
+        problems.append(
+            f"{lead}HEADERS: the value of {', '.join(map(repr, odd))} must be ASCII, without"
+            " blanks around it"
+        )
+    taken = [name for name in matchers if _TAKEN_LABEL.fullmatch(name)]
+    if taken:
+        problems.append(
+            f"{lead}MATCHERS: {', '.join(map(repr, taken))} is what the operator itself asks for:"
+            " leave it out"
+        )
     token, basic = _path(variables, f"{lead}TOKEN_FILE"), _path(variables, f"{lead}BASIC_AUTH_DIR")
     if token is not None and basic is not None:
         problems.append(f"{lead}TOKEN_FILE and {lead}BASIC_AUTH_DIR are both set: leave one out")
+    if (token or basic) and "authorization" in {name.lower() for name in headers}:
+        problems.append(
+            f"{lead}HEADERS has Authorization beside a token or a password: leave one out"
+        )
     if url is None:
         return None
     return PrometheusAccess(
@@ -143,10 +164,20 @@ def _prometheus(variables: Mapping[str, str], problems: list[str]) -> Prometheus
 
 
 def _url(variables: Mapping[str, str], name: str, problems: list[str]) -> str | None:
-    url = variables.get(name) or None
+    url = variables.get(name, "").strip() or None  # a Secret's text ends with a line end
     if url is not None and not url.startswith(("http://", "https://")):
         problems.append(f"{name} must begin with http:// or https://")
+    elif url is not None and not _has_host(url):
+        problems.append(f"{name} must have a host, and a port of at most 65535 if any")
     return url
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _path(variables: Mapping[str, str], name: str) -> Path | None:

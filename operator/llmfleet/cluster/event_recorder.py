@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 import random
 import time
 from collections import OrderedDict
@@ -29,6 +30,8 @@ from llmfleet.planning.snapshot import JSON
 
 SAME_EVENT_SECONDS: Final = 600.0
 """The same sentence about the same occurrence is posted once in this time: a state that flaps."""
+AVAILABILITY: Final = frozenset({"Available", "NoReadyReplicas", "NoReadyRouters"})
+"""Reasons of which each ends the one before: an outage is told again after its end was."""
 REMEMBERED_EVENTS: Final = 10_000
 WAITING_EVENTS: Final = 1000
 """Events that wait to be posted again; the oldest is lost for another one."""
@@ -65,7 +68,7 @@ class EventRecorder:
         self._instance = instance[:128]
         self._monotonic = monotonic
         self._first_pause = first_pause_seconds
-        self._posted: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        self._posted: OrderedDict[tuple[str, ...], tuple[float, tuple[str, ...]]] = OrderedDict()
         self._waiting: asyncio.Queue[JSON] = asyncio.Queue(WAITING_EVENTS)
         self._task: asyncio.Task[None] | None = None
 
@@ -88,13 +91,17 @@ class EventRecorder:
         return True
 
     def is_new(self, uid: str, event: PlannedEvent) -> bool:
-        """Whether this event was not posted in the last ``SAME_EVENT_SECONDS``; remembers it."""
-        key = (uid, event.reason, event.message, event.occurrence)
+        """Whether this event was not posted in the last ``SAME_EVENT_SECONDS``; remembers it.
+
+        Of those about availability only the last one is remembered.
+        """
+        said = (event.reason, event.message, event.occurrence)
+        key = (uid, "availability") if event.reason in AVAILABILITY else (uid, *said)
         now = self._monotonic()
-        last = self._posted.get(key)
-        if last is not None and now - last < SAME_EVENT_SECONDS:
+        last, said_last = self._posted.get(key, (-math.inf, said))
+        if said_last == said and now - last < SAME_EVENT_SECONDS:
             return False
-        self._posted[key] = now
+        self._posted[key] = (now, said)
         self._posted.move_to_end(key)
         while len(self._posted) > REMEMBERED_EVENTS:
             self._posted.popitem(last=False)

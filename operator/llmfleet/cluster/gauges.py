@@ -45,7 +45,8 @@ def _series(owner: Owner, status: JSON) -> Iterator[tuple[Series, float]]:
         return
     yield (metrics.PHASE, (*owner, phase)), 1
     conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
-    if not str(status.get("ready")).endswith("/0"):  # nobody is to be served at zero replicas
+    # Nobody is to be served at zero replicas, and nobody was yet before the first revision is.
+    if status.get("servedRevision") and not str(status.get("ready")).endswith("/0"):
         yield (metrics.AVAILABLE, owner), conditions.get("Available") == "True"
     if conditions.get("RolledBack") == "True":
         yield (metrics.REJECTED, (*owner, status.get("specRevision") or "")), 1

@@ -29,7 +29,7 @@ PHASE: Final = Gauge(
 AVAILABLE: Final = Gauge(
     "llmfleet_available",
     "1 while an LLMDeployment's clients get answers (its condition Available), else 0; no series at"
-    " zero replicas.",
+    " zero replicas, and before the first revision is served.",
     ["namespace", "name"],
 )
 REJECTED: Final = Gauge(

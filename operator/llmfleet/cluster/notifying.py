@@ -83,7 +83,7 @@ class Notifier:
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             try:
                 async with session.post(
-                    url, json=body, headers={"Content-Type": CONTENT_TYPE}
+                    url, json=body, headers={"Content-Type": CONTENT_TYPE}, allow_redirects=False
                 ) as answer:
                     if answer.status < 300:
                         return True

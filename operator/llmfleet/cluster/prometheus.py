@@ -9,21 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
-from llmfleet.api import clean_line
+from llmfleet.api.values import Time
 from llmfleet.cluster import metrics
 from llmfleet.cluster.background import keep_running
-from llmfleet.cluster.counting import Attempt, Series
+from llmfleet.cluster.counting import LARGEST_COUNT, Attempt, Series
 from llmfleet.cluster.prometheus_access import Prometheus
+from llmfleet.cluster.prometheus_problems import NO_API, PrometheusError, describe_problem
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.analysis.metrics import METRICS
 from llmfleet.planning.analysis.metrics.error_rate import REQUESTS
@@ -36,12 +37,16 @@ OVERLAP_SECONDS: Final = 150.0
 LONGEST_SECONDS: Final = 7 * 86_400.0
 SKEW_SECONDS: Final = 60.0
 """So far its clock may be ahead of ours; later samples are of no clock that can be believed."""
+EARLIER_SECONDS: Final = 86_400.0
+"""Samples so long before the attempt are of no clock that can be believed: none was asked for."""
 NAMESPACE_LABEL: Final = "llmdeployment_namespace"
 NAME_LABEL: Final = "llmdeployment"
 NOT_CONFIGURED: Final = (
     "requests are not judged, since the operator knows no Prometheus: set the chart's"
     " prometheus.url"
 )
+NOT_ASKED: Final = "Prometheus was not asked yet"
+ASKED: Final = "Prometheus was asked and has not answered yet"
 NO_SERIES: Final = (
     f"Prometheus answers, but has no {REQUESTS} of this object since the attempt began: have the"
     " router pods scraped, which the chart's monitoring.podMonitor.enabled does where the"
@@ -49,6 +54,7 @@ NO_SERIES: Final = (
 )
 
 log: Any = structlog.get_logger(__name__)
+_TIME: Final = TypeAdapter[datetime](Time)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +62,9 @@ class _Tracked:
     attempt: Attempt
     answered: float | None = None
     """Monotonic time of the last answer."""
-    problem: str = "Prometheus was not asked yet"
+    counts: Mapping[str, RequestCounts] = field(default_factory=dict)
+    """As of the last answer."""
+    problem: str = NOT_ASKED
 
 
 class RequestPoller:
@@ -115,7 +123,7 @@ class RequestPoller:
         self._tracked.pop(owner, None)
 
     def report(self, owner: Owner) -> tuple[Mapping[str, RequestCounts] | None, str]:
-        """The counts by revision, or None and why there are none."""
+        """The counts by revision, or None and why there are none; computes nothing."""
         if self._connect is None:
             return None, NOT_CONFIGURED
         held = self._tracked.get(owner)
@@ -123,8 +131,7 @@ class RequestPoller:
             return None, "no request of the new revision is counted yet"
         if held.answered is None or time.monotonic() > held.answered + STALE_SECONDS:
             return None, held.problem
-        counts = held.attempt.counts()
-        return counts, "" if counts else NO_SERIES
+        return held.counts, "" if held.counts else NO_SERIES
 
     async def _run(self) -> None:
         while True:
@@ -141,22 +148,28 @@ class RequestPoller:
         if held is None:
             return
         before = self.report(owner)
-        query = build_query(owner, held.attempt, time.time(), self._matchers)
+        if held.problem == NOT_ASKED:
+            held.problem = ASKED
         try:
-            found = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._send, query
+            held.counts = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._count, owner, held.attempt
             )
-            held.attempt.add(parse_series(found, time.time()))
-        except Exception as error:  # noqa: BLE001 - the library's own errors, those of requests, …
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other objects are asked
             metrics.PROMETHEUS_QUERIES.labels("failed").inc()
-            words = clean_line(str(error))
-            held.problem = f"Prometheus does not answer: {words[:300]}"
-            log.warning("Prometheus does not answer", error=words[:1000])
+            problem = describe_problem(error)
+            held.problem = f"Prometheus does not answer: {problem}"
+            log.warning("Prometheus does not answer", problem=problem)
         else:
             metrics.PROMETHEUS_QUERIES.labels("answered").inc()
             held.answered = time.monotonic()
         if self.report(owner) != before:
             self._wake(owner)
+
+    def _count(self, owner: Owner, attempt: Attempt) -> Mapping[str, RequestCounts]:
+        """In the thread, since a week's samples take seconds; nobody else touches the attempt."""
+        found = self._send(build_query(owner, attempt, time.time(), self._matchers))
+        attempt.add(parse_series(found, attempt.since, time.time()))
+        return attempt.counts()
 
     def _send(self, query: str) -> Sequence[JSON]:
         if self._prometheus is None:
@@ -167,12 +180,18 @@ class RequestPoller:
 
 
 def counted_since(status: JSON | None) -> datetime | None:
-    """When the attempt under way got its first requests; None while nothing is judged."""
+    """When the attempt under way got its first requests; None while nothing is judged.
+
+    A time that the models cannot read is none: whoever may write statuses stops no reconcile.
+    """
     rollout = (status or {}).get("rollout") or {}
     since = rollout.get("servedSince")
     if not since or rollout.get("aborted"):
         return None
-    return datetime.fromisoformat(since)
+    try:
+        return _TIME.validate_python(since)
+    except ValidationError:
+        return None
 
 
 def build_query(owner: Owner, attempt: Attempt, now: float, matchers: Labels = ()) -> str:
@@ -194,30 +213,41 @@ def build_query(owner: Owner, attempt: Attempt, now: float, matchers: Labels = (
     oldest = attempt.latest if attempt.latest is not None else attempt.since.timestamp()
     seconds = min(LONGEST_SECONDS, max(0.0, now - oldest) + OVERLAP_SECONDS)
     wanted = ((NAMESPACE_LABEL, owner[0]), (NAME_LABEL, owner[1]), *matchers)
-    # PromQL's strings are Go's, of which JSON's are a part.
-    labels = ",".join(f"{name}={json.dumps(value)}" for name, value in wanted)
+    # PromQL's strings are Go's, of which JSON's are a part but for halves of a surrogate pair.
+    labels = ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in wanted)
     series = "|".join(dict.fromkeys(name for each in METRICS.values() for name in each.series))
     return f'{{__name__=~"{series}",{labels}}}[{int(seconds)}s]'
 
 
-def parse_series(found: Iterable[JSON], now: float) -> list[Series]:
-    """The matrix of an answer, without samples that are no finite number or of the future.
+def parse_series(found: Iterable[JSON], since: datetime, now: float) -> list[Series]:
+    """The matrix of an answer, without what no router can have counted.
+
+    Left out are series whose labels are not all texts, and samples of a time before the attempt or
+    of the future, below zero, above what a float counts exactly, or no number.
 
     Args:
-        found: the series.
+        found: the series; they lose their samples, so that those are not held twice.
+        since: when the attempt began.
         now: Unix time in seconds.
+
+    Raises:
+        PrometheusError: it is no matrix.
     """
-    latest = now + SKEW_SECONDS
-    return [
-        Series(
-            labels=each["metric"],
-            samples=tuple(
-                (at, value)
-                for at, value in (
-                    (float(at), float(value)) for at, value in each.get("values") or ()
-                )
-                if at <= latest and math.isfinite(at) and math.isfinite(value)
-            ),
-        )
-        for each in found
-    ]
+    earliest, latest = since.timestamp() - EARLIER_SECONDS, now + SKEW_SECONDS
+    try:
+        return [
+            Series(
+                labels=each["metric"],
+                samples=tuple(
+                    (at, value)
+                    for at, value in (
+                        (float(at), float(value)) for at, value in each.pop("values", None) or ()
+                    )
+                    if earliest <= at <= latest and 0.0 <= value <= LARGEST_COUNT
+                ),
+            )
+            for each in found
+            if all(isinstance(text, str) for text in each["metric"].values())
+        ]
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise PrometheusError(NO_API) from error

@@ -6,18 +6,21 @@ looked at before every question, and when one has changed the connection is made
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from llmfleet.cluster.prometheus_problems import NO_API, FileError, PrometheusError
 from llmfleet.planning.snapshot import JSON, Labels
 
-ANSWER_SECONDS: Final = 10.0
 USERNAME: Final = "username"
 PASSWORD: Final = "password"  # noqa: S105 - the name of a file, as Secrets of type basic-auth have it
 CERTIFICATE: Final = "tls.crt"
 KEY: Final = "tls.key"
+_LINE: Final = re.compile(r"[ -~]+")
+"""What an HTTP header can hold as it stands: printable ASCII."""
 
 
 class Prometheus(Protocol):
@@ -25,10 +28,6 @@ class Prometheus(Protocol):
 
     def custom_query(self, query: str) -> Sequence[JSON]:
         """The result of an instant query of a range selector: series with ``values``."""
-
-
-class FileError(Exception):
-    """A file that the connection needs cannot be read; the message is a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +60,7 @@ class PrometheusAccess:
 
 
 class Connection:
-    """Asks by prometheus-api-client; each question has one try and a time limit.
+    """Asks by prometheus-api-client; each question has one try, and its answer limits.
 
     Args:
         access: how.
@@ -76,15 +75,20 @@ class Connection:
         """The answer.
 
         Raises:
-            FileError: a file of the connection cannot be read.
-            Exception: the library's own, and those of requests.
+            FileError: a file of the connection cannot be used.
+            PrometheusError: there is no answer, or none of Prometheus.
         """
         now = tuple(_look(path) for path in self._access.files())
         if self._client is None or now != self._made_of:
             if self._client is not None:
                 self._client.close()
             self._client, self._made_of = _connect(self._access), now
-        found: Sequence[JSON] = self._client.custom_query(query)
+        try:
+            found: Sequence[JSON] = self._client.custom_query(query)
+        except PrometheusError:
+            raise
+        except Exception as error:  # the library reads the answer unseen
+            raise PrometheusError(NO_API) from error
         return found
 
 
@@ -99,23 +103,28 @@ def _look(path: Path) -> tuple[int, int, int]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_bytes().decode(errors="replace").rstrip("\r\n")
+    except OSError as error:
         raise FileError(_sentence(path, error)) from error
+    if not _LINE.fullmatch(text):
+        raise FileError(f"its file {path} must hold one line of printable ASCII, and nothing else")
+    return text
 
 
-def _sentence(path: Path, error: Exception) -> str:
-    why = error.strerror if isinstance(error, OSError) else str(error)
-    return f"its file {path} cannot be read ({why}): does the Secret have the key {path.name}?"
+def _sentence(path: Path, error: OSError) -> str:
+    return (
+        f"its file {path} cannot be read ({error.strerror}): does the Secret have the key"
+        f" {path.name}?"
+    )
 
 
 def _connect(access: PrometheusAccess) -> Any:
     # Imported here: who judges no requests is spared its memory.
-    import requests  # noqa: PLC0415
     from prometheus_api_client import PrometheusConnect  # noqa: PLC0415
-    from urllib3.util.retry import Retry  # noqa: PLC0415
 
-    session = requests.Session()
+    from llmfleet.cluster.prometheus_session import BoundedSession  # noqa: PLC0415
+
+    session = BoundedSession()
     session.headers.update(access.headers)
     if access.token_file is not None:
         session.headers["Authorization"] = f"Bearer {_read(access.token_file)}"
@@ -126,6 +135,7 @@ def _connect(access: PrometheusAccess) -> Any:
     if access.client_certificate is not None:
         folder = access.client_certificate
         session.cert = (str(folder / CERTIFICATE), str(folder / KEY))
-    return PrometheusConnect(
-        url=access.url.rstrip("/"), session=session, retry=Retry(total=0), timeout=ANSWER_SECONDS
-    )
+    url = access.url.rstrip("/")
+    client = PrometheusConnect(url=url, session=session)
+    session.reach(url)  # after the library, which mounts an adapter of its own there
+    return client

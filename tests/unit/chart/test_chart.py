@@ -179,6 +179,32 @@ def test_prometheus_when_it_wants_credentials_then_each_secret_is_mounted_where_
         assert volumes[volume] == {"secretName": f"of-{value.lower()}"}
 
 
+def test_secrets_when_their_names_are_numbers_then_they_are_still_texts() -> None:
+    named = {
+        "prometheus.tokenSecret": "123", "prometheus.caSecret": "1e3",
+        "prometheus.clientCertificateSecret": "null", "notifications.urlSecret": "true",
+    }  # fmt: skip
+    flags = [word for each in named.items() for word in ("--set-string", "=".join(each))]
+    done = helm("template", "x", str(CHART), "--kube-version", "1.35.4", *flags)
+    assert done.returncode == 0, done.stderr
+    documents = [document for document in yaml.safe_load_all(done.stdout) if document]
+    pod = only(documents, "Deployment")["spec"]["template"]["spec"]
+    found = {each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
+    found |= {
+        each["valueFrom"]["secretKeyRef"]["name"]
+        for each in pod["containers"][0]["env"]
+        if "secretKeyRef" in (each.get("valueFrom") or {})
+    }
+    assert found == set(named.values())
+
+
+def test_operator_metrics_when_scraped_then_their_namespace_is_the_objects() -> None:
+    (endpoint,) = only(render("monitoring.serviceMonitor.enabled=true"), "ServiceMonitor")["spec"][
+        "endpoints"
+    ]
+    assert endpoint["honorLabels"] is True
+
+
 def test_budget_when_one_replica_then_there_is_none() -> None:
     assert only(render(), "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
     kinds = {document["kind"] for document in render("replicas=1")}
@@ -193,6 +219,17 @@ def test_budget_when_one_replica_then_there_is_none() -> None:
         ("images.operator.digest=latest", "digest"),
         ("watchNamespaces={Team_A}", "watchNamespaces"),
         ("prometheus.tokenSecret=a,prometheus.basicAuthSecret=b", "leave one out"),
+        ("prometheus.tokenSecret=a,prometheus.headers.authorization=b", "leave one out"),
+        ("prometheus.tokenSecret=A_b", "tokenSecret"),
+        ("prometheus.basicAuthSecret=a b", "basicAuthSecret"),
+        ("prometheus.caSecret=a}", "caSecret"),
+        ("prometheus.clientCertificateSecret=-a", "clientCertificateSecret"),
+        ("notifications.urlSecret=a/b", "urlSecret"),
+        ("prometheus.headers.X Y=a", "headers"),
+        ("prometheus.headers.X=ä", "headers"),
+        ("prometheus.matchers.a-b=c", "matchers"),
+        ("prometheus.matchers.__name__=c", "matchers"),
+        ("prometheus.matchers.llmdeployment_namespace=c", "matchers"),
     ],
 )
 def test_values_when_wrong_then_they_are_refused_by_name(setting: str, named: str) -> None:

@@ -21,6 +21,7 @@ from llmfleet.cluster.event_recorder import (
     build_event,
 )
 from llmfleet.planning.plan import PlannedEvent
+from tests.unit.planning.fleet import Fleet, resource
 
 JSON = dict[str, Any]
 RAW: JSON = {
@@ -169,3 +170,36 @@ def test_event_when_repeated_then_new_again_only_after_a_while() -> None:
     assert recorder.is_new("u2", event)
     now[0] = SAME_EVENT_SECONDS
     assert recorder.is_new("u1", event)
+
+
+@pytest.mark.parametrize("reason", ["NoReadyReplicas", "NoReadyRouters"])
+def test_outage_when_there_is_another_within_minutes_then_both_and_their_ends_are_told(
+    reason: str,
+) -> None:
+    recorder = EventRecorder(None, "pod", lambda: 0.0)  # type: ignore[arg-type]  # posts nothing
+    outage = PlannedEvent(type="Warning", reason=reason, message="none is ready")
+    over = PlannedEvent(type="Normal", reason="Available", message="1 engine pod reached")
+    for _ in range(3):
+        assert recorder.is_new("u1", outage)
+        assert not recorder.is_new("u1", outage)
+        assert recorder.is_new("u1", over)
+        assert not recorder.is_new("u1", over)
+    assert recorder.is_new("u2", over)
+
+
+@pytest.mark.parametrize("component", ["engine", "router"])
+def test_outage_when_it_is_decided_again_within_minutes_then_the_recorder_knows_its_reasons(
+    component: str,
+) -> None:
+    world = Fleet(resource(replicas=1))
+    world.settle()
+    recorder = EventRecorder(None, "pod", lambda: 0.0)  # type: ignore[arg-type]  # posts nothing
+    told = []
+    for ready in (False, True) * 2:
+        for name, pod in list(world.pods.items()):
+            if pod.component == component:
+                world.pods[name] = replace(pod, ready=ready)
+        events = [*world.reconcile().events, *world.reconcile().events]
+        told.append([each.reason for each in events if recorder.is_new("u1", each)])
+    assert all(told), told
+    assert told[2:] == [told[0], ["Available"]]

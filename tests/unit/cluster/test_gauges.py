@@ -80,6 +80,16 @@ def test_available_when_shown_then_0_is_an_outage(
     assert value("available") == shown
 
 
+def test_available_when_no_revision_was_served_yet_then_it_is_no_outage(
+    gauges: ObjectGauges,
+) -> None:
+    status = {**STATUS, "conditions": [{"type": "Available", "status": "False"}]}
+    gauges.show(OWNER, {**status, "ready": "0/2", "servedRevision": None})
+    assert value("available") is None
+    gauges.show(OWNER, {**status, "ready": "0/2"})
+    assert value("available") == 0
+
+
 def test_series_when_the_object_is_gone_then_none_is_left(gauges: ObjectGauges) -> None:
     gauges.show(OWNER, REJECTED)
     gauges.forget(OWNER)

@@ -33,15 +33,20 @@ class Webhook:
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
         self.got: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        self.asked = 0
 
     async def take(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        if request.method == "GET":
+            return web.Response()
         self.got.put_nowait((request.headers["Content-Type"], await request.json()))
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
-        return web.Response(status=status)
+        place = {"Location": "/hook"} if 300 <= status < 400 else {}
+        return web.Response(status=status, headers=place)
 
     async def start(self) -> str:
         app = web.Application()
-        app.router.add_post("/hook", self.take)
+        app.router.add_route("*", "/hook", self.take)
         self.runner = web.AppRunner(app)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", 0)
@@ -111,6 +116,19 @@ async def test_webhook_when_it_refuses_then_nobody_insists_and_the_next_one_is_s
     await notifier.close()
     assert reasons == ["Promoted", "Healthy"]
     assert sent("failed") == before + 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_webhook_when_it_redirects_then_nothing_is_sent_there_and_it_counts_as_failed(
+    webhook: Webhook, status: int
+) -> None:
+    webhook.statuses = [status, 200]
+    before = sent("failed")
+    notifier = Notifier(await webhook.start(), first_pause_seconds=0.01)
+    notifier.send(RAW, PROMOTED, STATUS)
+    await until_counted("failed", before + 1)
+    await notifier.close()
+    assert webhook.asked == 1
 
 
 async def test_webhook_when_nobody_listens_then_it_is_given_up_and_counted() -> None:
