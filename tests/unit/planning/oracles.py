@@ -232,12 +232,17 @@ def _check_words(plan: Plan, after: JSON) -> None:
         problem = _undone(plan, after, act, value)
         assert problem is None, f"{text!r}, and {problem}"
     if plan.outcome is not None and plan.outcome.result is Result.REJECTED:
-        assert plan.outcome.revision in rejections(plan), f"{plan.outcome} is not rejected"
+        assert plan.outcome.revision in _rejected(plan, after), f"{plan.outcome} is not rejected"
+
+
+def _rejected(plan: Plan, after: JSON) -> frozenset[str]:
+    """With status, where memory cannot be read and is not written."""
+    return rejections(plan) | {each["hash"] for each in after.get("rejectedRevisions") or []}
 
 
 def _undone(plan: Plan, after: JSON, act: str, revision: str) -> str | None:
     """What contradicts that an act was carried out."""
-    rollout, rejected = after.get("rollout") or {}, rejections(plan)
+    rollout, rejected = after.get("rollout") or {}, _rejected(plan, after)
     state, going = rollout.get("state"), rollout.get("revision")
     match act:
         case "abort" if revision not in rejected or (state, going) == ("Forward", revision):

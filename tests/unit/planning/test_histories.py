@@ -114,6 +114,11 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     last="two",
     beginning={"surge": 0, "replicas": 1, "new": False, "kept": True},
 )
+@example(  # the status is lost twice before memory knows what was commanded in between
+    actions=[("release", ("two", 4)), ("lose status", None), ("crash", 1), ("lose status", None)],
+    last="one",
+    beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)
 @example(  # an attempt that ends before memory knows of it leaves its number to nobody
     actions=[("lose status", None), ("crash", 1), ("turn", None)],
     last="two", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
