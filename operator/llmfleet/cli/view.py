@@ -27,6 +27,7 @@ from llmfleet.api.status import (
 )
 from llmfleet.api.text import clean_tree
 from llmfleet.api.values import parse_duration_seconds
+from llmfleet.cli import annotating
 
 JSON = dict[str, Any]
 
@@ -100,10 +101,10 @@ def whats_next(deployment: LLMDeployment, now: datetime) -> str:
     if rollout is not None and rollout.aborted and rollout.retry_at is not None:
         return f"{rollout.revision} is tried again in {_ahead(rollout.retry_at, now)}"
     if status.phase == "Degraded":
-        return (
-            f"change spec, or `kubectl llmfleet retry {name}`;"
-            f" `kubectl llmfleet explain {name}` says why"
-        )
+        ways = "mend the cause, or change spec"
+        if status.spec_revision in annotating.retryable(deployment):
+            ways = f"change spec, or `kubectl llmfleet retry {name}`"
+        return f"{ways}; `kubectl llmfleet explain {name}` says why"
     if status.phase == "Paused":
         paused = deployment.metadata.annotations.get("llmfleet.dev/pause")
         act = "resume" if paused else "promote"

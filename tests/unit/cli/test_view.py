@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console, RenderableType
 
 from llmfleet.api import parse
-from llmfleet.cli import view
+from llmfleet.cli import annotating, view
 from tests.unit.planning.canaries import annotate, at_share, fail, started
-from tests.unit.planning.fleet import Fleet, resource
+from tests.unit.planning.fleet import Fleet, hash_of, resource
 from tests.unit.planning.test_rollout import turn
 
 
@@ -71,6 +71,22 @@ def test_status_when_a_revision_was_rejected_then_the_reason_and_the_way_out_are
     assert view.exit_code(parse(world.raw)) == 12
     assert new in text_of(view.explanation(parse(world.raw)))
     assert "rejected: UserAbort" in text_of(view.history(parse(world.raw), world.now))
+
+
+def test_status_when_degraded_with_nothing_to_retry_then_no_retry_is_offered() -> None:
+    world = Fleet(resource(replicas=1))
+    world.broken = frozenset({hash_of(world.raw)})
+    turn(world, 5)
+    for _ in range(6):
+        world.wait(700)
+        turn(world)
+    deployment = parse(world.raw)
+    assert deployment.status.phase == "Degraded"
+    with pytest.raises(annotating.NothingToDoError):
+        annotating.retry(deployment, world.now)
+    assert view.whats_next(deployment, world.now) == (
+        "mend the cause, or change spec; `kubectl llmfleet explain chat` says why"
+    )
 
 
 def test_status_when_paused_then_it_names_the_act_that_goes_on() -> None:
