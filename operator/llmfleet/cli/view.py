@@ -118,12 +118,12 @@ def whats_next(deployment: LLMDeployment, now: datetime) -> str:
 
 
 def step_due(status: LLMDeploymentStatus) -> datetime | None:
-    """When the timed pause under way ends."""
+    """When the timed pause under way ends; None while the rollout goes back, which ends no step."""
     rollout = status.rollout
     step = _step(status)
-    if rollout is None or step is None or step.pause is None or rollout.step_started_at is None:
+    if rollout is None or rollout.aborted is not None or rollout.step_started_at is None:
         return None
-    if step.pause.duration is None:
+    if step is None or step.pause is None or step.pause.duration is None:
         return None
     return rollout.step_started_at + timedelta(seconds=parse_duration_seconds(step.pause.duration))
 

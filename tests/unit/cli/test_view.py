@@ -11,6 +11,7 @@ from llmfleet.api import parse
 from llmfleet.cli import annotating, view
 from tests.unit.planning.canaries import annotate, at_share, fail, started
 from tests.unit.planning.fleet import Fleet, hash_of, resource
+from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_rollout import turn
 
 
@@ -87,6 +88,18 @@ def test_status_when_degraded_with_nothing_to_retry_then_no_retry_is_offered() -
     assert view.whats_next(deployment, world.now) == (
         "mend the cause, or change spec; `kubectl llmfleet explain chat` says why"
     )
+
+
+def test_status_when_spec_changes_in_mid_rollout_then_no_step_is_announced() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    world.edit(model=model("three"))
+    world.reconcile()
+    assert world.status()["rollout"]["state"] == "Returning"
+    deployment = parse(world.raw)
+    assert view.step_due(deployment.status) is None
+    text = f"spec changed again: going back to {old} first"
+    assert view.whats_next(deployment, world.now).startswith(text)
 
 
 def test_status_when_paused_then_it_names_the_act_that_goes_on() -> None:
