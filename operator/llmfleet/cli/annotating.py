@@ -30,7 +30,7 @@ def promote(
         NothingToDoError: nothing is being rolled out, or another one, or it is paused by hand.
     """
     revision = _under_way(deployment, "promote", revision)
-    if deployment.metadata.annotations.get(f"{PREFIX}pause") in {"true", revision}:
+    if paused_by_hand(deployment):
         raise NothingToDoError(
             f"{revision} is paused by hand, and nothing moves until it is resumed:"
             f" kubectl llmfleet resume {deployment.metadata.name}"
@@ -141,6 +141,13 @@ def restart(deployment: LLMDeployment, now: datetime) -> dict[str, str]:
             f"{rollout.revision} is being rolled out, which replaces pods anyway: wait for its end"
         )
     return {f"{PREFIX}restart": _value(served, now)}
+
+
+def paused_by_hand(deployment: LLMDeployment) -> bool:
+    """Whether the pause annotation stops the rollout; one that names another revision does not."""
+    going = deployment.status.rollout.revision if deployment.status.rollout else None
+    found = deployment.metadata.annotations.get(f"{PREFIX}pause")
+    return found is not None and found in {"true", going}
 
 
 def pause() -> dict[str, str | None]:

@@ -105,11 +105,11 @@ def whats_next(deployment: LLMDeployment, now: datetime) -> str:
         if status.spec_revision in annotating.retryable(deployment):
             ways = f"change spec, or `kubectl llmfleet retry {name}`"
         return f"{ways}; `kubectl llmfleet explain {name}` says why"
-    if status.phase == "Paused":
-        paused = deployment.metadata.annotations.get("llmfleet.dev/pause")
+    due, paused = step_due(status), annotating.paused_by_hand(deployment)
+    # The annotation may be newer than the phase.
+    if status.phase == "Paused" or (due is not None and paused):
         act = "resume" if paused else "promote"
         return f"a person: `kubectl llmfleet {act} {name}`, or abort"
-    due = step_due(status)
     if due is not None:
         return f"the next step in {_ahead(due, now)}, or `kubectl llmfleet promote {name}`"
     if status.phase == "Progressing":

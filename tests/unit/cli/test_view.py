@@ -111,6 +111,27 @@ def test_status_when_paused_then_it_names_the_act_that_goes_on() -> None:
     assert view.exit_code(parse(world.raw)) == 11
 
 
+def test_status_when_the_pause_names_another_revision_then_promote_goes_on_not_resume() -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    annotate(world, "pause", "ffffffffff")
+    world.wait(400)
+    at_share(world, new, 50)
+    turn(world, 2)
+    assert world.status()["phase"] == "Paused"
+    assert "next: a person: `kubectl llmfleet promote chat`" in shown(world)
+    annotate(world, "pause", new)
+    assert "next: a person: `kubectl llmfleet resume chat`" in shown(world)
+
+
+def test_status_when_the_operator_has_not_seen_the_pause_then_resume_is_named_at_once() -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    annotate(world, "pause", "true")
+    assert world.status()["phase"] == "Progressing"
+    assert "next: a person: `kubectl llmfleet resume chat`" in shown(world)
+
+
 def test_status_when_the_operator_said_nothing_yet_then_it_asks_whether_it_runs() -> None:
     deployment = parse(resource())
     assert "Is it running?" in text_of(view.status_view(deployment, Fleet(resource()).now))
