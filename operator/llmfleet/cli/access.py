@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import urllib3
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from llmfleet.api import GROUP, PLURAL, VERSION, clean_line
 from llmfleet.api.deployment import LLMDeployment, parse
+from llmfleet.cli.commands import Commands
 
 JSON = dict[str, Any]
 WATCH_SECONDS = 300
@@ -54,7 +55,11 @@ class Cluster:
             config.load_kube_config(context=context)
         except config.ConfigException as error:
             raise AccessError(f"no kubeconfig: {error}; set KUBECONFIG to its file") from error
-        self.namespace = namespace or chosen["context"].get("namespace") or "default"
+        own = chosen["context"].get("namespace") or "default"
+        self.namespace = namespace or own
+        self.commands = Commands(
+            context=context, namespace=None if self.namespace == own else self.namespace
+        )
         self._objects = client.CustomObjectsApi()
         self._core = client.CoreV1Api()
 
@@ -94,7 +99,7 @@ class Cluster:
         items: list[JSON] = answer["items"]
         return items
 
-    def annotate(self, raw: JSON, annotations: dict[str, str | None]) -> None:
+    def annotate(self, raw: JSON, annotations: Mapping[str, str | None]) -> None:
         """Set or, with None, remove annotations of exactly the object that was read.
 
         Raises:
@@ -102,7 +107,7 @@ class Cluster:
         """
         meta = raw["metadata"]
         # The uid makes the patch fail on another object that took the name meanwhile.
-        body = {"metadata": {"uid": meta["uid"], "annotations": annotations}}
+        body = {"metadata": {"uid": meta["uid"], "annotations": dict(annotations)}}
         with _explained(f"LLMDeployment {meta['name']}"):
             self._objects.patch_namespaced_custom_object(
                 GROUP, VERSION, meta["namespace"], PLURAL, meta["name"], body

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.api.status import RevisionStatus
+from llmfleet.cli.commands import PLAIN, Commands
 
 PREFIX = "llmfleet.dev/"
 
@@ -16,7 +17,12 @@ class NothingToDoError(Exception):
 
 
 def promote(
-    deployment: LLMDeployment, now: datetime, *, revision: str | None = None, full: bool = False
+    deployment: LLMDeployment,
+    now: datetime,
+    *,
+    revision: str | None = None,
+    full: bool = False,
+    commands: Commands = PLAIN,
 ) -> dict[str, str]:
     """Annotation that ends the step under way, or with ``full`` all of them.
 
@@ -25,6 +31,7 @@ def promote(
         now: becomes the token.
         revision: which one is meant; left out, it is the one being rolled out.
         full: all steps.
+        commands: builds those that the message names.
 
     Raises:
         NothingToDoError: nothing is being rolled out, or another one, or it is paused by hand.
@@ -33,7 +40,7 @@ def promote(
     if paused_by_hand(deployment):
         raise NothingToDoError(
             f"{revision} is paused by hand, and nothing moves until it is resumed:"
-            f" kubectl llmfleet resume {deployment.metadata.name}"
+            f" {commands.llmfleet('resume', deployment.metadata.name)}"
         )
     return {f"{PREFIX}promote": _value(f"{revision}/full" if full else revision, now)}
 
@@ -168,13 +175,16 @@ def resume(deployment: LLMDeployment) -> dict[str, str | None]:
     return {f"{PREFIX}pause": None}
 
 
-def check_forget(raw: dict[str, Any] | None, namespace: str, name: str) -> None:
+def check_forget(
+    raw: dict[str, Any] | None, namespace: str, name: str, commands: Commands = PLAIN
+) -> None:
     """Whether the memory of a name stays away once it is deleted.
 
     Args:
         raw: the LLMDeployment of that name as stored, None when there is none.
         namespace: of the name.
         name: whose memory it is.
+        commands: builds those that the message names.
 
     Raises:
         NothingToDoError: the operator would write it anew from the status of ``raw``.
@@ -183,8 +193,8 @@ def check_forget(raw: dict[str, Any] | None, namespace: str, name: str) -> None:
         return
     raise NothingToDoError(
         f"{namespace}/{name} is there, and the operator would write its memory anew from its"
-        f" status: delete it first, `kubectl delete llmdep {name} -n {namespace}`, or lift one"
-        f" rejection, `kubectl llmfleet -n {namespace} retry {name} --revision HASH`"
+        f" status: delete it first, `{commands.kubectl('delete', 'llmdep', name)}`, or lift one"
+        f" rejection, `{commands.llmfleet('retry', name, '--revision', 'HASH')}`"
     )
 
 

@@ -11,6 +11,7 @@ from llmfleet.api import parse
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.cli import annotating
 from llmfleet.cli.annotating import NothingToDoError
+from llmfleet.cli.commands import Commands
 from llmfleet.planning.children.naming import memory_key
 from tests.unit.planning.canaries import at_share, rejected, split, started
 from tests.unit.planning.fleet import Fleet, resource
@@ -127,7 +128,7 @@ def test_forget_when_the_operator_would_write_the_memory_anew_then_it_is_refused
 
     assert written_anew()
     with pytest.raises(NothingToDoError, match="kubectl delete llmdep chat -n team-a"):
-        annotating.check_forget(world.raw, "team-a", "chat")
+        annotating.check_forget(world.raw, "team-a", "chat", Commands(namespace="team-a"))
     deleted = {**world.raw["metadata"], "deletionTimestamp": "2026-03-01T12:30:00Z"}
     world.raw = {**world.raw, "metadata": deleted}
     assert not written_anew()
