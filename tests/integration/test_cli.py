@@ -29,7 +29,12 @@ HEALTHY: JSON = {
 CANARY: JSON = {
     **HEALTHY,
     "phase": "Progressing",
-    "rollout": {"id": 2, "revision": "abcdef0123", "attempt": 0},
+    "rollout": {
+        "id": 2,
+        "revision": "abcdef0123",
+        "attempt": 0,
+        "plan": {"strategy": "Canary", "steps": [{"setWeight": 25}, {"pause": {}}]},
+    },
 }
 MEMORY: JSON = {"metadata": {"name": "chat-llmfleet-memory"}, "data": {"rejected": "{}"}}
 

@@ -178,7 +178,11 @@ def abort(
 ) -> None:
     """Send all traffic back to stable and reject the revision being rolled out."""
     _act(
-        name, output, lambda deployment, _: annotating.abort(deployment, _now(), revision=revision)
+        name,
+        output,
+        lambda deployment, commands: annotating.abort(
+            deployment, _now(), revision=revision, commands=commands
+        ),
     )
 
 

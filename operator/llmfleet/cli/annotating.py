@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from llmfleet.api.deployment import LLMDeployment
-from llmfleet.api.status import RevisionStatus
+from llmfleet.api.rollout import RolloutSpec
+from llmfleet.api.status import RevisionStatus, RolloutStatus
 from llmfleet.cli.commands import PLAIN, Commands
 
 PREFIX = "llmfleet.dev/"
@@ -34,7 +37,8 @@ def promote(
         commands: builds those that the message names.
 
     Raises:
-        NothingToDoError: nothing is being rolled out, or another one, or it is paused by hand.
+        NothingToDoError: nothing is being rolled out, or another one, or it is paused by hand, or
+            there is no step to end.
     """
     revision = _under_way(deployment, "promote", revision)
     if paused_by_hand(deployment):
@@ -42,11 +46,22 @@ def promote(
             f"{revision} is paused by hand, and nothing moves until it is resumed:"
             f" {commands.llmfleet('resume', deployment.metadata.name)}"
         )
+    if deployment.spec.wanted_replicas == 0:
+        raise NothingToDoError("no replicas are wanted, and nothing moves: scale up first")
+    if _goes_by_itself(deployment.status.rollout):
+        raise NothingToDoError(
+            f"{revision} is rolled out without steps, so there is nothing to promote:"
+            " it goes on by itself"
+        )
     return {f"{PREFIX}promote": _value(f"{revision}/full" if full else revision, now)}
 
 
 def abort(
-    deployment: LLMDeployment, now: datetime, *, revision: str | None = None
+    deployment: LLMDeployment,
+    now: datetime,
+    *,
+    revision: str | None = None,
+    commands: Commands = PLAIN,
 ) -> dict[str, str]:
     """Annotation that sends all traffic back and rejects what is being rolled out.
 
@@ -54,11 +69,21 @@ def abort(
         deployment: as stored.
         now: becomes the token.
         revision: which one is meant; left out, it is the one being rolled out.
+        commands: builds those that the message names.
 
     Raises:
-        NothingToDoError: nothing is being rolled out, or another one.
+        NothingToDoError: nothing is being rolled out, or another one, or it is an undo, which
+            rejected what is served.
     """
-    return {f"{PREFIX}abort": _value(_under_way(deployment, "abort", revision), now)}
+    revision = _under_way(deployment, "abort", revision)
+    served, rollout = deployment.status.served_revision, deployment.status.rollout
+    if rollout is not None and rollout.cause is not None and served in _rejected(deployment):
+        command = commands.llmfleet("retry", deployment.metadata.name, "--revision", f"{served}")
+        raise NothingToDoError(
+            f"this would end an undo, and go back to {served}, which was rejected by it:"
+            f" if that is meant, `{command}`"
+        )
+    return {f"{PREFIX}abort": _value(revision, now)}
 
 
 def retry(
@@ -104,11 +129,13 @@ def undo(
         revision: left out, it is the one promoted last before the served one.
 
     Raises:
-        NothingToDoError: no such revision is kept.
+        NothingToDoError: no such revision is kept, or what is served is no good revision.
     """
+    served = deployment.status.served_revision
+    if served is None or served in _rejected(deployment):
+        raise NothingToDoError("no good revision is served: try again when one is")
     known = kept(deployment)
     if revision is None:
-        served = deployment.status.served_revision
         promoted = [(each.promoted_at, each.hash) for each in known if each.hash != served]
         if not promoted:
             raise NothingToDoError(
@@ -123,8 +150,7 @@ def undo(
 
 def kept(deployment: LLMDeployment) -> list[RevisionStatus]:
     """Revisions that were served and can be again, instead of the one that spec asks for."""
-    status = deployment.status
-    rejected = {each.hash for each in status.rejected_revisions}
+    status, rejected = deployment.status, _rejected(deployment)
     return [
         each
         for each in status.revisions
@@ -138,7 +164,8 @@ def restart(deployment: LLMDeployment, now: datetime) -> dict[str, str]:
     """Annotation that replaces the served revision's pods, one by one.
 
     Raises:
-        NothingToDoError: nothing is served, or a rollout is under way, which replaces pods anyway.
+        NothingToDoError: nothing is served, or a rollout is under way, which replaces pods anyway,
+            or there are none.
     """
     served, rollout = deployment.status.served_revision, deployment.status.rollout
     if served is None:
@@ -147,6 +174,8 @@ def restart(deployment: LLMDeployment, now: datetime) -> dict[str, str]:
         raise NothingToDoError(
             f"{rollout.revision} is being rolled out, which replaces pods anyway: wait for its end"
         )
+    if deployment.spec.wanted_replicas == 0:
+        raise NothingToDoError("no replicas are wanted, so there are no pods to replace")
     return {f"{PREFIX}restart": _value(served, now)}
 
 
@@ -199,17 +228,36 @@ def check_forget(
 
 
 def _under_way(deployment: LLMDeployment, act: str, asked: str | None) -> str:
-    rollout = deployment.status.rollout
-    if rollout is None or rollout.revision is None or rollout.aborted is not None:
-        served = deployment.status.served_revision or "nothing yet"
+    served, rollout = deployment.status.served_revision, deployment.status.rollout
+    going = rollout.revision if rollout is not None and rollout.aborted is None else None
+    if going is None or going == served:
         raise NothingToDoError(
-            f"nothing is being rolled out, so there is nothing to {act}; served is {served}"
+            f"nothing is being rolled out, so there is nothing to {act};"
+            f" served is {served or 'nothing yet'}"
         )
-    if asked not in {None, rollout.revision}:
+    if asked not in {None, going}:
         raise NothingToDoError(
-            f"{asked} is not being rolled out: it is {rollout.revision}, and nothing was done"
+            f"{asked} is not being rolled out: it is {going}, and nothing was done"
         )
-    return rollout.revision
+    if served is None:
+        raise NothingToDoError(
+            f"{going} is the first revision: none is served beside it, so there is nothing to {act}"
+        )
+    return going
+
+
+def _goes_by_itself(rollout: RolloutStatus | None) -> bool:
+    """Whether a rollout has no steps; one whose plan cannot be read is left to the operator."""
+    if rollout is None or rollout.plan is None or rollout.cause is not None:
+        return True
+    try:
+        return RolloutSpec.model_validate(rollout.plan).strategy == "RollingUpdate"
+    except ValidationError:
+        return False
+
+
+def _rejected(deployment: LLMDeployment) -> set[str]:
+    return {each.hash for each in deployment.status.rejected_revisions}
 
 
 def _value(subject: str, now: datetime) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,6 +84,81 @@ def test_acts_when_they_mean_nothing_then_a_sentence_says_what_there_is() -> Non
     ):
         with pytest.raises(NothingToDoError, match=r"\w+ \w+"):
             nothing()
+
+
+def at_zero() -> Fleet:
+    world, _, new = started()
+    at_share(world, new, 25)
+    world.edit(replicas=0)
+    turn(world, 4)
+    return world
+
+
+def idle_at_zero() -> Fleet:
+    world = Fleet(resource())
+    world.settle()
+    world.edit(replicas=0)
+    world.settle()
+    return world
+
+
+def without_steps() -> Fleet:
+    world, _, _ = started({"strategy": "RollingUpdate", "maxSurge": 1})
+    turn(world, 2)
+    return world
+
+
+def undoing() -> Fleet:
+    """On its way back to a kept revision, away from the served one, which was rejected by it."""
+    world, old, new = started({"strategy": "RollingUpdate", "maxSurge": 1})
+    turn(world, 60)
+    carry_out(world, annotating.undo(seen(world), NOW), 2)
+    status = world.status()
+    assert (status["servedRevision"], status["rollout"]["revision"]) == (new, old)
+    assert list(rejected(world)) == [new]
+    return world
+
+
+def first() -> Fleet:
+    world = Fleet(resource(replicas=1))
+    world.reconcile()
+    world.reconcile()
+    assert "servedRevision" not in world.status()
+    return world
+
+
+@pytest.mark.parametrize(
+    ("make", "act", "sentence", "operators"),
+    [
+        pytest.param(idle_at_zero, annotating.restart, "no replicas are wanted",
+                     "no replicas are wanted", id="restart-at-zero"),
+        pytest.param(at_zero, annotating.promote, "no replicas are wanted",
+                     "no replicas are wanted", id="promote-at-zero"),
+        pytest.param(without_steps, annotating.promote, "it goes on by itself",
+                     "goes on by itself", id="promote-without-steps"),
+        pytest.param(undoing, annotating.promote, "it goes on by itself",
+                     "goes on by itself", id="promote-an-undo"),
+        pytest.param(undoing, annotating.abort, "would end an undo.*llmfleet retry chat --revision",
+                     "would end an undo", id="abort-an-undo"),
+        pytest.param(undoing, annotating.undo, "no good revision is served",
+                     "no good revision is served", id="undo-an-undo"),
+        pytest.param(first, annotating.abort, "is the first revision",
+                     "not being rolled out", id="abort-the-first"),
+        pytest.param(first, annotating.promote, "is the first revision",
+                     "not being rolled out", id="promote-the-first"),
+    ],
+)  # fmt: skip
+def test_act_when_the_operator_would_refuse_it_then_it_is_refused_at_once(
+    make: Callable[[], Fleet], act: Any, sentence: str, operators: str
+) -> None:
+    world = make()
+    with pytest.raises(NothingToDoError, match=sentence):
+        act(seen(world), NOW)
+    status, name = world.status(), act.__name__
+    going = status["rollout"]["revision"] if "rollout" in status else status["servedRevision"]
+    meant = status["revisions"][-1]["hash"] if name == "undo" else going
+    carry_out(world, {f"llmfleet.dev/{name}": f"{meant}@1"}, 1)
+    assert operators in world.condition("ActRefused")["message"]
 
 
 @pytest.mark.parametrize("act", [annotating.promote, annotating.abort])
