@@ -211,7 +211,11 @@ def undo(
 @app.command()
 def restart(name: Name, output: Print = Output.TEXT) -> None:
     """Replace the served revision's pods one by one; no new revision."""
-    _act(name, output, lambda deployment, _: annotating.restart(deployment, _now()))
+    _act(
+        name,
+        output,
+        lambda deployment, commands: annotating.restart(deployment, _now(), commands=commands),
+    )
 
 
 @app.command()

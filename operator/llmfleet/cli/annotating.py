@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -160,8 +160,15 @@ def kept(deployment: LLMDeployment) -> list[RevisionStatus]:
     ]
 
 
-def restart(deployment: LLMDeployment, now: datetime) -> dict[str, str]:
+def restart(
+    deployment: LLMDeployment, now: datetime, *, commands: Commands = PLAIN
+) -> dict[str, str]:
     """Annotation that replaces the served revision's pods, one by one.
+
+    Args:
+        deployment: as stored.
+        now: becomes the token.
+        commands: builds those that the message names.
 
     Raises:
         NothingToDoError: nothing is served, or a rollout is under way, which replaces pods anyway,
@@ -171,9 +178,7 @@ def restart(deployment: LLMDeployment, now: datetime) -> dict[str, str]:
     if served is None:
         raise NothingToDoError("nothing is served yet, so there are no pods to replace")
     if rollout is not None and rollout.revision not in {None, served}:
-        raise NothingToDoError(
-            f"{rollout.revision} is being rolled out, which replaces pods anyway: wait for its end"
-        )
+        raise NothingToDoError(_instead_of_restart(deployment, rollout, commands))
     if deployment.spec.wanted_replicas == 0:
         raise NothingToDoError("no replicas are wanted, so there are no pods to replace")
     return {f"{PREFIX}restart": _value(served, now)}
@@ -244,6 +249,25 @@ def _under_way(deployment: LLMDeployment, act: str, asked: str | None) -> str:
             f"{going} is the first revision: none is served beside it, so there is nothing to {act}"
         )
     return going
+
+
+def _instead_of_restart(
+    deployment: LLMDeployment, rollout: RolloutStatus, commands: Commands
+) -> str:
+    """What a rollout, in which no pods are replaced by hand, waits for."""
+    going, ended = rollout.revision, rollout.aborted
+    if ended is None:
+        return f"{going} is being rolled out, which replaces pods anyway: wait for its end"
+    if rollout.state == "Returning":
+        return f"{going} goes back ({ended}): wait until it is back"
+    again = commands.llmfleet("retry", deployment.metadata.name, "--revision", f"{going}")
+    if rollout.retry_at is None:
+        return f"{going} was aborted ({ended}), and no try is left: `{again}`, or change spec"
+    when = f"{rollout.retry_at.astimezone(UTC):%H:%M:%SZ}"
+    return (
+        f"{going} was aborted ({ended}), and is tried again at {when}: wait for the end of that,"
+        " or change spec"
+    )
 
 
 def _goes_by_itself(rollout: RolloutStatus | None) -> bool:

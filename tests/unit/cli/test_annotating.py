@@ -14,7 +14,7 @@ from llmfleet.cli import annotating
 from llmfleet.cli.annotating import NothingToDoError
 from llmfleet.cli.commands import Commands
 from llmfleet.planning.children.naming import memory_key
-from tests.unit.planning.canaries import at_share, rejected, split, started
+from tests.unit.planning.canaries import at_share, fail, rejected, split, started
 from tests.unit.planning.fleet import Fleet, resource
 from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_rollout import turn
@@ -169,6 +169,44 @@ def test_act_when_another_revision_is_meant_then_it_is_refused(act: Any) -> None
     with pytest.raises(NothingToDoError, match=f"it is {new}, and nothing was done"):
         act(seen(world), NOW, revision=old)
     assert act(seen(world), NOW, revision=new) == act(seen(world), NOW)
+
+
+def fails_once_more(world: Fleet, new: str) -> None:
+    """The registry is away: an end that is not the revision's fault."""
+    world.kubelet()
+    fail(world, new, {"waiting_reason": "ImagePullBackOff"})
+    world.wait(121)
+    turn(world, 3)
+
+
+def test_restart_when_a_rollout_was_aborted_then_it_says_what_that_waits_for() -> None:
+    world, _, new = started(broken=True)
+    refusals = list[str]()
+    for _ in range(4):
+        fails_once_more(world, new)
+        with pytest.raises(NothingToDoError) as refused:
+            annotating.restart(seen(world), NOW, commands=Commands(namespace="team-a"))
+        refusals.append(str(refused.value))
+        world.wait(3600)
+        turn(world)
+    aborted = f"{new} was aborted (ImagePullFailed)"
+    assert all(each.startswith(f"{aborted}, and is tried again at ") for each in refusals[:3])
+    assert refusals[3] == (
+        f"{aborted}, and no try is left:"
+        f" `kubectl llmfleet -n team-a retry chat --revision {new}`, or change spec"
+    )
+    carry_out(world, annotating.retry(seen(world), NOW, revision=new), 1)
+    with pytest.raises(NothingToDoError, match="is being rolled out"):
+        annotating.restart(seen(world), NOW)
+
+
+def test_restart_when_a_rollout_goes_back_then_its_end_is_waited_for() -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    world.edit(model=model("three"))
+    world.reconcile()
+    with pytest.raises(NothingToDoError, match=rf"{new} goes back \(Superseded\): wait"):
+        annotating.restart(seen(world), NOW)
 
 
 def test_undo_when_the_revision_never_served_then_it_is_refused_at_once() -> None:
