@@ -10,6 +10,7 @@ from typing import Any
 
 import urllib3
 from kubernetes import client, config, watch
+from kubernetes.config import kube_config
 from pydantic import ValidationError
 
 from llmfleet.api import GROUP, PLURAL, VERSION, clean_line
@@ -47,12 +48,8 @@ class Cluster:
 
     def __init__(self, context: str | None, namespace: str | None) -> None:
         try:
-            contexts, active = config.list_kube_config_contexts()
-            chosen = next((each for each in contexts if each["name"] == context), active)
-            if context is not None and chosen["name"] != context:
-                names = ", ".join(each["name"] for each in contexts)
-                raise AccessError(f"the kubeconfig has no context {context}; it has {names}")
-            config.load_kube_config(context=context)
+            chosen = _find_context(context)
+            config.load_kube_config(context=chosen["name"])
         except config.ConfigException as error:
             raise AccessError(f"no kubeconfig: {error}; set KUBECONFIG to its file") from error
         own = chosen["context"].get("namespace") or "default"
@@ -177,6 +174,24 @@ class Cluster:
                 return None
             raise
         return raw
+
+
+def _find_context(name: str | None) -> JSON:
+    """A context by name; None: the current one, which a kubeconfig need not have."""
+    # list_kube_config_contexts would ask for the current one in any case.
+    merged = kube_config.KubeConfigMerger(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).config
+    if merged is None:
+        raise config.ConfigException("there is none")
+    contexts: dict[str, JSON] = {each["name"]: each.value for each in merged.value["contexts"]}
+    names = ", ".join(contexts) or "none"
+    wanted = name or merged.value.get("current-context")
+    if not wanted:
+        raise AccessError(
+            f"the kubeconfig has no current context: choose one with --context, of {names}"
+        )
+    if wanted not in contexts:
+        raise AccessError(f"the kubeconfig has no context {wanted}; it has {names}")
+    return contexts[wanted]
 
 
 def read(raw: JSON) -> LLMDeployment:
