@@ -97,7 +97,7 @@ def test_views_when_the_status_holds_markup_and_escapes_then_they_are_printed_as
     assert told.isascii()
     done = run(fleet, "retry", "[/INST]")
     assert done.returncode == 1
-    assert "LLMDeployment [/INST]" in " ".join(done.stderr.split())
+    assert "an LLMDeployment cannot be called '[/INST]'" in done.stderr
 
 
 def test_get_when_asked_then_the_fleet_is_listed(fleet: Fleet) -> None:

@@ -1,19 +1,24 @@
-"""A played API server, and ``kubectl llmfleet`` as a process that asks it."""
+"""A played API server, and ``kubectl llmfleet`` that asks it."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 import yaml
+from kubernetes.config import kube_config
+
+from llmfleet.cli import __main__ as program
 
 JSON = dict[str, Any]
 SERVED, CANARY = "0123456789", "abcdef0123"
@@ -93,10 +98,10 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
+@contextlib.contextmanager
 def play(answer: Answer) -> Iterator[Server]:
     with Server(answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 
@@ -121,13 +126,18 @@ def kubeconfig(folder: Path, server: Server, current: str | None = "c") -> Path:
 
 
 def run(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """As a script runs it: no terminal, and no word about how wide one is."""
-    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
-    return subprocess.run(
-        [sys.executable, "-m", "llmfleet.cli", *words],
-        env={**environment, "KUBECONFIG": str(config)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=40,
-    )
+    """As a script runs it: without a terminal, and 80 columns wide as rich takes it then."""
+    command, said, complained = ["kubectl-llmfleet", *words], io.StringIO(), io.StringIO()
+    with (
+        patch.object(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(config)),
+        patch.object(sys, "argv", command),
+        patch.multiple(program.console, _width=80, _height=25),
+        patch.multiple(program.complaints, _width=80, _height=25),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(complained),
+        pytest.raises(SystemExit) as ended,
+    ):
+        program.main()
+    code = ended.value.code or 0
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(command, code, said.getvalue(), complained.getvalue())

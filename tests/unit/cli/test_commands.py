@@ -10,8 +10,6 @@ import pytest
 
 from tests.unit.cli.played import PAUSED, chat, kubeconfig, play, run, stored
 
-pytestmark = pytest.mark.long
-
 COMMAND = re.compile(r"`kubectl llmfleet ([^`\n]*)`|: kubectl llmfleet (.*)$", re.MULTILINE)
 
 
