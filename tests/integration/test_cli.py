@@ -226,15 +226,21 @@ def test_status_when_watched_then_every_state_is_told_until_it_is_deleted(fleet:
     command = [sys.executable, "-m", "llmfleet.cli", "-n", fleet.namespace, "status", "chat"]
     environment = {**os.environ, "KUBECONFIG": str(fleet.server.kubeconfig)}
     with subprocess.Popen(
-        [*command, "--watch", "-o", "json"], env=environment, stdout=subprocess.PIPE, text=True
+        [*command, "--watch", "-o", "json"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as watching:
         assert watching.stdout is not None
+        assert watching.stderr is not None
         try:
             assert json.loads(watching.stdout.readline())["phase"] == "Healthy"
             tell(fleet, CANARY)
             lines = iter(watching.stdout.readline, "")
             assert any(json.loads(line)["phase"] == "Progressing" for line in lines)
             fleet.server.request("DELETE", fleet.resource_path("chat"))
-            assert watching.wait(30) == 10
+            assert watching.wait(30) == 1
+            assert watching.stderr.read() == "chat was deleted\n"
         finally:
             watching.kill()

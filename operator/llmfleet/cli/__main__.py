@@ -18,7 +18,7 @@ from rich.text import Text
 from llmfleet import __version__
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.cli import annotating, candidates, view
-from llmfleet.cli.access import AccessError, Cluster
+from llmfleet.cli.access import JSON, AccessError, Cluster
 from llmfleet.cli.annotating import NothingToDoError
 from llmfleet.cli.commands import Commands
 from llmfleet.cli.view import NO_STATUS, exit_code
@@ -268,29 +268,26 @@ def _act(
 def _follow(cluster: Cluster, name: str, output: Output) -> int:
     code = NO_STATUS
     try:
-        if output is Output.JSON:
-            for seen in cluster.follow(name):
-                if seen is not None:
-                    _print_json(seen[0].get("status"), indent=None)
-                    code = exit_code(seen[1])
-            return code
-        with _drawn(cluster) as draw:
+        with _drawn(cluster, output) as draw:
             for seen in cluster.follow(name):
                 if seen is None:
-                    complaints.print(f"{name} was deleted")
+                    complaints.print(f"{name} was deleted", soft_wrap=True)
                     return FAILED
                 code = exit_code(seen[1])
-                draw(seen[1])
+                draw(*seen)
     except KeyboardInterrupt:
         return code
     return code
 
 
 @contextlib.contextmanager
-def _drawn(cluster: Cluster) -> Iterator[Callable[[LLMDeployment], None]]:
-    """What draws a state over the last one; without a terminal, below it."""
+def _drawn(cluster: Cluster, output: Output) -> Iterator[Callable[[JSON, LLMDeployment], None]]:
+    """What draws a state over the last one; as JSON or without a terminal, below it."""
+    if output is Output.JSON:
+        yield lambda raw, _: _print_json(raw.get("status"), indent=None)
+        return
     if not console.is_terminal:
-        yield lambda deployment: _show_status(cluster, deployment)
+        yield lambda _, deployment: _show_status(cluster, deployment)
         return
     latest: deque[LLMDeployment] = deque(maxlen=1)
 
@@ -300,7 +297,7 @@ def _drawn(cluster: Cluster) -> Iterator[Callable[[LLMDeployment], None]]:
 
     with Live(console=console, refresh_per_second=1, get_renderable=seen_now) as live:
 
-        def draw(deployment: LLMDeployment) -> None:
+        def draw(_: JSON, deployment: LLMDeployment) -> None:
             latest.append(deployment)
             live.refresh()
 
