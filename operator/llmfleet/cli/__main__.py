@@ -56,10 +56,18 @@ Print = Annotated[Output, typer.Option("-o", "--output", help="text or json.")]
 MEANT = "Hash of the revision that is meant: refused if another one is being rolled out."
 
 
+def _not_empty(value: str | None) -> str | None:
+    """Empty is a script's variable that was never set, not the revision that is meant without."""
+    if value is not None and not value.strip():
+        raise typer.BadParameter("is empty: give a hash, or leave --revision out")
+    return value
+
+
 def _revision(autocompletion: candidates.Complete, text: str = "Hash of the revision.") -> Any:
     return typer.Option(
         "--revision",
         help=text,
+        callback=_not_empty,
         show_default=False,
         autocompletion=autocompletion,
     )

@@ -99,7 +99,7 @@ def retry(
     Raises:
         NothingToDoError: that revision was neither rejected nor aborted.
     """
-    wanted = revision or deployment.status.spec_revision
+    wanted = deployment.status.spec_revision if revision is None else revision
     known = retryable(deployment)
     if wanted is None or wanted not in known:
         named = f"; those are {', '.join(known)}: name one with --revision" if known else ""

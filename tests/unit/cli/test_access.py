@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.played import chat, kubeconfig, play, run, stored
+from tests.unit.cli.played import CANARY, HEALTHY, chat, kubeconfig, play, run, stored
 
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:
@@ -103,3 +103,17 @@ def test_answer_when_only_a_write_meets_a_login_page_then_it_is_not_told_as_done
     with play(answer) as server:
         told = sentence(run(kubeconfig(tmp_path, server), *words))
     assert told.startswith("the answer is not one of Kubernetes")
+
+
+@pytest.mark.parametrize("act", ["retry", "undo", "promote", "abort"])
+def test_revision_when_it_is_empty_then_it_is_wrong_usage_and_nothing_is_done(
+    tmp_path: Path, act: str
+) -> None:
+    """As from a script's variable that was never set."""
+    rejected = [{"hash": CANARY, "reason": "UserAbort", "at": "2026-03-01T12:00:00Z"}]
+    status = {**HEALTHY, "specRevision": CANARY, "rejectedRevisions": rejected}
+    with play(stored(chat("a", status))) as server:
+        done = run(kubeconfig(tmp_path, server), act, "chat", "--revision", "")
+        assert (done.returncode, server.asked) == (2, [])
+    assert "--revision" in done.stderr
+    assert "is empty" in done.stderr
