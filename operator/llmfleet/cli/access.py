@@ -146,7 +146,8 @@ class Cluster:
             if error.status == NOT_FOUND:
                 return False
             raise AccessError(_sentence("the memory", error)) from error
-        if getattr(answer, "kind", None) is None:  # a Status, or what was deleted
+        # A Status, or what was deleted; clients differ in whether they make a model of it.
+        if not (answer.get("kind") if isinstance(answer, dict) else getattr(answer, "kind", None)):
             raise AccessError(_FOREIGN)
         return True
 

@@ -105,6 +105,17 @@ def test_answer_when_only_a_write_meets_a_login_page_then_it_is_not_told_as_done
     assert told.startswith("the answer is not one of Kubernetes")
 
 
+def test_forget_when_the_memory_is_deleted_then_it_is_told(tmp_path: Path) -> None:
+    def answer(asked: str, path: str) -> tuple[int, bytes]:
+        if asked == "DELETE" and path.endswith("/namespaces/a/configmaps/gone-llmfleet-memory"):
+            return 200, b'{"kind": "Status", "apiVersion": "v1", "status": "Success"}'
+        return stored()(asked, path)
+
+    with play(answer) as server:
+        done = run(kubeconfig(tmp_path, server), "forget", "gone", "--yes")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a/gone is forgotten\n", "")
+
+
 @pytest.mark.parametrize("act", ["retry", "undo", "promote", "abort"])
 def test_revision_when_it_is_empty_then_it_is_wrong_usage_and_nothing_is_done(
     tmp_path: Path, act: str
