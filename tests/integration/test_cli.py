@@ -29,7 +29,12 @@ HEALTHY: JSON = {
 CANARY: JSON = {
     **HEALTHY,
     "phase": "Progressing",
-    "rollout": {"id": 2, "revision": "abcdef0123", "attempt": 0},
+    "rollout": {
+        "id": 2,
+        "revision": "abcdef0123",
+        "attempt": 0,
+        "plan": {"strategy": "Canary", "steps": [{"setWeight": 25}, {"pause": {}}]},
+    },
 }
 MEMORY: JSON = {"metadata": {"name": "chat-llmfleet-memory"}, "data": {"rejected": "{}"}}
 
@@ -92,7 +97,7 @@ def test_views_when_the_status_holds_markup_and_escapes_then_they_are_printed_as
     assert told.isascii()
     done = run(fleet, "retry", "[/INST]")
     assert done.returncode == 1
-    assert "LLMDeployment [/INST]" in " ".join(done.stderr.split())
+    assert "an LLMDeployment cannot be called '[/INST]'" in done.stderr
 
 
 def test_get_when_asked_then_the_fleet_is_listed(fleet: Fleet) -> None:
@@ -221,15 +226,21 @@ def test_status_when_watched_then_every_state_is_told_until_it_is_deleted(fleet:
     command = [sys.executable, "-m", "llmfleet.cli", "-n", fleet.namespace, "status", "chat"]
     environment = {**os.environ, "KUBECONFIG": str(fleet.server.kubeconfig)}
     with subprocess.Popen(
-        [*command, "--watch", "-o", "json"], env=environment, stdout=subprocess.PIPE, text=True
+        [*command, "--watch", "-o", "json"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as watching:
         assert watching.stdout is not None
+        assert watching.stderr is not None
         try:
             assert json.loads(watching.stdout.readline())["phase"] == "Healthy"
             tell(fleet, CANARY)
             lines = iter(watching.stdout.readline, "")
             assert any(json.loads(line)["phase"] == "Progressing" for line in lines)
             fleet.server.request("DELETE", fleet.resource_path("chat"))
-            assert watching.wait(30) == 10
+            assert watching.wait(30) == 1
+            assert watching.stderr.read() == "chat was deleted\n"
         finally:
             watching.kill()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -16,8 +18,9 @@ from rich.text import Text
 from llmfleet import __version__
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.cli import annotating, candidates, view
-from llmfleet.cli.access import AccessError, Cluster
+from llmfleet.cli.access import JSON, AccessError, Cluster
 from llmfleet.cli.annotating import NothingToDoError
+from llmfleet.cli.commands import Commands
 from llmfleet.cli.view import NO_STATUS, exit_code
 
 FAILED = 1
@@ -53,10 +56,18 @@ Print = Annotated[Output, typer.Option("-o", "--output", help="text or json.")]
 MEANT = "Hash of the revision that is meant: refused if another one is being rolled out."
 
 
+def _not_empty(value: str | None) -> str | None:
+    """Empty is a script's variable that was never set, not the revision that is meant without."""
+    if value is not None and not value.strip():
+        raise typer.BadParameter("is empty: give a hash, or leave --revision out")
+    return value
+
+
 def _revision(autocompletion: candidates.Complete, text: str = "Hash of the revision.") -> Any:
     return typer.Option(
         "--revision",
         help=text,
+        callback=_not_empty,
         show_default=False,
         autocompletion=autocompletion,
     )
@@ -126,7 +137,7 @@ def status(
     if output is Output.JSON:
         _print_json(raw.get("status"))
     else:
-        console.print(view.status_view(deployment, _now()))
+        _show_status(cluster, deployment)
     raise typer.Exit(exit_code(deployment))
 
 
@@ -161,7 +172,9 @@ def promote(
     _act(
         name,
         output,
-        lambda deployment: annotating.promote(deployment, _now(), revision=revision, full=full),
+        lambda deployment, commands: annotating.promote(
+            deployment, _now(), revision=revision, full=full, commands=commands
+        ),
     )
 
 
@@ -172,7 +185,13 @@ def abort(
     output: Print = Output.TEXT,
 ) -> None:
     """Send all traffic back to stable and reject the revision being rolled out."""
-    _act(name, output, lambda deployment: annotating.abort(deployment, _now(), revision=revision))
+    _act(
+        name,
+        output,
+        lambda deployment, commands: annotating.abort(
+            deployment, _now(), revision=revision, commands=commands
+        ),
+    )
 
 
 @app.command()
@@ -182,7 +201,9 @@ def retry(
     output: Print = Output.TEXT,
 ) -> None:
     """Roll a rejected or aborted revision out again."""
-    _act(name, output, lambda deployment: annotating.retry(deployment, _now(), revision=revision))
+    _act(
+        name, output, lambda deployment, _: annotating.retry(deployment, _now(), revision=revision)
+    )
 
 
 @app.command()
@@ -192,25 +213,29 @@ def undo(
     output: Print = Output.TEXT,
 ) -> None:
     """Serve a kept revision again, and reject the one that spec asks for."""
-    _act(name, output, lambda deployment: annotating.undo(deployment, _now(), revision=revision))
+    _act(name, output, lambda deployment, _: annotating.undo(deployment, _now(), revision=revision))
 
 
 @app.command()
 def restart(name: Name, output: Print = Output.TEXT) -> None:
     """Replace the served revision's pods one by one; no new revision."""
-    _act(name, output, lambda deployment: annotating.restart(deployment, _now()))
+    _act(
+        name,
+        output,
+        lambda deployment, commands: annotating.restart(deployment, _now(), commands=commands),
+    )
 
 
 @app.command()
 def pause(name: Name, output: Print = Output.TEXT) -> None:
     """Let nothing move until resume."""
-    _act(name, output, lambda deployment: annotating.pause())
+    _act(name, output, lambda deployment, _: annotating.pause())
 
 
 @app.command()
 def resume(name: Name, output: Print = Output.TEXT) -> None:
     """Take a pause back."""
-    _act(name, output, annotating.resume)
+    _act(name, output, lambda deployment, _: annotating.resume(deployment))
 
 
 @app.command()
@@ -223,53 +248,77 @@ def forget(
     For a name that will be used for something else; refused while its LLMDeployment is there.
     """
     cluster = _options.cluster()
-    annotating.check_forget(cluster.find(name), cluster.namespace, name)
+    annotating.check_forget(cluster.find(name), cluster.namespace, name, cluster.commands)
     if not yes:
         typer.confirm(f"Forget what was rejected of {cluster.namespace}/{name}?", abort=True)
     if not cluster.forget(name):
         raise NothingToDoError(f"nothing is remembered of {cluster.namespace}/{name}")
-    console.print(f"{cluster.namespace}/{name} is forgotten")
+    _say(f"{cluster.namespace}/{name} is forgotten")
 
 
-def _act(name: str, output: Output, decide: Any) -> None:
+def _act(
+    name: str,
+    output: Output,
+    decide: Callable[[LLMDeployment, Commands], Mapping[str, str | None]],
+) -> None:
     cluster = _options.cluster()
     raw, deployment = cluster.get(name)
-    annotations = decide(deployment)
+    annotations = decide(deployment, cluster.commands)
     cluster.annotate(raw, annotations)
     if output is Output.JSON:
         _print_json({"metadata": _identity(raw), "annotations": annotations})
         return
     for key, value in annotations.items():
-        console.print(f"{key} {'removed' if value is None else f'= {value}'}")
-    console.print(f"follow it: kubectl llmfleet -n {cluster.namespace} status {name} --watch")
+        _say(f"{key} {'removed' if value is None else f'= {value}'}")
+    _say(f"follow it: {cluster.commands.llmfleet('status', name, '--watch')}")
 
 
 def _follow(cluster: Cluster, name: str, output: Output) -> int:
     code = NO_STATUS
     try:
-        if output is Output.JSON:
-            for seen in cluster.follow(name):
-                if seen is not None:
-                    _print_json(seen[0].get("status"), indent=None)
-                    code = exit_code(seen[1])
-            return code
-        latest: deque[LLMDeployment] = deque(maxlen=1)
-
-        def draw() -> RenderableType:
-            """Called every second, so that times count on while nothing happens."""
-            return view.status_view(latest[0], _now()) if latest else Text("…")
-
-        with Live(console=console, refresh_per_second=1, get_renderable=draw) as live:
+        with _drawn(cluster, output) as draw:
             for seen in cluster.follow(name):
                 if seen is None:
-                    complaints.print(f"{name} was deleted")
+                    complaints.print(f"{name} was deleted", soft_wrap=True)
                     return FAILED
                 code = exit_code(seen[1])
-                latest.append(seen[1])
-                live.refresh()
+                draw(*seen)
     except KeyboardInterrupt:
         return code
     return code
+
+
+@contextlib.contextmanager
+def _drawn(cluster: Cluster, output: Output) -> Iterator[Callable[[JSON, LLMDeployment], None]]:
+    """What draws a state over the last one; as JSON or without a terminal, below it."""
+    if output is Output.JSON:
+        yield lambda raw, _: _print_json(raw.get("status"), indent=None)
+        return
+    if not console.is_terminal:
+        yield lambda _, deployment: _show_status(cluster, deployment)
+        return
+    latest: deque[LLMDeployment] = deque(maxlen=1)
+
+    def seen_now() -> RenderableType:
+        """Called every second, so that times count on while nothing happens."""
+        return view.status_view(latest[0], _now(), cluster.commands) if latest else Text("…")
+
+    with Live(console=console, refresh_per_second=1, get_renderable=seen_now) as live:
+
+        def draw(_: JSON, deployment: LLMDeployment) -> None:
+            latest.append(deployment)
+            live.refresh()
+
+        yield draw
+
+
+def _show_status(cluster: Cluster, deployment: LLMDeployment) -> None:
+    _say(view.status_view(deployment, _now(), cluster.commands))
+
+
+def _say(text: RenderableType) -> None:
+    """Lines are broken by the terminal alone: a command among them can be copied, or piped."""
+    console.print(text, soft_wrap=True)
 
 
 def _print_status(raw: dict[str, Any], *fields: str) -> None:
@@ -294,7 +343,8 @@ def main() -> None:
     try:
         app()
     except (AccessError, NothingToDoError) as error:
-        complaints.print(f"kubectl llmfleet: {error}", style="red", highlight=False)
+        text = f"kubectl llmfleet: {error}"
+        complaints.print(text, style="red", highlight=False, soft_wrap=True)
         raise SystemExit(FAILED) from None
 
 

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import urllib3
+import yaml
 from kubernetes import client, config, watch
+from kubernetes.config import kube_config
 from pydantic import ValidationError
 
 from llmfleet.api import GROUP, PLURAL, VERSION, clean_line
 from llmfleet.api.deployment import LLMDeployment, parse
+from llmfleet.cli.commands import Commands
 
 JSON = dict[str, Any]
 WATCH_SECONDS = 300
 RETRY_SECONDS = 2.0
 NOT_FOUND = 404
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL.pattern}(\.{_LABEL.pattern})*")
+"""RFC 1123, as Kubernetes checks names."""
+_NAMES: Final = "names are of lower-case letters, digits and '-'"
+_FOREIGN: Final = (
+    "the answer is not one of Kubernetes: does the server in the kubeconfig lead to a login page?"
+)
 PASSING = frozenset({408, 410, 429})
 """Statuses of a server that is slow, busy, or has forgotten where a watch was."""
 
@@ -41,20 +52,28 @@ class Cluster:
         namespace: None: the context's.
 
     Raises:
-        AccessError: there is no such context, or no kubeconfig.
+        AccessError: there is no such context, or no kubeconfig, or it cannot be read.
     """
 
     def __init__(self, context: str | None, namespace: str | None) -> None:
         try:
-            contexts, active = config.list_kube_config_contexts()
-            chosen = next((each for each in contexts if each["name"] == context), active)
-            if context is not None and chosen["name"] != context:
-                names = ", ".join(each["name"] for each in contexts)
-                raise AccessError(f"the kubeconfig has no context {context}; it has {names}")
-            config.load_kube_config(context=context)
-        except config.ConfigException as error:
-            raise AccessError(f"no kubeconfig: {error}; set KUBECONFIG to its file") from error
-        self.namespace = namespace or chosen["context"].get("namespace") or "default"
+            chosen = _find_context(context)
+            config.load_kube_config(context=chosen["name"])
+            own = chosen["context"].get("namespace") or "default"
+        except (config.ConfigException, yaml.YAMLError, UnicodeError, OSError) as error:
+            raise AccessError(f"the kubeconfig cannot be read: {error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # The loader trusts it to be built as kubectl builds it.
+            what = f"{type(error).__name__}: {error}"
+            raise AccessError(
+                f"the kubeconfig is not built as kubectl builds it: {what}"
+            ) from error
+        self.namespace = namespace or own
+        if not _LABEL.fullmatch(self.namespace):
+            raise AccessError(f"a namespace cannot be called '{self.namespace}': {_NAMES}")
+        self.commands = Commands(
+            context=context, namespace=None if self.namespace == own else self.namespace
+        )
         self._objects = client.CustomObjectsApi()
         self._core = client.CoreV1Api()
 
@@ -73,8 +92,11 @@ class Cluster:
         """One LLMDeployment as stored; None when there is none.
 
         Raises:
-            AccessError: it may not be read.
+            AccessError: it may not be read, or nothing can have that name.
         """
+        # Without one, or with a dot, the request's path would be another's.
+        if not _SUBDOMAIN.fullmatch(name):
+            raise AccessError(f"an LLMDeployment cannot be called '{name}': {_NAMES}")
         with _explained(f"LLMDeployment {name} in namespace {self.namespace}"):
             return self._read(name)
 
@@ -91,10 +113,11 @@ class Cluster:
                 answer = self._objects.list_namespaced_custom_object(
                     GROUP, VERSION, self.namespace, PLURAL
                 )
-        items: list[JSON] = answer["items"]
-        return items
+        if not isinstance(answer, dict) or not isinstance(answer.get("items"), list):
+            raise AccessError(_FOREIGN)
+        return list(answer["items"])
 
-    def annotate(self, raw: JSON, annotations: dict[str, str | None]) -> None:
+    def annotate(self, raw: JSON, annotations: Mapping[str, str | None]) -> None:
         """Set or, with None, remove annotations of exactly the object that was read.
 
         Raises:
@@ -102,11 +125,12 @@ class Cluster:
         """
         meta = raw["metadata"]
         # The uid makes the patch fail on another object that took the name meanwhile.
-        body = {"metadata": {"uid": meta["uid"], "annotations": annotations}}
+        body = {"metadata": {"uid": meta["uid"], "annotations": dict(annotations)}}
         with _explained(f"LLMDeployment {meta['name']}"):
-            self._objects.patch_namespaced_custom_object(
+            answer = self._objects.patch_namespaced_custom_object(
                 GROUP, VERSION, meta["namespace"], PLURAL, meta["name"], body
             )
+        _check_object(answer)
 
     def forget(self, name: str) -> bool:
         """Delete the memory of a name; whether there was one.
@@ -115,11 +139,16 @@ class Cluster:
             AccessError: it may not be deleted.
         """
         try:
-            self._core.delete_namespaced_config_map(f"{name}-llmfleet-memory", self.namespace)
+            answer = self._core.delete_namespaced_config_map(
+                f"{name}-llmfleet-memory", self.namespace
+            )
         except client.ApiException as error:
             if error.status == NOT_FOUND:
                 return False
             raise AccessError(_sentence("the memory", error)) from error
+        # A Status, or what was deleted; clients differ in whether they make a model of it.
+        if not (answer.get("kind") if isinstance(answer, dict) else getattr(answer, "kind", None)):
+            raise AccessError(_FOREIGN)
         return True
 
     def follow(self, name: str) -> Iterator[tuple[JSON, LLMDeployment] | None]:
@@ -164,14 +193,41 @@ class Cluster:
 
     def _read(self, name: str) -> JSON | None:
         try:
-            raw: JSON = self._objects.get_namespaced_custom_object(
+            answer = self._objects.get_namespaced_custom_object(
                 GROUP, VERSION, self.namespace, PLURAL, name
             )
         except client.ApiException as error:
             if error.status == NOT_FOUND:
                 return None
             raise
-        return raw
+        return _check_object(answer)
+
+
+def _find_context(name: str | None) -> JSON:
+    """A context by name; None: the current one, which a kubeconfig need not have."""
+    # list_kube_config_contexts would ask for the current one in any case.
+    merged = kube_config.KubeConfigMerger(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).config
+    if merged is None:
+        raise AccessError("there is no kubeconfig: set KUBECONFIG to its file")
+    contexts: dict[str, JSON] = {each["name"]: each.value for each in merged.value["contexts"]}
+    names = ", ".join(contexts) or "none"
+    wanted = name or merged.value.get("current-context")
+    if not wanted:
+        raise AccessError(
+            f"the kubeconfig has no current context: choose one with --context, of {names}"
+        )
+    if wanted not in contexts:
+        raise AccessError(f"the kubeconfig has no context {wanted}; it has {names}")
+    return contexts[wanted]
+
+
+def _check_object(answer: Any) -> JSON:
+    """An object, which is not what a login page before the API server says with status 200."""
+    if isinstance(answer, dict):
+        meta = answer.get("metadata")
+        if isinstance(meta, dict) and isinstance(meta.get("name"), str):
+            return answer
+    raise AccessError(_FOREIGN)
 
 
 def read(raw: JSON) -> LLMDeployment:

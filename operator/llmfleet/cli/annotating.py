@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from llmfleet.api.deployment import LLMDeployment
-from llmfleet.api.status import RevisionStatus
+from llmfleet.api.rollout import RolloutSpec
+from llmfleet.api.status import RevisionStatus, RolloutStatus
+from llmfleet.cli.commands import PLAIN, Commands
 
 PREFIX = "llmfleet.dev/"
 
@@ -16,7 +20,12 @@ class NothingToDoError(Exception):
 
 
 def promote(
-    deployment: LLMDeployment, now: datetime, *, revision: str | None = None, full: bool = False
+    deployment: LLMDeployment,
+    now: datetime,
+    *,
+    revision: str | None = None,
+    full: bool = False,
+    commands: Commands = PLAIN,
 ) -> dict[str, str]:
     """Annotation that ends the step under way, or with ``full`` all of them.
 
@@ -25,21 +34,34 @@ def promote(
         now: becomes the token.
         revision: which one is meant; left out, it is the one being rolled out.
         full: all steps.
+        commands: builds those that the message names.
 
     Raises:
-        NothingToDoError: nothing is being rolled out, or another one, or it is paused by hand.
+        NothingToDoError: nothing is being rolled out, or another one, or it is paused by hand, or
+            there is no step to end.
     """
     revision = _under_way(deployment, "promote", revision)
-    if deployment.metadata.annotations.get(f"{PREFIX}pause") in {"true", revision}:
+    if paused_by_hand(deployment):
         raise NothingToDoError(
             f"{revision} is paused by hand, and nothing moves until it is resumed:"
-            f" kubectl llmfleet resume {deployment.metadata.name}"
+            f" {commands.llmfleet('resume', deployment.metadata.name)}"
+        )
+    if deployment.spec.wanted_replicas == 0:
+        raise NothingToDoError("no replicas are wanted, and nothing moves: scale up first")
+    if _goes_by_itself(deployment.status.rollout):
+        raise NothingToDoError(
+            f"{revision} is rolled out without steps, so there is nothing to promote:"
+            " it goes on by itself"
         )
     return {f"{PREFIX}promote": _value(f"{revision}/full" if full else revision, now)}
 
 
 def abort(
-    deployment: LLMDeployment, now: datetime, *, revision: str | None = None
+    deployment: LLMDeployment,
+    now: datetime,
+    *,
+    revision: str | None = None,
+    commands: Commands = PLAIN,
 ) -> dict[str, str]:
     """Annotation that sends all traffic back and rejects what is being rolled out.
 
@@ -47,11 +69,21 @@ def abort(
         deployment: as stored.
         now: becomes the token.
         revision: which one is meant; left out, it is the one being rolled out.
+        commands: builds those that the message names.
 
     Raises:
-        NothingToDoError: nothing is being rolled out, or another one.
+        NothingToDoError: nothing is being rolled out, or another one, or it is an undo, which
+            rejected what is served.
     """
-    return {f"{PREFIX}abort": _value(_under_way(deployment, "abort", revision), now)}
+    revision = _under_way(deployment, "abort", revision)
+    served, rollout = deployment.status.served_revision, deployment.status.rollout
+    if rollout is not None and rollout.cause is not None and served in _rejected(deployment):
+        command = commands.llmfleet("retry", deployment.metadata.name, "--revision", f"{served}")
+        raise NothingToDoError(
+            f"this would end an undo, and go back to {served}, which was rejected by it:"
+            f" if that is meant, `{command}`"
+        )
+    return {f"{PREFIX}abort": _value(revision, now)}
 
 
 def retry(
@@ -67,7 +99,7 @@ def retry(
     Raises:
         NothingToDoError: that revision was neither rejected nor aborted.
     """
-    wanted = revision or deployment.status.spec_revision
+    wanted = deployment.status.spec_revision if revision is None else revision
     known = retryable(deployment)
     if wanted is None or wanted not in known:
         named = f"; those are {', '.join(known)}: name one with --revision" if known else ""
@@ -97,11 +129,13 @@ def undo(
         revision: left out, it is the one promoted last before the served one.
 
     Raises:
-        NothingToDoError: no such revision is kept.
+        NothingToDoError: no such revision is kept, or what is served is no good revision.
     """
+    served = deployment.status.served_revision
+    if served is None or served in _rejected(deployment):
+        raise NothingToDoError("no good revision is served: try again when one is")
     known = kept(deployment)
     if revision is None:
-        served = deployment.status.served_revision
         promoted = [(each.promoted_at, each.hash) for each in known if each.hash != served]
         if not promoted:
             raise NothingToDoError(
@@ -116,8 +150,7 @@ def undo(
 
 def kept(deployment: LLMDeployment) -> list[RevisionStatus]:
     """Revisions that were served and can be again, instead of the one that spec asks for."""
-    status = deployment.status
-    rejected = {each.hash for each in status.rejected_revisions}
+    status, rejected = deployment.status, _rejected(deployment)
     return [
         each
         for each in status.revisions
@@ -127,20 +160,35 @@ def kept(deployment: LLMDeployment) -> list[RevisionStatus]:
     ]
 
 
-def restart(deployment: LLMDeployment, now: datetime) -> dict[str, str]:
+def restart(
+    deployment: LLMDeployment, now: datetime, *, commands: Commands = PLAIN
+) -> dict[str, str]:
     """Annotation that replaces the served revision's pods, one by one.
 
+    Args:
+        deployment: as stored.
+        now: becomes the token.
+        commands: builds those that the message names.
+
     Raises:
-        NothingToDoError: nothing is served, or a rollout is under way, which replaces pods anyway.
+        NothingToDoError: nothing is served, or a rollout is under way, which replaces pods anyway,
+            or there are none.
     """
     served, rollout = deployment.status.served_revision, deployment.status.rollout
     if served is None:
         raise NothingToDoError("nothing is served yet, so there are no pods to replace")
     if rollout is not None and rollout.revision not in {None, served}:
-        raise NothingToDoError(
-            f"{rollout.revision} is being rolled out, which replaces pods anyway: wait for its end"
-        )
+        raise NothingToDoError(_instead_of_restart(deployment, rollout, commands))
+    if deployment.spec.wanted_replicas == 0:
+        raise NothingToDoError("no replicas are wanted, so there are no pods to replace")
     return {f"{PREFIX}restart": _value(served, now)}
+
+
+def paused_by_hand(deployment: LLMDeployment) -> bool:
+    """Whether the pause annotation stops the rollout; one that names another revision does not."""
+    going = deployment.status.rollout.revision if deployment.status.rollout else None
+    found = deployment.metadata.annotations.get(f"{PREFIX}pause")
+    return found is not None and found in {"true", going}
 
 
 def pause() -> dict[str, str | None]:
@@ -161,13 +209,16 @@ def resume(deployment: LLMDeployment) -> dict[str, str | None]:
     return {f"{PREFIX}pause": None}
 
 
-def check_forget(raw: dict[str, Any] | None, namespace: str, name: str) -> None:
+def check_forget(
+    raw: dict[str, Any] | None, namespace: str, name: str, commands: Commands = PLAIN
+) -> None:
     """Whether the memory of a name stays away once it is deleted.
 
     Args:
         raw: the LLMDeployment of that name as stored, None when there is none.
         namespace: of the name.
         name: whose memory it is.
+        commands: builds those that the message names.
 
     Raises:
         NothingToDoError: the operator would write it anew from the status of ``raw``.
@@ -176,23 +227,61 @@ def check_forget(raw: dict[str, Any] | None, namespace: str, name: str) -> None:
         return
     raise NothingToDoError(
         f"{namespace}/{name} is there, and the operator would write its memory anew from its"
-        f" status: delete it first, `kubectl delete llmdep {name} -n {namespace}`, or lift one"
-        f" rejection, `kubectl llmfleet -n {namespace} retry {name} --revision HASH`"
+        f" status: delete it first, `{commands.kubectl('delete', 'llmdep', name)}`, or lift one"
+        f" rejection, `{commands.llmfleet('retry', name, '--revision', 'HASH')}`"
     )
 
 
 def _under_way(deployment: LLMDeployment, act: str, asked: str | None) -> str:
-    rollout = deployment.status.rollout
-    if rollout is None or rollout.revision is None or rollout.aborted is not None:
-        served = deployment.status.served_revision or "nothing yet"
+    served, rollout = deployment.status.served_revision, deployment.status.rollout
+    going = rollout.revision if rollout is not None and rollout.aborted is None else None
+    if going is None or going == served:
         raise NothingToDoError(
-            f"nothing is being rolled out, so there is nothing to {act}; served is {served}"
+            f"nothing is being rolled out, so there is nothing to {act};"
+            f" served is {served or 'nothing yet'}"
         )
-    if asked not in {None, rollout.revision}:
+    if asked not in {None, going}:
         raise NothingToDoError(
-            f"{asked} is not being rolled out: it is {rollout.revision}, and nothing was done"
+            f"{asked} is not being rolled out: it is {going}, and nothing was done"
         )
-    return rollout.revision
+    if served is None:
+        raise NothingToDoError(
+            f"{going} is the first revision: none is served beside it, so there is nothing to {act}"
+        )
+    return going
+
+
+def _instead_of_restart(
+    deployment: LLMDeployment, rollout: RolloutStatus, commands: Commands
+) -> str:
+    """What a rollout, in which no pods are replaced by hand, waits for."""
+    going, ended = rollout.revision, rollout.aborted
+    if ended is None:
+        return f"{going} is being rolled out, which replaces pods anyway: wait for its end"
+    if rollout.state == "Returning":
+        return f"{going} goes back ({ended}): wait until it is back"
+    again = commands.llmfleet("retry", deployment.metadata.name, "--revision", f"{going}")
+    if rollout.retry_at is None:
+        return f"{going} was aborted ({ended}), and no try is left: `{again}`, or change spec"
+    when = f"{rollout.retry_at.astimezone(UTC):%H:%M:%SZ}"
+    return (
+        f"{going} was aborted ({ended}), and is tried again at {when}: wait for the end of that,"
+        " or change spec"
+    )
+
+
+def _goes_by_itself(rollout: RolloutStatus | None) -> bool:
+    """Whether a rollout has no steps; one whose plan cannot be read is left to the operator."""
+    if rollout is None or rollout.plan is None or rollout.cause is not None:
+        return True
+    try:
+        return RolloutSpec.model_validate(rollout.plan).strategy == "RollingUpdate"
+    except ValidationError:
+        return False
+
+
+def _rejected(deployment: LLMDeployment) -> set[str]:
+    return {each.hash for each in deployment.status.rejected_revisions}
 
 
 def _value(subject: str, now: datetime) -> str:

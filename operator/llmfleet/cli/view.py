@@ -5,7 +5,8 @@ What others wrote is drawn as ``Text``, never as a string, in which rich would l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -13,7 +14,6 @@ from pydantic import ValidationError
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.api.describe import describe_routing, describe_step
@@ -27,6 +27,8 @@ from llmfleet.api.status import (
 )
 from llmfleet.api.text import clean_tree
 from llmfleet.api.values import parse_duration_seconds
+from llmfleet.cli import annotating
+from llmfleet.cli.commands import PLAIN, Commands
 
 JSON = dict[str, Any]
 
@@ -73,56 +75,60 @@ def fleet_table(items: Sequence[JSON], now: datetime, *, everywhere: bool) -> Ta
     return table
 
 
-def status_view(deployment: LLMDeployment, now: datetime) -> RenderableType:
-    """Revisions with their traffic, the steps of the rollout, what is wrong, what comes next."""
+def status_view(
+    deployment: LLMDeployment, now: datetime, commands: Commands = PLAIN
+) -> RenderableType:
+    """Revisions with their traffic, the steps of the rollout, what is wrong, what comes next.
+
+    Lines of text only, so that whoever prints them may leave them unbroken.
+    """
     status = deployment.status
     if status.phase is None:
-        return Text(
-            "no status yet: the operator has not seen it."
-            " Is it running? kubectl get pods -A -l app.kubernetes.io/name=llmfleet",
-            style="yellow",
-        )
-    parts: list[RenderableType] = [_title(deployment), _revisions(status, now)]
+        everywhere = replace(commands, namespace=None)
+        pods = everywhere.kubectl("get", "pods", "-A", "-l", "app.kubernetes.io/name=llmfleet")
+        text = f"no status yet: the operator has not seen it. Is it running? {pods}"
+        return Text(text, style="yellow")
+    parts: list[RenderableType] = [_title(deployment), *_revisions(status, now)]
     if status.rollout is not None and status.rollout.revision is not None:
         parts.append(_steps(status, status.rollout, now))
         parts += [_verdict(each) for each in status.rollout.metric_results]
     if status.routing is not None:
         parts.append(Text(f"also: {describe_routing(status.routing)}"))
     parts += [_problem(each) for each in status.conditions if is_problem(each)]
-    parts.append(Text(f"next: {whats_next(deployment, now)}"))
+    parts.append(Text(f"next: {whats_next(deployment, now, commands)}"))
     return Group(*parts)
 
 
-def whats_next(deployment: LLMDeployment, now: datetime) -> str:
+def whats_next(deployment: LLMDeployment, now: datetime, commands: Commands = PLAIN) -> str:
     """What happens by itself and when, or what a person has to do."""
     status, rollout = deployment.status, deployment.status.rollout
     name = deployment.metadata.name
     if rollout is not None and rollout.aborted and rollout.retry_at is not None:
         return f"{rollout.revision} is tried again in {_ahead(rollout.retry_at, now)}"
     if status.phase == "Degraded":
-        return (
-            f"change spec, or `kubectl llmfleet retry {name}`;"
-            f" `kubectl llmfleet explain {name}` says why"
-        )
-    if status.phase == "Paused":
-        paused = deployment.metadata.annotations.get("llmfleet.dev/pause")
+        ways = "mend the cause, or change spec"
+        if status.spec_revision in annotating.retryable(deployment):
+            ways = f"change spec, or `{commands.llmfleet('retry', name)}`"
+        return f"{ways}; `{commands.llmfleet('explain', name)}` says why"
+    due, paused = step_due(status), annotating.paused_by_hand(deployment)
+    # The annotation may be newer than the phase.
+    if status.phase == "Paused" or (due is not None and paused):
         act = "resume" if paused else "promote"
-        return f"a person: `kubectl llmfleet {act} {name}`, or abort"
-    due = step_due(status)
+        return f"a person: `{commands.llmfleet(act, name)}`, or abort"
     if due is not None:
-        return f"the next step in {_ahead(due, now)}, or `kubectl llmfleet promote {name}`"
+        return f"the next step in {_ahead(due, now)}, or `{commands.llmfleet('promote', name)}`"
     if status.phase == "Progressing":
         return status.message or "the operator goes on"
     return "nothing: spec is served"
 
 
 def step_due(status: LLMDeploymentStatus) -> datetime | None:
-    """When the timed pause under way ends."""
+    """When the timed pause under way ends; None while the rollout goes back, which ends no step."""
     rollout = status.rollout
     step = _step(status)
-    if rollout is None or step is None or step.pause is None or rollout.step_started_at is None:
+    if rollout is None or rollout.aborted is not None or rollout.step_started_at is None:
         return None
-    if step.pause.duration is None:
+    if step is None or step.pause is None or step.pause.duration is None:
         return None
     return rollout.step_started_at + timedelta(seconds=parse_duration_seconds(step.pause.duration))
 
@@ -210,24 +216,28 @@ def _title(deployment: LLMDeployment) -> Text:
     return title
 
 
-def _revisions(status: LLMDeploymentStatus, now: datetime) -> Tree:
-    tree = Tree(Text(status.message or ""), guide_style="dim")
+def _revisions(status: LLMDeploymentStatus, now: datetime) -> Iterator[Text]:
+    """What happens, and below it the revisions, as branches of a tree."""
+    yield Text(status.message or "")
     weights = {each.revision: each.weight for each in status.traffic}
     rejected = {each.hash: each.reason for each in status.rejected_revisions}
-    for each in status.revisions:
-        if not (each.replicas or weights.get(each.hash) or each.hash == status.spec_revision):
-            continue
+    shown = [
+        each
+        for each in status.revisions
+        if each.replicas or weights.get(each.hash) or each.hash == status.spec_revision
+    ]
+    for each in shown:
         weight = weights.get(each.hash, 0)
         filled = round(weight * BAR / 100)
         line = Text.assemble(
+            ("└── " if each is shown[-1] else "├── ", "dim"),
             (each.hash, "bold"), "  ", ("█" * filled, "green"), ("░" * (BAR - filled), "dim"),
             f" {weight:3d} %  {each.ready_replicas or 0}/{each.replicas or 0} pods  ",
             _state(status, each, rejected),
         )  # fmt: skip
         if each.created_at is not None:
             line.append(f"  {age(each.created_at, now)} old", "dim")
-        tree.add(line)
-    return tree
+        yield line
 
 
 def _state(status: LLMDeploymentStatus, one: RevisionStatus, rejected: dict[str, str]) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +12,9 @@ from llmfleet.api import parse
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.cli import annotating
 from llmfleet.cli.annotating import NothingToDoError
+from llmfleet.cli.commands import Commands
 from llmfleet.planning.children.naming import memory_key
-from tests.unit.planning.canaries import at_share, rejected, split, started
+from tests.unit.planning.canaries import at_share, fail, rejected, split, started
 from tests.unit.planning.fleet import Fleet, resource
 from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_rollout import turn
@@ -84,6 +86,81 @@ def test_acts_when_they_mean_nothing_then_a_sentence_says_what_there_is() -> Non
             nothing()
 
 
+def at_zero() -> Fleet:
+    world, _, new = started()
+    at_share(world, new, 25)
+    world.edit(replicas=0)
+    turn(world, 4)
+    return world
+
+
+def idle_at_zero() -> Fleet:
+    world = Fleet(resource())
+    world.settle()
+    world.edit(replicas=0)
+    world.settle()
+    return world
+
+
+def without_steps() -> Fleet:
+    world, _, _ = started({"strategy": "RollingUpdate", "maxSurge": 1})
+    turn(world, 2)
+    return world
+
+
+def undoing() -> Fleet:
+    """On its way back to a kept revision, away from the served one, which was rejected by it."""
+    world, old, new = started({"strategy": "RollingUpdate", "maxSurge": 1})
+    turn(world, 60)
+    carry_out(world, annotating.undo(seen(world), NOW), 2)
+    status = world.status()
+    assert (status["servedRevision"], status["rollout"]["revision"]) == (new, old)
+    assert list(rejected(world)) == [new]
+    return world
+
+
+def first() -> Fleet:
+    world = Fleet(resource(replicas=1))
+    world.reconcile()
+    world.reconcile()
+    assert "servedRevision" not in world.status()
+    return world
+
+
+@pytest.mark.parametrize(
+    ("make", "act", "sentence", "operators"),
+    [
+        pytest.param(idle_at_zero, annotating.restart, "no replicas are wanted",
+                     "no replicas are wanted", id="restart-at-zero"),
+        pytest.param(at_zero, annotating.promote, "no replicas are wanted",
+                     "no replicas are wanted", id="promote-at-zero"),
+        pytest.param(without_steps, annotating.promote, "it goes on by itself",
+                     "goes on by itself", id="promote-without-steps"),
+        pytest.param(undoing, annotating.promote, "it goes on by itself",
+                     "goes on by itself", id="promote-an-undo"),
+        pytest.param(undoing, annotating.abort, "would end an undo.*llmfleet retry chat --revision",
+                     "would end an undo", id="abort-an-undo"),
+        pytest.param(undoing, annotating.undo, "no good revision is served",
+                     "no good revision is served", id="undo-an-undo"),
+        pytest.param(first, annotating.abort, "is the first revision",
+                     "not being rolled out", id="abort-the-first"),
+        pytest.param(first, annotating.promote, "is the first revision",
+                     "not being rolled out", id="promote-the-first"),
+    ],
+)  # fmt: skip
+def test_act_when_the_operator_would_refuse_it_then_it_is_refused_at_once(
+    make: Callable[[], Fleet], act: Any, sentence: str, operators: str
+) -> None:
+    world = make()
+    with pytest.raises(NothingToDoError, match=sentence):
+        act(seen(world), NOW)
+    status, name = world.status(), act.__name__
+    going = status["rollout"]["revision"] if "rollout" in status else status["servedRevision"]
+    meant = status["revisions"][-1]["hash"] if name == "undo" else going
+    carry_out(world, {f"llmfleet.dev/{name}": f"{meant}@1"}, 1)
+    assert operators in world.condition("ActRefused")["message"]
+
+
 @pytest.mark.parametrize("act", [annotating.promote, annotating.abort])
 def test_act_when_another_revision_is_meant_then_it_is_refused(act: Any) -> None:
     """Somebody has changed spec since whoever acts has looked."""
@@ -92,6 +169,44 @@ def test_act_when_another_revision_is_meant_then_it_is_refused(act: Any) -> None
     with pytest.raises(NothingToDoError, match=f"it is {new}, and nothing was done"):
         act(seen(world), NOW, revision=old)
     assert act(seen(world), NOW, revision=new) == act(seen(world), NOW)
+
+
+def fails_once_more(world: Fleet, new: str) -> None:
+    """The registry is away: an end that is not the revision's fault."""
+    world.kubelet()
+    fail(world, new, {"waiting_reason": "ImagePullBackOff"})
+    world.wait(121)
+    turn(world, 3)
+
+
+def test_restart_when_a_rollout_was_aborted_then_it_says_what_that_waits_for() -> None:
+    world, _, new = started(broken=True)
+    refusals = list[str]()
+    for _ in range(4):
+        fails_once_more(world, new)
+        with pytest.raises(NothingToDoError) as refused:
+            annotating.restart(seen(world), NOW, commands=Commands(namespace="team-a"))
+        refusals.append(str(refused.value))
+        world.wait(3600)
+        turn(world)
+    aborted = f"{new} was aborted (ImagePullFailed)"
+    assert all(each.startswith(f"{aborted}, and is tried again at ") for each in refusals[:3])
+    assert refusals[3] == (
+        f"{aborted}, and no try is left:"
+        f" `kubectl llmfleet -n team-a retry chat --revision {new}`, or change spec"
+    )
+    carry_out(world, annotating.retry(seen(world), NOW, revision=new), 1)
+    with pytest.raises(NothingToDoError, match="is being rolled out"):
+        annotating.restart(seen(world), NOW)
+
+
+def test_restart_when_a_rollout_goes_back_then_its_end_is_waited_for() -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    world.edit(model=model("three"))
+    world.reconcile()
+    with pytest.raises(NothingToDoError, match=rf"{new} goes back \(Superseded\): wait"):
+        annotating.restart(seen(world), NOW)
 
 
 def test_undo_when_the_revision_never_served_then_it_is_refused_at_once() -> None:
@@ -127,7 +242,7 @@ def test_forget_when_the_operator_would_write_the_memory_anew_then_it_is_refused
 
     assert written_anew()
     with pytest.raises(NothingToDoError, match="kubectl delete llmdep chat -n team-a"):
-        annotating.check_forget(world.raw, "team-a", "chat")
+        annotating.check_forget(world.raw, "team-a", "chat", Commands(namespace="team-a"))
     deleted = {**world.raw["metadata"], "deletionTimestamp": "2026-03-01T12:30:00Z"}
     world.raw = {**world.raw, "metadata": deleted}
     assert not written_anew()

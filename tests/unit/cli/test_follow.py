@@ -35,7 +35,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, reads: list[int], watches: list[int]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.reads, self.watches = reads, watches
+        self.reads, self.watches = list(reads), list(watches)
 
     def next(self, *, watch: bool) -> int:
         statuses = self.watches if watch else self.reads
@@ -104,13 +104,14 @@ def test_status_when_it_may_not_be_watched_then_a_sentence_and_exit_code_1(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("options", [[], ["-o", "json"]], ids=["text", "json"])
 @pytest.mark.parametrize(
     "played", [([200, 503, 404], [0])], indirect=True, ids=["breaks off, then 503"]
 )
 def test_status_when_the_server_is_away_for_a_while_then_the_watch_goes_on_to_the_end(
-    played: Server, tmp_path: Path
+    played: Server, tmp_path: Path, options: list[str]
 ) -> None:
-    done = watch(played, tmp_path)
+    done = watch(played, tmp_path, *options)
     assert (done.returncode, done.stderr) == (1, "chat was deleted\n")
 
 

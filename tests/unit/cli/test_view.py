@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console, RenderableType
 
 from llmfleet.api import parse
-from llmfleet.cli import view
+from llmfleet.cli import annotating, view
 from tests.unit.planning.canaries import annotate, at_share, fail, started
-from tests.unit.planning.fleet import Fleet, resource
+from tests.unit.planning.fleet import Fleet, hash_of, resource
+from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_rollout import turn
 
 
@@ -73,6 +74,34 @@ def test_status_when_a_revision_was_rejected_then_the_reason_and_the_way_out_are
     assert "rejected: UserAbort" in text_of(view.history(parse(world.raw), world.now))
 
 
+def test_status_when_degraded_with_nothing_to_retry_then_no_retry_is_offered() -> None:
+    world = Fleet(resource(replicas=1))
+    world.broken = frozenset({hash_of(world.raw)})
+    turn(world, 5)
+    for _ in range(6):
+        world.wait(700)
+        turn(world)
+    deployment = parse(world.raw)
+    assert deployment.status.phase == "Degraded"
+    with pytest.raises(annotating.NothingToDoError):
+        annotating.retry(deployment, world.now)
+    assert view.whats_next(deployment, world.now) == (
+        "mend the cause, or change spec; `kubectl llmfleet explain chat` says why"
+    )
+
+
+def test_status_when_spec_changes_in_mid_rollout_then_no_step_is_announced() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    world.edit(model=model("three"))
+    world.reconcile()
+    assert world.status()["rollout"]["state"] == "Returning"
+    deployment = parse(world.raw)
+    assert view.step_due(deployment.status) is None
+    text = f"spec changed again: going back to {old} first"
+    assert view.whats_next(deployment, world.now).startswith(text)
+
+
 def test_status_when_paused_then_it_names_the_act_that_goes_on() -> None:
     world, _, _new = started()
     annotate(world, "pause", "true")
@@ -80,6 +109,27 @@ def test_status_when_paused_then_it_names_the_act_that_goes_on() -> None:
         turn(world)
     assert "kubectl llmfleet resume chat" in shown(world)
     assert view.exit_code(parse(world.raw)) == 11
+
+
+def test_status_when_the_pause_names_another_revision_then_promote_goes_on_not_resume() -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    annotate(world, "pause", "ffffffffff")
+    world.wait(400)
+    at_share(world, new, 50)
+    turn(world, 2)
+    assert world.status()["phase"] == "Paused"
+    assert "next: a person: `kubectl llmfleet promote chat`" in shown(world)
+    annotate(world, "pause", new)
+    assert "next: a person: `kubectl llmfleet resume chat`" in shown(world)
+
+
+def test_status_when_the_operator_has_not_seen_the_pause_then_resume_is_named_at_once() -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    annotate(world, "pause", "true")
+    assert world.status()["phase"] == "Progressing"
+    assert "next: a person: `kubectl llmfleet resume chat`" in shown(world)
 
 
 def test_status_when_the_operator_said_nothing_yet_then_it_asks_whether_it_runs() -> None:
