@@ -23,7 +23,11 @@ PARTS = ("alone", "rows", "pairs", "wrong-pairs")
 TOOLS = {"toolCallParser": "hermes"}
 ENGINES: dict[str, dict[str, Any]] = {
     "plain": TOOLS,
-    "ngram": {**TOOLS, "speculativeDecoding": {"method": "ngram", "numSpeculativeTokens": 4}},
+    "ngram": {
+        **TOOLS,
+        "dtype": "float32",  # in bfloat16 a cached prefix may give another likeliest token
+        "speculativeDecoding": {"method": "ngram", "numSpeculativeTokens": 4},
+    },
     "draft": {
         **TOOLS,
         "reasoningParser": "qwen3",  # a grammar then holds only after the reasoning's end
