@@ -104,6 +104,11 @@ class Pod:
         return dict(json.loads(self.termination_file.read_text()))
 
 
+def children(pid: int) -> list[int]:
+    """Process ids."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 StartPod = Callable[..., Awaitable[Pod]]
 
 
@@ -118,8 +123,13 @@ async def start_pod(tmp_path: Path) -> AsyncIterator[StartPod]:
     yield start
     for pod in pods:
         if pod.process is not None and pod.process.returncode is None:
+            # Its engine is a session of its own, which a supervisor that is killed cannot end.
+            engines = children(pod.process.pid)
             pod.process.kill()
             await pod.process.wait()
+            for engine in engines:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(engine, signal.SIGKILL)
 
 
 async def test_pod_when_engine_is_up_then_ready_and_metrics_of_both(start_pod: StartPod) -> None:
