@@ -143,9 +143,9 @@ def first() -> Fleet:
         pytest.param(undoing, annotating.undo, "no good revision is served",
                      "no good revision is served", id="undo-an-undo"),
         pytest.param(first, annotating.abort, "is the first revision",
-                     "not being rolled out", id="abort-the-first"),
+                     "names the first revision", id="abort-the-first"),
         pytest.param(first, annotating.promote, "is the first revision",
-                     "not being rolled out", id="promote-the-first"),
+                     "names the first revision", id="promote-the-first"),
     ],
 )  # fmt: skip
 def test_act_when_the_operator_would_refuse_it_then_it_is_refused_at_once(
@@ -175,6 +175,7 @@ def fails_once_more(world: Fleet, new: str) -> None:
     """The registry is away: an end that is not the revision's fault."""
     world.kubelet()
     fail(world, new, {"waiting_reason": "ImagePullBackOff"})
+    world.reconcile()
     world.wait(121)
     turn(world, 3)
 
