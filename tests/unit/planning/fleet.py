@@ -33,7 +33,7 @@ from tests.unit.planning.builders import (
     hash_of,
     resource,
 )
-from tests.unit.planning.oracles import DRAIN, check_plan
+from tests.unit.planning.oracles import DRAIN, check_plan, weights
 
 __all__ = ["SETTINGS", "START", "UID", "Fleet", "counted", "engine_pod", "hash_of", "resource"]
 
@@ -299,7 +299,7 @@ class Fleet:
             live = self.objects.get(deletion.key)
             if live is None or live.resource_version != deletion.resource_version:
                 return
-            self._check_deletion(deletion.key)
+            self._check_deletion(deletion.key, seen)
             del self.objects[deletion.key]
             self.writes += 1
             yield
@@ -356,11 +356,13 @@ class Fleet:
             if pod.controller is not None and pod.controller.uid == uid
         )
 
-    def _check_deletion(self, key: ObjectKey) -> None:
+    def _check_deletion(self, key: ObjectKey, seen: Snapshot) -> None:
         if key.kind != "Deployment":
             return
-        revision = key.name.removeprefix("chat-rev-")
-        for name, (_, split) in self.served.items():
+        revision, told = key.name.removeprefix("chat-rev-"), seen.raw.get("status") or {}
+        for name, (generation, split) in self.served.items():
+            if generation == told.get("trafficGeneration") and split != weights(told):
+                continue  # somebody wrote another split under its number: nobody can know
             ready = name in self.pods and self.pods[name].ready
             lost = self.now - self.silent.get(name, self.now) >= DRAIN
             busy = ready and not lost and split.get(revision) and self.ready(revision)

@@ -183,7 +183,7 @@ class History:
         for name, pod in world.pods.items():
             if pod.revision in world.broken and pod.component == "engine":
                 end = CRASH["last_termination"]
-                world.pods[name] = replace(pod, last_termination=end, restarts=1)
+                world.pods[name] = replace(pod, last_termination=end, restarts=pod.restarts + 1)
         for index in {0, 1} - self.lagging:
             world.routers(index)
         world.wait(1)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.planning.actions import ACT_FREE, ACTIONS, perform
+from tests.unit.planning.actions import ACT_FREE, ACTIONS, POLICIES, perform
 from tests.unit.planning.canaries import split
 from tests.unit.planning.fleet import Fleet
 from tests.unit.planning.history import GOOD, MODELS, History
@@ -118,6 +118,21 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     actions=[("release", ("two", 4)), ("lose status", None), ("crash", 1), ("lose status", None)],
     last="one",
     beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)
+@example(  # a number that cannot rise, put there by hand, while something else changes
+    actions=[("policy", POLICIES[6]), ("forge", {"generation": 2**63 - 1}), ("turn", None)],
+    last="one",
+    beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},
+)
+@example(  # a revision that somebody calls served, and that has no Deployment, gets no requests
+    actions=[("forge", {"served": "kept"}), ("forge", {"served": "kept"}), ("turn", None)],
+    last="one",
+    beginning={"surge": 0, "replicas": 1, "new": False, "kept": True},
+)
+@example(  # requests that somebody gave to a third revision go to the served one, not to the canary
+    actions=[("edit", "two"), ("forge", {"traffic": "whole"}), ("turns", 3)],
+    last="one",
+    beginning={"surge": 1, "replicas": 1, "new": False, "kept": True},
 )
 @example(  # an attempt that ends before memory knows of it leaves its number to nobody
     actions=[("lose status", None), ("crash", 1), ("turn", None)],

@@ -82,7 +82,7 @@ def move(facts: Facts, asked: Move, rejected: Collection[str]) -> Split:
         for name, weight in ((asked.new, share), (asked.old, 100 - share))
         if name is not None and weight > 0
     }
-    given_up = _given_up(facts, asked)
+    given_up = _given_up(facts, asked, rejected)
     nothing_up = asked.old is None or (not facts.traffic and not facts.arm(asked.old).ready)
     enough = 1 if given_up else 0
     if asked.old in rejected and not facts.traffic:
@@ -195,10 +195,14 @@ def _gates(facts: Facts, revision: str, rejected: Collection[str]) -> list[int]:
     return gates
 
 
-def _given_up(facts: Facts, asked: Move) -> frozenset[str]:
-    """Revisions with a share that are neither left nor moved to: an undo's earlier target."""
-    others = frozenset(facts.traffic) - {asked.old, asked.new}
-    return others & frozenset(facts.arms) if asked.old is not None else frozenset()
+def _given_up(facts: Facts, asked: Move, rejected: Collection[str]) -> frozenset[str]:
+    """Revisions with a share that are neither left nor moved to, and cannot give it to the old one.
+
+    That is an undo's earlier target: what is left was rejected.
+    """
+    if asked.old is None or (asked.old not in rejected and facts.arm(asked.old).ready):
+        return frozenset()
+    return (frozenset(facts.traffic) - {asked.old, asked.new}) & frozenset(facts.arms)
 
 
 def _share(facts: Facts, asked: Move, rejected: Collection[str]) -> int:
@@ -206,11 +210,11 @@ def _share(facts: Facts, asked: Move, rejected: Collection[str]) -> int:
     present = facts.traffic.get(asked.new, 0)
     at_least = [100] if asked.at_once else []
     at_most = _gates(facts, asked.new, rejected)
-    if asked.old is not None and asked.old in rejected:
-        # What the new arm does not have a rejected one would gain.
+    if asked.old is not None and (asked.old in rejected or facts.arm(asked.old).wanted is None):
+        # What the new arm does not have a rejected one would gain, or one that is not there.
         at_least.append(100 - facts.traffic.get(asked.old, 0))
     # The share of a target that was given up goes to the new one whole, never to the old one.
-    at_least += [facts.traffic[name] + present for name in _given_up(facts, asked)]
+    at_least += [facts.traffic[name] + present for name in _given_up(facts, asked, rejected)]
     carried = _carried(facts, asked, present)
     return clamp(min(asked.goal, carried), at_least=at_least, at_most=at_most)
 

@@ -238,7 +238,7 @@ def _decide_routing(
 ) -> Routing | None:
     state = advance.state
     held = advance.held is not None and advance.target is not None
-    if held or (facts.replicas == 0 and facts.routing is not None):
+    if isinstance(state, Unreadable) or held or (facts.replicas == 0 and facts.routing is not None):
         return facts.routing
     rising = advance.target if isinstance(state, Going) and advance.stable is not None else None
     return decide_routing(
