@@ -194,7 +194,10 @@ def _check_crash(seen: Snapshot, before: JSON, after: JSON) -> None:
     going = was.get("state") in {"Forward", "Undoing"} and not was.get("aborted")
     if not going or served is None or served in {each["hash"] for each in rejected}:
         return
-    held = any(each["reason"] == "Blocked" for each in after["conditions"])
+    held = any(
+        each["reason"] == "Blocked" or "the rollout in status cannot be read" in each["message"]
+        for each in after["conditions"]  # at no replicas the reason is that there are none
+    )
     crashed = any(_cannot_run(pod) for pod in _own_pods(seen, str(was.get("revision"))))
     if crashed and not held:
         same = now.get("id") == was.get("id") and not now.get("aborted")
