@@ -216,6 +216,9 @@ class History:
         world = self.world
         known = max((int(body["data"]["rolloutId"]) for body in self.memories()), default=0)
         self.attempts = {number: it for number, it in self.attempts.items() if number <= known}
+        kept = max((int(body["data"]["trafficGeneration"]) for body in self.memories()), default=0)
+        # One more than memory knows is allowed for; lost twice before memory is written, it is not.
+        self.commands = {number: it for number, it in self.commands.items() if number <= kept + 1}
         world.raw = {key: each for key, each in world.raw.items() if key != "status"}
         self.shares = {name: 100 for name in self.rejected if name in self.shares}
 

@@ -128,7 +128,7 @@ def read_facts(snapshot: Snapshot, replicas: int, now: datetime) -> Facts:
         traffic={share.revision: share.weight for share in status.traffic if share.weight},
         routing=status.routing,
         generation=status.traffic_generation,
-        next_generation=_next_generation(status.traffic_generation, memory, now),
+        next_generation=_next_generation(status.traffic_generation, memory),
         routers=read_routers(snapshot),
         rejected=_rejected(deployment, memory),
         requests=snapshot.requests,
@@ -162,15 +162,10 @@ def give_up_silent(facts: Facts, left: str, turned_at: datetime, now: datetime) 
     return replace(facts, routers=replace(routers, give_up_at=at, given_up=now >= at))
 
 
-def _next_generation(recorded: int | None, memory: Memory, now: datetime) -> int:
-    """A number that no command had.
-
-    Memory is written after status. When status was lost, routers may know a number that memory does
-    not, or several if it was lost more than once: the clock's milliseconds are beyond all of them.
-    """
-    if recorded is None and memory.traffic_generation > 0:
-        return max(2 + memory.traffic_generation, int(now.timestamp() * 1000))
-    return 1 + max(recorded or 0, memory.traffic_generation)
+def _next_generation(recorded: int | None, memory: Memory) -> int:
+    """Memory is written after status: when status was lost, its number may be one behind."""
+    lost = recorded is None and memory.traffic_generation > 0
+    return 1 + max(recorded or 0, memory.traffic_generation + lost)
 
 
 def _rejected(deployment: LLMDeployment, memory: Memory) -> dict[str, str]:
