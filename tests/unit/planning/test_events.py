@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from llmfleet.planning.plan import PlannedEvent
@@ -91,6 +93,19 @@ def test_outage_when_nobody_was_served_or_none_are_wanted_then_it_is_none() -> N
     world.settle()
     assert world.condition("Available")["status"] == "False"
     assert told(world, "NoReadyReplicas") == told(world, "Available") == []
+
+
+def test_first_revision_when_its_routers_come_later_then_no_outage_is_said_to_have_ended() -> None:
+    world = Fleet(resource())
+    for _ in range(12):  # the engines are ready and served long before a router is
+        turn(world)
+        for name, pod in world.pods.items():
+            if pod.component == "router":
+                world.pods[name] = replace(pod, ready=False)
+    assert world.condition("Available")["reason"] == "NoReadyRouters"
+    world.settle()
+    assert world.condition("Available")["status"] == "True"
+    assert told(world, "NoReadyRouters") == told(world, "Available") == []
 
 
 def test_occurrence_when_an_act_is_repeated_then_it_is_told_again() -> None:

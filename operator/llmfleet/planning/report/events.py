@@ -53,8 +53,16 @@ def _of_availability(
         return
     if now["status"] == "False" and situation.rollout.stable is not None:
         yield _warning(now["reason"], now["message"])
-    elif now["status"] == "True" and before.reason != "NothingServed":
+    elif now["status"] == "True" and _served_before(situation, before):
         yield _normal("Available", now["message"])
+
+
+def _served_before(situation: Situation, gone: Condition) -> bool:
+    """Whether clients were served before they were not; a first revision is no news of an end."""
+    return any(
+        each.promoted_at is not None and each.promoted_at < gone.last_transition_time
+        for each in situation.facts.deployment.status.revisions
+    )
 
 
 def _occurrence(situation: Situation, status: JSON) -> str:
