@@ -205,10 +205,7 @@ def _befall(history: History, action: str, value: Any) -> None:
         case "unready":
             unready(history, history.named(value))
         case "deployment deleted":
-            name = f"chat-rev-{history.named(value)}"
-            objects = history.world.objects
-            for key in [key for key in objects if (key.kind, key.name) == ("Deployment", name)]:
-                del objects[key]
+            delete_deployment(history, history.named(value))
         case "old CRD":
             settings = history.world.settings
             history.world.settings = replace(settings, crd_outdated=value)
@@ -232,6 +229,20 @@ def engine_ends(history: History, revision: str, times: int) -> None:
     name = min(mine, default=None)
     if name is not None and not world.pods[name].deleting:
         world.pods[name] = replace(world.pods[name], restarts=world.pods[name].restarts + times)
+
+
+def delete_deployment(history: History, revision: str) -> None:
+    """Somebody deletes a revision's Deployment; the operator sees it while it has its status.
+
+    Without both it takes what spec asks for as a first revision (docs/roadmap.md).
+    """
+    world = history.world
+    if not world.raw.get("status"):
+        return
+    name = f"chat-rev-{revision}"
+    for key in [key for key in world.objects if (key.kind, key.name) == ("Deployment", name)]:
+        del world.objects[key]
+    history.turn()
 
 
 def unready(history: History, revision: str) -> None:
