@@ -14,7 +14,8 @@ from tests.faults.usage import Traffic
 if TYPE_CHECKING:
     from tests.faults.proxy import FaultProxy
 
-HELD_EVENT_SECONDS = 1.0
+HELD_EVENT_SECONDS = 0.5
+"""Shorter than what counts as quiet (``run.QUIET_SECONDS``): else the end comes before the event."""
 HIDDEN_SECONDS = 2.0
 """After a lost event the stream goes on for so long, then its history has expired."""
 
