@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.faults.proxy import FaultProxy
 
 HELD_EVENT_SECONDS = 0.5
-"""Shorter than what counts as quiet (``run.QUIET_SECONDS``): else the end comes before the event."""
+"""Shorter than what counts as quiet (``run.QUIET_SECONDS``): else the end is looked at before."""
 HIDDEN_SECONDS = 2.0
 """After a lost event the stream goes on for so long, then its history has expired."""
 
