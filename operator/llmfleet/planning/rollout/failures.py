@@ -116,15 +116,15 @@ def _failure(
             return None
         text = f"engine pod {pod.name} ended {restarts} times"
         return Failure(reason="EngineExited", message=text, rejected=True)
-    rejected = trouble.fatal or restarts >= EXITS_TO_REJECT
-    if trouble.reason in NOT_ITS_FAULT:
+    innocent = trouble.reason in NOT_ITS_FAULT
+    if innocent:
         # One that runs again is given the time that it needs: to fail anew, or to be well.
-        rejected, ends = False, lasts and (pod.running_since is None or pod.node_lost)
+        ends = lasts and (pod.running_since is None or pod.node_lost)
     else:
-        ends = rejected
+        ends = trouble.fatal or restarts >= EXITS_TO_REJECT
     if not ends:
         return None
-    return Failure(reason=trouble.reason, message=trouble.message, rejected=rejected)
+    return Failure(reason=trouble.reason, message=trouble.message, rejected=not innocent)
 
 
 def retry_time(aborts: int, now: datetime) -> datetime | None:

@@ -135,10 +135,7 @@ def steady(
     if stable is not None and facts.replicas > 0 and facts.arm(stable).ready:
         share = clamp(100, at_most=_gates(facts, stable, rejected))
         traffic = {stable: 100} if share == 100 else traffic
-    good = facts.memory.last_good
-    # With nothing known to serve, what was good or is wanted may be what serves.
-    keep = {stable} if stable else {facts.spec_revision, *([good.hash] if good else [])}
-    keep -= set() if stable else set(discarded)
+    keep = {stable} if stable else _may_serve(facts) - set(discarded)
     unserved = warm_since(facts, now, keep)
     fresh = {name for name, since in unserved.items() if now < since + delay} - set(discarded)
     removed = removable(facts, keep | fresh | set(traffic))
@@ -149,6 +146,12 @@ def steady(
         if name not in replicas and name not in removed and arm.wanted is not None:
             replicas[name] = arm.wanted
     return Split(replicas=replicas, traffic=traffic, warm=warm, removed=removed)
+
+
+def _may_serve(facts: Facts) -> set[str]:
+    """What may be what serves, while nobody knows: what was good, and what is wanted."""
+    good = facts.memory.last_good
+    return {facts.spec_revision} | ({good.hash} if good is not None else set())
 
 
 def stay(facts: Facts, target: str | None, now: datetime) -> Split:
