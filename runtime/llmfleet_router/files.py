@@ -34,7 +34,7 @@ def remember(directory: Path, desired: Desired) -> None:
         "generation": desired.command.generation,
         "weights": [list(pair) for pair in desired.command.weights],
         "endpoints": {
-            revision: [[e.address, e.port] for e in endpoints]
+            revision: [[e.address, e.port, e.ready_since] for e in endpoints]
             for revision, endpoints in desired.endpoints.items()
         },
     }
@@ -57,7 +57,10 @@ def recall(directory: Path) -> Desired:
                 object_uid=data.get("objectUid"),
             ),
             endpoints={
-                revision: tuple(Endpoint(address=a, port=p) for a, p in endpoints)
+                revision: tuple(
+                    Endpoint(address=a, port=p, ready_since=since[0] if since else 0)
+                    for a, p, *since in endpoints
+                )
                 for revision, endpoints in data["endpoints"].items()
             },
         )

@@ -18,6 +18,8 @@ class Endpoint:
 
     address: str
     port: int
+    ready_since: int = 0
+    """When it was first seen ready, in seconds since 1970; 0: it was ready before we looked."""
 
 
 Endpoints = tuple[Endpoint, ...]

@@ -72,14 +72,45 @@ def build_switch() -> JSON:
     return {FILTER_NAME: on}
 
 
-def configuration(settings: Settings, token: str | None) -> str:
-    r"""What the module is told: lines of a name, a space and a value.
+def build_destination(settings: Settings, generation: int, kind: str, revision: str) -> JSON:
+    """The ``typed_per_filter_config`` of one arm of a route: where its requests are booked.
 
-    >>> configuration(Settings(namespace="a", name="b"), "t0ken")
-    'prefix_bytes 4096\nbody_limit_bytes 8388608\ntoken t0ken\n'
+    Args:
+        settings: name the module.
+        generation: the trafficGeneration of the routes.
+        kind: one of ``ledger.CLASSES`` that a route can know.
+        revision: that the arm leads to.
+    """
+    return {
+        FILTER_NAME: {
+            "@type": _TYPE
+            + "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute",
+            "dynamic_module_config": _module(settings),
+            "filter_config": {
+                "@type": _TYPE + "google.protobuf.StringValue",
+                "value": f"{generation} {kind} {revision}",
+            },
+        }
+    }
+
+
+def configuration(settings: Settings, token: str | None) -> str:
+    """What the module is told: lines of a name, a space and a value.
+
+    >>> print(configuration(Settings(namespace="a", name="b"), "t0ken"), end="")
+    prefix_bytes 4096
+    body_limit_bytes 8388608
+    first_token_timeout_ms 60000
+    ledger /var/run/llmfleet/xds/ledger
+    token t0ken
     """
     prefix_bytes = settings.prefix_bytes if settings.policy is Policy.PREFIX_HASH else 0
-    lines = [f"prefix_bytes {prefix_bytes}", f"body_limit_bytes {settings.body_limit_bytes}"]
+    lines = [
+        f"prefix_bytes {prefix_bytes}",
+        f"body_limit_bytes {settings.body_limit_bytes}",
+        f"first_token_timeout_ms {round(1000 * settings.first_token_timeout_seconds)}",
+        f"ledger {settings.ledger_file}",
+    ]
     if token is not None:
         lines.append(f"token {token}")
     return "".join(f"{line}\n" for line in lines)

@@ -1,7 +1,8 @@
-"""The agent's own HTTP port: /ready, /health, /llmfleet/state, /metrics."""
+"""The agent's own HTTP port: /ready, /health, /llmfleet/state, /llmfleet/ledger, /metrics."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 
 from aiohttp import web
@@ -11,8 +12,14 @@ from prometheus_client.registry import Collector
 
 from llmfleet_router.counters import Counts
 from llmfleet_router.envoy import Admin, AdminError
+from llmfleet_router.ledger import Ledger, LedgerError
+from llmfleet_router.ledger_metrics import LedgerMetrics
+from llmfleet_router.ledger_report import report_ledger
 from llmfleet_router.settings import Settings
 from llmfleet_router.state import MAX_WAIT_SECONDS, State
+
+MOST_DIGITS = 19
+"""Of a number of 64 bits."""
 
 
 class AgentPort:
@@ -25,10 +32,13 @@ class AgentPort:
         self._state = state
         self._admin = admin
         self._envoy_alive = envoy_alive
+        self._ledger = Ledger(settings.ledger_file)
+        self._ledger_metrics = LedgerMetrics(settings, self._ledger)
         app = web.Application()
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/health", self._health)
         app.router.add_get("/llmfleet/state", self._answer_state)
+        app.router.add_get("/llmfleet/ledger", self._answer_ledger)
         app.router.add_get("/metrics", self._metrics)
         # A hanging GET must not hold up the end of the pod.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
@@ -70,12 +80,25 @@ class AgentPort:
         except AdminError as error:
             return web.Response(status=503, text=f"Envoy's admin interface: {error}\n")
 
+    async def _answer_ledger(self, request: web.Request) -> web.Response:
+        since = request.query.get("since", "0")
+        if not since.isascii() or not since.isdigit() or len(since) > MOST_DIGITS:
+            return web.Response(status=400, text="since is the number `next` of an answer, or 0\n")
+        try:
+            answer = await asyncio.to_thread(
+                report_ledger, self._ledger, int(since), self._state.identity()
+            )
+        except LedgerError as error:
+            return web.Response(status=503, text=f"{error}\n")
+        return web.json_response(answer)
+
     async def _metrics(self, _: web.Request) -> web.Response:
         try:
             envoy = await self._admin.prometheus()
             counts = await self._state.counts()
         except AdminError:
             envoy, counts = "", {}  # none at all: a counter that shows 0 began again
+        await asyncio.to_thread(self._ledger_metrics.update)
         own = generate_latest(self._registry(counts)).decode()
         return web.Response(
             text=own + envoy, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
@@ -85,6 +108,7 @@ class AgentPort:
         """Fresh each time, so a revision that is gone leaves no series behind."""
         registry = CollectorRegistry()
         registry.register(CountsCollector(self._settings, counts))
+        registry.register(self._ledger_metrics)
         if self._state.generation is not None:
             Gauge(
                 "llmfleet_router_traffic_generation",

@@ -62,7 +62,13 @@ def build_endpoints(revision: str, endpoints: Endpoints) -> JSON:
 
 def _endpoint(endpoint: Endpoint) -> JSON:
     socket = {"address": endpoint.address, "port_value": endpoint.port}
-    return {"endpoint": {"address": {"socket_address": socket}}}
+    rendered: JSON = {"endpoint": {"address": {"socket_address": socket}}}
+    if endpoint.ready_since:
+        # For the module: what a pod fails that is just warm says little of its revision.
+        rendered["metadata"] = {
+            "filter_metadata": {"llmfleet": {"ready_since": endpoint.ready_since}}
+        }
+    return rendered
 
 
 def build_cluster(revision: str, settings: Settings) -> JSON:

@@ -6,10 +6,10 @@ headers of ``routing.headerRoute``, for sessions that stick to a revision, and t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmfleet_router.model import Routes
-from llmfleet_router.module import KEY_HEADER, SESSION_HEADER, build_switch
+from llmfleet_router.module import KEY_HEADER, SESSION_HEADER, build_destination, build_switch
 from llmfleet_router.resources import TYPE, cluster_name, mirror_name
 from llmfleet_router.routing import HeaderMatch, Mirror
 from llmfleet_router.settings import Policy, Settings
@@ -45,18 +45,21 @@ def build_public_table(routes: Routes | None, settings: Settings) -> JSON:
     if routing.header_route:
         only = ((routing.header_route.revision, 100),)
         matches = [_match(header) for header in routing.header_route.headers]
-        choices.append((matches, _to_engines(only, settings)))
+        choices.append((matches, _to_engines(_Arms(only, routes.generation, "header"), settings)))
     if routing.sticky and len(routes.split) > 1:
         choices.append(_sticky(routes, settings))
-    ordinary = _to_engines(routes.split, settings, routing.mirror) if routes.split else NOTHING
+    split = _Arms(routes.split, routes.generation)
+    ordinary = _to_engines(split, settings, routing.mirror) if routes.split else NOTHING
     return _table(PUBLIC_TABLE, [*choices, ([], ordinary)])
 
 
 def build_preview_table(routes: Routes | None, settings: Settings) -> JSON:
     """The table of the preview port: one revision, or 503."""
     revision = routes.routing.preview if routes else None
-    action = _to_engines(((revision, 100),), settings) if revision else NOTHING
-    return _table(PREVIEW_TABLE, [([], action)])
+    if routes is None or revision is None:
+        return _table(PREVIEW_TABLE, [([], NOTHING)])
+    arms = _Arms(((revision, 100),), routes.generation, "preview")
+    return _table(PREVIEW_TABLE, [([], _to_engines(arms, settings))])
 
 
 def _table(name: str, choices: list[tuple[list[JSON], JSON]]) -> JSON:
@@ -116,17 +119,26 @@ def _sticky(routes: Routes, settings: Settings) -> tuple[list[JSON], JSON]:
     by: list[JSON] = [{"header": {"header_name": SESSION_HEADER}}]
     if settings.policy is Policy.PREFIX_HASH:
         by.insert(0, {"header": {"header_name": KEY_HEADER}, "terminal": True})
-    action = _to_engines(routes.split, settings, routes.routing.mirror)
+    split = _Arms(routes.split, routes.generation)
+    action = _to_engines(split, settings, routes.routing.mirror)
     action["route"]["weighted_clusters"]["use_hash_policy"] = True
     action["route"]["hash_policy"] = by
     return matches, action
 
 
-def _to_engines(
-    split: tuple[tuple[str, int], ...], settings: Settings, mirror: Mirror | None = None
-) -> JSON:
+class _Arms(NamedTuple):
+    """Where a route leads, and what its requests are booked as."""
+
+    split: tuple[tuple[str, int], ...]
+    generation: int
+    kind: str = "split"
+    """One of ``ledger.CLASSES``."""
+
+
+def _to_engines(arms: _Arms, settings: Settings, mirror: Mirror | None = None) -> JSON:
+    clusters = [_weighted(arms, settings, *share) for share in arms.split]
     action: JSON = {
-        "weighted_clusters": {"clusters": [_weighted(*share) for share in split]},
+        "weighted_clusters": {"clusters": clusters},
         "timeout": "0s",
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset-before-request,envoy-ratelimited",
@@ -173,13 +185,16 @@ def _mirror(mirror: Mirror) -> JSON:
     }
 
 
-def _weighted(revision: str, weight: int) -> JSON:
+def _weighted(arms: _Arms, settings: Settings, revision: str, weight: int) -> JSON:
     # Engines send no such header, and adding is cheaper than looking for one to replace.
     named = _header("x-llmfleet-revision", revision) | {"append_action": "APPEND_IF_EXISTS_OR_ADD"}
     return {
         "name": cluster_name(revision),
         "weight": weight,
         "response_headers_to_add": [named],
+        "typed_per_filter_config": build_destination(
+            settings, arms.generation, arms.kind, revision
+        ),
     }
 
 

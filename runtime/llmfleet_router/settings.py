@@ -46,6 +46,8 @@ class Settings:
     body_limit_bytes: int = 8 * 1024 * 1024
     drain_timeout_seconds: float = 600.0
     """From SIGTERM to the end of Envoy, at most."""
+    first_token_timeout_seconds: float = 60.0
+    """A request whose client leaves earlier, without a first token, says nothing of the engine."""
     endpoint_removal_seconds: float = 5.0
     """After SIGTERM, time for kube-proxy and clients to forget this pod before draining starts."""
     access_log: AccessLog = AccessLog.ERRORS
@@ -62,6 +64,11 @@ class Settings:
     agent_port: int = 9090
     admin_port: int = 9901
     log_level: str = "info"
+
+    @property
+    def ledger_file(self) -> Path:
+        """Where Envoy's module books requests, and the agent reads them."""
+        return self.xds_dir / "ledger"
 
 
 def read_settings(env: Mapping[str, str] | None = None) -> Settings:
@@ -82,6 +89,9 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
             _number(env, "LLMFLEET_BODY_LIMIT_BYTES", 8 * 1024 * 1024, 1024, 1 << 30)
         ),
         drain_timeout_seconds=_number(env, "LLMFLEET_DRAIN_TIMEOUT_SECONDS", 600, 0, 86400),
+        first_token_timeout_seconds=_number(
+            env, "LLMFLEET_FIRST_TOKEN_TIMEOUT_SECONDS", 60, 1, 3600
+        ),
         endpoint_removal_seconds=_number(env, "LLMFLEET_ENDPOINT_REMOVAL_SECONDS", 5, 0, 60),
         access_log=AccessLog(_choice(env, "LLMFLEET_ACCESS_LOG", AccessLog, AccessLog.ERRORS)),
         concurrency=int(_number(env, "LLMFLEET_ENVOY_CONCURRENCY", default_concurrency(), 1, 256)),

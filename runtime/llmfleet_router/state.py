@@ -13,6 +13,8 @@ from llmfleet_router.store import Store
 JSON = dict[str, Any]
 
 MAX_WAIT_SECONDS = 60.0
+FEATURES = ("ledger/1",)
+"""What this router can do that older ones cannot, for an operator of another version."""
 
 
 class State:
@@ -78,10 +80,8 @@ class State:
         """
         return await self._counters.read(self._applier.applied.endpoints)
 
-    async def report(self) -> JSON:
-        """The body of ``GET /llmfleet/state`` (docs/contract.md, Router)."""
-        rows = self.weights()
-        counts = await self._counters.read(row[0] for row in rows)
+    def identity(self) -> JSON:
+        """Who answers, and for which LLMDeployment: an address may have gone to another router."""
         routes = self._applier.applied.routes
         return {
             "schema": 1,
@@ -92,6 +92,15 @@ class State:
             },
             "pod": self._settings.pod_name,
             "podUid": self._settings.pod_uid,
+        }
+
+    async def report(self) -> JSON:
+        """The body of ``GET /llmfleet/state`` (docs/contract.md, Router)."""
+        rows = self.weights()
+        counts = await self._counters.read(row[0] for row in rows)
+        return {
+            **self.identity(),
+            "features": list(FEATURES),
             "trafficGeneration": self.generation,
             "waiting": 0,
             "revisions": [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from llmfleet_router.model import Command, Desired, Endpoints
@@ -35,11 +37,20 @@ class Store:
         self._replace(Desired(command=command, endpoints=self._desired.endpoints))
 
     def set_endpoints(self, endpoints: Mapping[str, Endpoints]) -> None:
-        """Replaces the ready endpoints of all revisions."""
-        filled = {r: tuple(sorted(set(e))) for r, e in sorted(endpoints.items()) if e}
+        """Replaces the ready endpoints of all revisions; the newly ready ones get the time."""
+        filled = {r: self._dated(r, e) for r, e in sorted(endpoints.items()) if e}
         command = self._held_back or self._desired.command
         self._endpoints_known, self._held_back = True, None
         self._replace(Desired(command=command, endpoints=filled))
+
+    def _dated(self, revision: str, endpoints: Endpoints) -> Endpoints:
+        known = {(e.address, e.port): e for e in self._desired.endpoints.get(revision, ())}
+        since = round(time.time()) if self._endpoints_known else 0
+        dated = {
+            known.get((e.address, e.port)) or replace(e, ready_since=e.ready_since or since)
+            for e in endpoints
+        }
+        return tuple(sorted(dated))
 
     async def wait(self, timeout_seconds: float | None) -> None:
         """Returns at a change since the last return, at the latest after the timeout."""

@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = ("key.c", "checks.c", "balance.c", "pages.c", "balancer.c", "module.c")
+SOURCES = (
+    "key.c", "checks.c", "balance.c", "pages.c", "ledger.c", "counting.c", "config.c",
+    "balancer.c", "module.c",
+)  # fmt: skip
 # glibc of Debian 10: older than any base image that Python 3.11 and Envoy run on.
 GLIBC = "2.28"
 FLAGS = (

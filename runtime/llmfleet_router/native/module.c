@@ -1,6 +1,6 @@
 // An HTTP filter for Envoy (a dynamic module) that every request for an engine passes: it refuses
 // what the engine must not see, takes out headers that only the router may say, collects the body,
-// and adds the engine's token and the affinity key.
+// adds the engine's token and the affinity key, and books what becomes of it (counting.h).
 //
 // Envoy loads it by the path in its bootstrap; the functions that it calls and the ones it offers
 // are those of Envoy's dynamic-module ABI. Only what is used is declared here.
@@ -13,6 +13,8 @@
 #include <string.h>
 
 #include "checks.h"
+#include "config.h"
+#include "counting.h"
 #include "envoy.h"
 #include "key.h"
 #include "pages.h"
@@ -32,7 +34,7 @@ struct header {
 };
 
 enum header_map { kRequestHeaders = 0 };
-enum body_kind { kReceivedBody = 0, kBufferedBody = 1 };
+enum body_kind { kReceivedBody = 0, kBufferedBody = 1, kReceivedAnswer = 2 };
 enum headers_status { kHeadersContinue = 0, kHeadersStop = 1 };
 enum body_status { kBodyContinue = 0, kBodyStopAndBuffer = 1 };
 
@@ -52,69 +54,32 @@ void envoy_dynamic_module_callback_http_send_response(envoy_stream, uint32_t sta
                                                       struct header *headers, size_t count,
                                                       struct text body, struct text details);
 
+// What a route says of its requests to this filter; NULL: nothing.
+const void *envoy_dynamic_module_callback_get_most_specific_route_config(envoy_stream);
+
+// Of Envoy's attributes, by their place in its list.
+enum attribute { kResponseCode = 15, kResponseFlags = 17 };
+bool envoy_dynamic_module_callback_http_filter_get_attribute_int(envoy_stream, enum attribute,
+                                                                 uint64_t *value);
+
+// Of Envoy's response flags: DownstreamConnectionTermination and DownstreamRemoteReset.
+static const uint64_t kClientGone = (uint64_t)1 << 14 | (uint64_t)1 << 28;
+
+enum metadata { kOfTheHost = 3 };
+bool envoy_dynamic_module_callback_http_get_metadata_number(envoy_stream, enum metadata,
+                                                            struct text name, struct text key,
+                                                            double *value);
+
 #define TEXT(literal) \
   (struct text) { literal, sizeof literal - 1 }
-
-// ── configuration ───────────────────────────────────────────────────────────────────────────────
-
-struct config {
-  size_t prefix_bytes;      // of the affinity key; 0: no key
-  size_t body_limit_bytes;  // refused at once when announced; Envoy itself counts what comes
-  char *token;              // for the engine; NULL: none
-  size_t token_length;
-};
-
-static bool number(struct text text, size_t limit, size_t *value) {
-  *value = 0;
-  if (!text.length) return false;
-  for (size_t i = 0; i < text.length; i++) {
-    if (text.data[i] < '0' || text.data[i] > '9') return false;
-    *value = *value * 10 + (size_t)(text.data[i] - '0');
-    if (*value > limit) return false;
-  }
-  return true;
-}
-
-static bool token(struct text text, struct config *config) {
-  if (!text.length || config->token) return false;
-  for (size_t i = 0; i < text.length; i++)
-    if (text.data[i] < ' ' || text.data[i] > '~') return false;
-  config->token = malloc(text.length);
-  if (!config->token) return false;
-  memcpy(config->token, text.data, text.length);
-  config->token_length = text.length;
-  return true;
-}
-
-static bool line(struct text text, struct config *config) {
-  const char *space = memchr(text.data, ' ', text.length);
-  if (!space) return false;
-  struct span name = {(const uint8_t *)text.data, (size_t)(space - text.data)};
-  struct text value = {space + 1, text.length - name.length - 1};
-  if (IS(name, "prefix_bytes")) return number(value, kMaxPrefixBytes, &config->prefix_bytes);
-  if (IS(name, "body_limit_bytes"))
-    return number(value, (size_t)1 << 40, &config->body_limit_bytes);
-  if (IS(name, "token")) return token(value, config);
-  return false;
-}
-
-// Lines of a name, a space and a value. Returns false for anything else.
-static bool parse(struct text text, struct config *config) {
-  while (text.length) {
-    const char *end = memchr(text.data, '\n', text.length);
-    if (!end) return false;
-    size_t length = (size_t)(end - text.data);
-    if (!line((struct text){text.data, length}, config)) return false;
-    text = (struct text){end + 1, text.length - length - 1};
-  }
-  return config->body_limit_bytes > 0;
-}
 
 // ── one request ─────────────────────────────────────────────────────────────────────────────────
 
 struct request {
   const struct config *config;
-  bool wants_key;  // and has none yet
+  bool wants_key;   // and has none yet
+  bool is_counted;  // /v1/models is not
+  struct sent sent;
 };
 
 // What the headers say.
@@ -269,20 +234,14 @@ EXPORT const char *envoy_dynamic_module_on_program_init(void) {
   return kAbiVersion;
 }
 
-EXPORT void envoy_dynamic_module_on_http_filter_config_destroy(const void *pointer) {
-  struct config *config = (struct config *)pointer;
-  free(config->token);
-  free(config);
+EXPORT void envoy_dynamic_module_on_http_filter_config_destroy(const void *config) {
+  config_free((struct config *)config);
 }
 
 EXPORT const void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, struct text name,
                                                                   struct text text) {
   (void)envoy, (void)name;
-  struct config *config = calloc(1, sizeof *config);
-  if (!config) return NULL;
-  if (parse(text, config)) return config;
-  envoy_dynamic_module_on_http_filter_config_destroy(config);
-  return NULL;  // Envoy refuses the configuration
+  return config_read(text);  // NULL: Envoy refuses the configuration
 }
 
 EXPORT const void *envoy_dynamic_module_on_http_filter_new(const void *config,
@@ -314,6 +273,7 @@ EXPORT enum headers_status envoy_dynamic_module_on_http_filter_request_headers(e
   if (said.is_too_long) return refuse(stream, 413, TEXT("llmfleet_body_limit")), kHeadersStop;
   char digits[kKeyDigits];
   request->wants_key = said.is_post && config->prefix_bytes;
+  request->is_counted = said.is_post && config->ledger;
   bool has_key = request->wants_key && said.has_session;
   if (has_key) key_digits(said.session, true, digits);
   // From here on headers change, and what `said` points to may be gone.
@@ -329,13 +289,20 @@ EXPORT enum headers_status envoy_dynamic_module_on_http_filter_request_headers(e
   return kHeadersStop;
 }
 
-static void complete(envoy_stream stream, const struct request *request, bool has_last) {
-  if (request->wants_key) key_of_body(stream, has_last, request->config->prefix_bytes);
+static void complete(envoy_stream stream, struct request *request, bool has_last) {
+  const struct config *config = request->config;
+  if (request->wants_key) key_of_body(stream, has_last, config->prefix_bytes);
+  if (!request->is_counted) return;
+  size_t bytes = envoy_dynamic_module_callback_http_get_body_size(stream, kBufferedBody);
+  if (has_last) bytes += envoy_dynamic_module_callback_http_get_body_size(stream, kReceivedBody);
+  count_sent(&request->sent, config->ledger,
+             envoy_dynamic_module_callback_get_most_specific_route_config(stream), bytes);
 }
 
 EXPORT enum body_status envoy_dynamic_module_on_http_filter_request_body(envoy_stream stream,
-                                                                         const void *request,
+                                                                         const void *pointer,
                                                                          bool is_end) {
+  struct request *request = (struct request *)pointer;
   // Above the buffer's limit Envoy answers 413 by itself.
   if (!is_end) return kBodyStopAndBuffer;
   complete(stream, request, true);
@@ -344,32 +311,79 @@ EXPORT enum body_status envoy_dynamic_module_on_http_filter_request_body(envoy_s
 
 EXPORT int envoy_dynamic_module_on_http_filter_request_trailers(envoy_stream stream,
                                                                 const void *request) {
-  complete(stream, request, false);
+  complete(stream, (struct request *)request, false);
   return 0;
 }
 
-// Answers pass as they are.
+EXPORT int envoy_dynamic_module_on_http_filter_local_reply(envoy_stream stream, const void *request,
+                                                           uint32_t status, struct text details,
+                                                           bool is_reset) {
+  (void)stream, (void)status, (void)is_reset;
+  count_own_answer(&((struct request *)request)->sent, details);
+  return 0;
+}
+
+// Answers pass as they are; the module looks on.
 EXPORT int envoy_dynamic_module_on_http_filter_response_headers(envoy_stream stream,
                                                                 const void *request, bool is_end) {
-  (void)stream, (void)request, (void)is_end;
+  (void)stream;
+  ((struct request *)request)->sent.is_over |= is_end;
   return 0;
+}
+
+static unsigned status_of(envoy_stream stream) {
+  uint64_t status = 0;
+  envoy_dynamic_module_callback_http_filter_get_attribute_int(stream, kResponseCode, &status);
+  return (unsigned)status;
 }
 
 EXPORT int envoy_dynamic_module_on_http_filter_response_body(envoy_stream stream,
-                                                             const void *request, bool is_end) {
-  (void)stream, (void)request, (void)is_end;
+                                                             const void *pointer, bool is_end) {
+  struct request *request = (struct request *)pointer;
+  struct sent *sent = &request->sent;
+  sent->is_over |= is_end;
+  if (sent->ledger && !sent->is_first_there && !sent->failure && status_of(stream) < 400 &&
+      envoy_dynamic_module_callback_http_get_body_size(stream, kReceivedAnswer))
+    count_first(sent);
   return 0;
 }
 
 EXPORT int envoy_dynamic_module_on_http_filter_response_trailers(envoy_stream stream,
                                                                  const void *request) {
-  (void)stream, (void)request;
+  (void)stream;
+  ((struct request *)request)->sent.is_over = true;
   return 0;
 }
 
 EXPORT void envoy_dynamic_module_on_http_filter_stream_complete(envoy_stream stream,
-                                                                const void *request) {
-  (void)stream, (void)request;
+                                                                const void *pointer) {
+  struct request *request = (struct request *)pointer;
+  if (!request->sent.ledger) return;
+  double since;
+  if (envoy_dynamic_module_callback_http_get_metadata_number(
+          stream, kOfTheHost, TEXT("llmfleet"), TEXT("ready_since"), &since))
+    count_pod(&request->sent, since);
+  uint64_t flags = 0;
+  if (!request->sent.is_over)
+    envoy_dynamic_module_callback_http_filter_get_attribute_int(stream, kResponseFlags, &flags);
+  count_end(&request->sent, (struct end){
+                                .status = status_of(stream),
+                                .is_client_gone = flags & kClientGone,
+                                .timeout_ms = request->config->first_token_timeout_ms,
+                            });
+}
+
+EXPORT const void *envoy_dynamic_module_on_http_filter_per_route_config_new(struct text name,
+                                                                            struct text text) {
+  (void)name;
+  struct destination *destination = malloc(sizeof *destination);
+  if (destination && read_destination(text, destination)) return destination;
+  free(destination);
+  return NULL;  // Envoy refuses the routes
+}
+
+EXPORT void envoy_dynamic_module_on_http_filter_per_route_config_destroy(const void *destination) {
+  free((void *)destination);
 }
 
 // Envoy asks for these as well and never calls them: no callouts, timers or answers of our own.

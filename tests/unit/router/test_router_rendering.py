@@ -79,7 +79,8 @@ def test_routing_when_rendered_then_golden() -> None:
 
 
 def test_token_when_absent_then_the_module_is_told_none() -> None:
-    assert "token" not in json.dumps(build_bootstrap(SETTINGS, None))
+    assert "\\ntoken " not in json.dumps(build_bootstrap(SETTINGS, None))
+    assert "\\ntoken " in json.dumps(build_bootstrap(SETTINGS, "secret"))
 
 
 def _write(directory: Path, desired: Desired, chosen: Settings, token: str | None) -> None:
