@@ -130,9 +130,9 @@ class EngineMiddleware:
         self._activity.begin()
         try:
             await self._app(scope, receive, answer.send)
-        except EngineBrokeError:
+        except EngineBrokeError as error:
             # Returning with the answer incomplete makes the server close the connection.
-            answer.status = 500
+            await answer.give_up(str(error))
         finally:
             self._activity.end()
             model = info.model if info.model in self._settings.served_names else OTHER_MODEL
@@ -145,10 +145,17 @@ class EngineMiddleware:
 
 
 class _Answer:
-    """Watches an answer go by: its status, its end, and errors inside a stream."""
+    """Watches an answer go by: its status, its end, and errors inside a stream.
+
+    Its status and headers are kept back until the first byte of its body. vLLM sends a stream's
+    before there is any token, so whoever waits would take an engine that hangs for one that
+    answers, and one that fails before its first token could not be told by its status.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._start: Message | None = None
+        """Kept back."""
         self._stream = False
         self.status = 500
         self.complete = False
@@ -167,14 +174,42 @@ class _Answer:
                 name.lower() == b"content-type" and value.startswith(b"text/event-stream")
                 for name, value in message["headers"]
             )
-        elif message["type"] == "http.response.body":
-            if self._stream and is_engine_failure(message.get("body", b"")):
+            self._start = message
+            return
+        if message["type"] == "http.response.body":
+            body, more = message.get("body", b""), message.get("more_body", False)
+            if self._stream and is_engine_failure(body):
                 self.broken = True
-                await self._send({**message, "more_body": True})
-                raise EngineBrokeError("the engine failed in mid-stream")
-            if not message.get("more_body", False):
-                self.complete = True
+                if self._start is None:
+                    await self._send({**message, "more_body": True})
+                raise EngineBrokeError("the engine failed")
+            if self._start is not None and more and (not body or _is_comment(body)):
+                return
+            self.complete = not more
+        await self._release()
         await self._send(message)
+
+    async def give_up(self, reason: str) -> None:
+        """The engine failed: answer 500 if nothing was sent yet, else leave the answer broken."""
+        self.status = 500
+        if self._start is not None:
+            self._start, self.complete = None, True
+            await _answer(self._send, 500, f"{reason}.", "engine_error")
+
+    async def _release(self) -> None:
+        start, self._start = self._start, None
+        if start is not None:
+            await self._send(start)
+
+
+def _is_comment(chunk: bytes) -> bool:
+    r"""Whether a piece of an SSE stream is nothing but comments (HTML standard, 9.2.6).
+
+    >>> _is_comment(b": ping\n\n"), _is_comment(b"data: 1\n\n")
+    (True, False)
+    """
+    lines = [line for line in chunk.split(b"\n") if line.strip()]
+    return bool(lines) and all(line.startswith(b":") for line in lines)
 
 
 def forwarded(header: tuple[bytes, bytes], *, ours: bool) -> bool:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from llmfleet_runtime import metrics, middleware
 from tests.unit.runtime.guarded_app import GuardedApp
@@ -24,3 +24,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
 @pytest.fixture
 async def engine(tmp_path: Path, registry: CollectorRegistry) -> GuardedApp:
     return GuardedApp(tmp_path)
+
+
+def shown(registry: CollectorRegistry) -> str:
+    return generate_latest(registry).decode()

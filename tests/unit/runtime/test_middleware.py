@@ -7,17 +7,14 @@ import json
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from llmfleet_runtime import middleware
+from tests.unit.runtime.conftest import shown
 from tests.unit.runtime.guarded_app import KEY, TOKEN, GuardedApp
 
 BODY = {"model": "tiny", "prompt": "a"}
 LOOPBACK = {"x-llmfleet-token": "", "x-llmfleet-loopback": KEY}
-
-
-def shown(registry: CollectorRegistry) -> str:
-    return generate_latest(registry).decode()
 
 
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "x"])
