@@ -99,7 +99,7 @@ check-security: $(STAMP) ## checkov over the chart and everything the planner re
 	@$(PY) -m hack.security
 
 ##@ Measure it
-.PHONY: bench-operator bench-router bench-weights-load bench-promote bench-leader bench-canary
+.PHONY: bench-operator bench-router bench-weights-load bench-promote bench-leader bench-canary bench-counting
 bench-operator: $(STAMP) ## 1,000 LLMDeployments on a real API server without kubelets (ARGS="--count 5000")
 	@hack/test binaries
 	@$(PY) -m hack.bench.operator $(ARGS)
@@ -121,6 +121,9 @@ bench-leader: $(STAMP) ## Kill the leading operator ten times: how long until th
 
 bench-canary: $(STAMP) ## 10,000 simulated good releases and some bad ones: who is sent back, and when
 	@$(PY) -m hack.bench.canary $(ARGS)
+
+bench-counting: $(STAMP) ## Simulated releases whose counting is disturbed: nothing of it may send a good one back
+	@$(PY) -m hack.bench.counting $(ARGS)
 
 ##@ Develop it
 .PHONY: format generate lock

@@ -21,7 +21,7 @@ from typing import Any
 
 from hack.bench.report import at_most, finish
 from llmfleet.api import DEFAULT_STEPS, Analysis
-from llmfleet.cluster.counting import INTERVALS
+from llmfleet.cluster.cohorts import GROUPS, LONG_GROUP_SECONDS
 from llmfleet.planning.analysis.judge import Criterion, Verdict, judge_requests
 from llmfleet.planning.analysis.metrics.error_rate import ERROR_RATE
 from llmfleet.planning.snapshot import Look, RequestCounts
@@ -95,7 +95,7 @@ def main() -> int:
         )
     sys.stdout.write("\n")
     count = wrong["llmfleet"]
-    bound = _upper(count, each * len(good))
+    bound = share_at_most(count, each * len(good))
     target = at_most(
         "good releases ever sent back, upper end of 95 %", bound * 100, JUDGED.alpha * 100, " %"
     )
@@ -146,14 +146,13 @@ def _minutes(release: Release, source: random.Random) -> float | None:
 
 
 def _intervals() -> Iterator[tuple[float, float]]:
-    """Begin and length of the intervals of a release, in seconds; those that the operator uses."""
-    at = 0.0
-    for many, seconds in INTERVALS:
-        for _ in range(many):
-            if at >= len(WEIGHTS) * STEP_SECONDS:
-                return
-            yield at, seconds
-            at += seconds
+    """Begin and length of the cohorts of a release, in seconds; each step is a new split."""
+    for step in range(len(WEIGHTS)):
+        age = 0.0
+        while age < STEP_SECONDS:
+            seconds = next((long for until, long in GROUPS if age < until), LONG_GROUP_SECONDS)
+            yield step * STEP_SECONDS + age, seconds
+            age += seconds
 
 
 def _looks(release: Release, source: random.Random) -> Iterator[Sides]:
@@ -221,7 +220,7 @@ def _limit(sides: Sides) -> bool:
     return bad >= FAILURE_LIMIT
 
 
-def _upper(count: int, of: int) -> float:
+def share_at_most(count: int, of: int) -> float:
     """Upper end of the 95 % interval of a share (Wilson 1927)."""
     share = count / of
     middle = share + SURE**2 / (2 * of)

@@ -28,11 +28,10 @@ from llmfleet.cluster.crd_check import CrdCheck
 from llmfleet.cluster.environment import VARIABLES, Environment, read_environment
 from llmfleet.cluster.event_recorder import EventRecorder
 from llmfleet.cluster.lease import LeaseKeeper
+from llmfleet.cluster.ledger import LedgerPoller
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.probes import ProbeServer
-from llmfleet.cluster.prometheus import RequestPoller
-from llmfleet.cluster.prometheus_access import Connection
 from llmfleet.cluster.recording import Recorder
 from llmfleet.cluster.routers import RouterPoller
 from llmfleet.cluster.store import Owner
@@ -138,13 +137,8 @@ async def _lead(
     probes.ready.append(crd.problem)
     caches = Caches(api, environment.watch_namespaces, partial(wake, batch=True))
     routers = RouterPoller(wake)
-    prometheus = environment.prometheus
-    requests = RequestPoller(
-        partial(Connection, prometheus) if prometheus else None,
-        partial(wake, batch=True),
-        matchers=prometheus.matchers if prometheus else (),
-    )
-    observer = Observer(api, caches, routers, requests, crd)
+    ledger = LedgerPoller(partial(wake, batch=True))
+    observer = Observer(api, caches, routers, ledger, crd)
     notifier = Notifier(environment.notify_url)
     events = EventRecorder(api, environment.pod_name)
     transitions = Transitions(events, notifier)
@@ -157,7 +151,7 @@ async def _lead(
             await lease.acquire()
         probes.ready.append(caches.problem)
         caches.start()
-        requests.start()
+        ledger.start()
         await caches.wait_synced()
         tasks = Tasks(Reconciler(observer, applier, decide))
         probes.alive.append(tasks.problem)

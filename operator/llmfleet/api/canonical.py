@@ -31,7 +31,6 @@ UNBUILT_FIELDS: tuple[str, ...] = (
     "autoscaling.forecast.enabled",
     "autoscaling.fallback",
     "rollout.analysis.metrics",
-    "rollout.analysis.firstTokenTimeout",
     "drift.action",
     "drift.window",
     "drift.control",

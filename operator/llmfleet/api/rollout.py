@@ -160,7 +160,8 @@ class Analysis(ResourceModel):
     max_duration: Annotated[str, DurationBetween("1m", "168h")] = "30m"
     """Longest an analysis step lasts."""
     first_token_timeout: Annotated[str, DurationBetween("1s", "1h")] = "60s"  # noqa: S105 - a duration
-    """A request without a token for so long counts as an error."""
+    """A client that leaves after so long without a first token counts as a failure of its revision;
+    later no first token is waited for."""
     on_inconclusive: Literal["Hold", "Rollback", "Proceed"] = "Hold"
     """What follows when an analysis step ends without a verdict."""
 

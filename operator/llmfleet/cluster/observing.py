@@ -9,13 +9,13 @@ from typing import Final, Protocol
 
 from pydantic import ValidationError
 
-from llmfleet.api import clean_line, parse
+from llmfleet.api import LLMDeployment, clean_line, parse
 from llmfleet.cluster.caches import Caches, observed_object
 from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import NotFound
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, kind_of
-from llmfleet.cluster.prometheus import RequestPoller
-from llmfleet.cluster.routers import RouterPoller
+from llmfleet.cluster.ledger import LedgerPoller
+from llmfleet.cluster.routers import RouterPoller, routers_of
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.children.naming import memory_key, router_name
 from llmfleet.planning.facts.pods import is_made_for
@@ -66,10 +66,10 @@ class Observer:
         api: ApiClient,
         caches: Caches,
         routers: RouterPoller,
-        requests: RequestPoller,
+        ledger: LedgerPoller,
         settings: SettingsSource,
     ) -> None:
-        self._requests = requests
+        self._ledger = ledger
         self._api = api
         self._caches = caches
         self._routers = routers
@@ -106,11 +106,11 @@ class Observer:
         pods = self._caches.pods(owner)
         status = raw.get("status") or {}
         confirmed = from_event is not None and _says_confirmed(status)
-        self._track(owner, raw, pods, status, confirmed=confirmed)
+        self._track(owner, deployment, pods, status, confirmed=confirmed)
         if not confirmed:
             ready = (pod.name for pod in pods if pod.component == "router" and pod.ready)
             await self._routers.wait_asked(owner, ready, FIRST_ANSWER_SECONDS)
-        requests, problem = self._requests.report(owner)
+        requests, problem = self._ledger.report(owner)
         return Snapshot(
             settings=self._settings.current(),
             deployment=deployment,
@@ -131,32 +131,37 @@ class Observer:
         self._foreign.pop(owner, None)
         self._refusals.pop(owner, None)
         self._routers.forget(owner)
-        self._requests.forget(owner)
+        self._ledger.forget(owner)
 
     def expect_routers(self, owner: Owner, snapshot: Snapshot, status: JSON | None) -> None:
         """Wait from now on for the traffic command that was just recorded."""
         if status is not None:
-            self._track(owner, snapshot.raw, snapshot.pods, status)
+            self._track(owner, snapshot.deployment, snapshot.pods, status)
 
     def _track(
         self,
         owner: Owner,
-        raw: JSON,
+        deployment: LLMDeployment,
         pods: Sequence[ObservedPod],
         status: JSON,
         *,
         confirmed: bool = False,
     ) -> None:
-        uid, generation = raw["metadata"].get("uid"), status.get("trafficGeneration")
+        uid, generation = deployment.metadata.uid, status.get("trafficGeneration")
         # Nobody else's pod is asked, whatever its labels say.
         routers = [pod for pod in pods if is_made_for(pod, router_name(owner[1]))]
         self._routers.track(owner, routers, generation, uid=uid, confirmed=confirmed)
-        self._requests.track(owner, status)
+        self._ledger.track(
+            owner,
+            status,
+            [router for _, router in routers_of(owner, uid, routers)],
+            deployment.spec.rollout.analysis.first_token_timeout_seconds,
+        )
 
     async def close(self) -> None:
-        """Ask neither routers nor Prometheus any more."""
+        """Ask routers no more."""
         await self._routers.close()
-        await self._requests.close()
+        await self._ledger.close()
 
     def refused(self, owner: Owner, refusals: dict[ObjectKey, str]) -> bool:
         """Take the children that the API server refused just now; later snapshots hold them.

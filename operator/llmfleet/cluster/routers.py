@@ -26,7 +26,7 @@ import structlog
 from llmfleet.cluster import metrics
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.store import Owner
-from llmfleet.planning.snapshot import ObservedPod, RouterReach, RouterReport
+from llmfleet.planning.snapshot import JSON, ObservedPod, RouterReach, RouterReport
 
 AGENT_PORT: Final = 9090
 SLOW_POLL_SECONDS: Final = 60.0
@@ -41,7 +41,7 @@ SILENT_AFTER_SECONDS: Final = 30.0
 LARGEST_INT64: Final = (1 << 63) - 1
 LONGEST_ANSWER: Final = 1 << 20
 """Of a router, in bytes; with ten revisions it is a few thousand."""
-UNREADABLE: Final = (KeyError, RecursionError, TypeError, ValueError)
+UNREADABLE: Final = (LookupError, RecursionError, TypeError, ValueError)
 """What is raised for an answer that is not of the contract's shape."""
 
 log: Any = structlog.get_logger(__name__)
@@ -107,11 +107,7 @@ class RouterPoller:
                 assumed to, and asked within ``first_poll_seconds`` or when somebody waits for
                 them; else they are asked at once.
         """
-        wanted = {
-            pod.name: (pod, _router(owner, uid, pod, pod.pod_ip))
-            for pod in pods
-            if pod.component == "router" and pod.pod_ip is not None
-        }
+        wanted = {pod.name: (pod, router) for pod, router in routers_of(owner, uid, pods)}
         pollers = self._pollers[owner]
         for name in [name for name in pollers if name not in wanted]:
             pollers.pop(name).stop()
@@ -129,7 +125,7 @@ class RouterPoller:
             del self._pollers[owner]
 
     def _start(self, router: Router, pod: ObservedPod) -> _Poller:
-        url = f"http://{_host(router.address)}:{self._port}/llmfleet/state"
+        url = router_url(router, self._port, "/llmfleet/state")
         poller = _Poller(self._session(), router, pod.running_since, url, self._silent_after)
         poller.start(lambda: self._wake(router.owner))
         return poller
@@ -301,7 +297,7 @@ class _Poller:
                 raise_for_status=True,
                 allow_redirects=False,  # a router names no other address for us to ask
             ) as answer:
-                report = read_report(self.router, orjson.loads(await _read(answer)))
+                report = read_report(self.router, orjson.loads(await read_body(answer)))
         except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
             self._unanswered = began
             self._not_answered(*began, error)
@@ -322,7 +318,7 @@ class _Poller:
         self.report = replace(last, reach=RouterReach.SILENT, silent_since=since_time)
 
 
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
+async def read_body(answer: aiohttp.ClientResponse) -> bytes:
     """The body of an answer.
 
     Raises:
@@ -344,6 +340,21 @@ def read_report(router: Router, answer: object) -> RouterReport:
     Raises:
         KeyError, TypeError, ValueError: the answer is not of that shape, or another router's.
     """
+    body = check_identity(router, answer)
+    return RouterReport(
+        pod=router.pod,
+        reach=RouterReach.ANSWERED,
+        silent_since=None,
+        traffic_generation=_generation(body["trafficGeneration"]),
+    )
+
+
+def check_identity(router: Router, answer: object) -> JSON:
+    """The answer, unless it names another object or pod.
+
+    Raises:
+        TypeError, ValueError: it is another router's, or no answer.
+    """
     if not isinstance(answer, dict):
         raise TypeError("the answer is no object")
     said = answer.get("object", {})
@@ -357,12 +368,7 @@ def read_report(router: Router, answer: object) -> RouterReport:
     ):
         if is_said is not None and is_asked is not None and is_said != is_asked:
             raise ValueError(f"answered by another router: its {what} is {is_said!r:.100}")
-    return RouterReport(
-        pod=router.pod,
-        reach=RouterReach.ANSWERED,
-        silent_since=None,
-        traffic_generation=_generation(answer["trafficGeneration"]),
-    )
+    return answer
 
 
 def _generation(value: object) -> int | None:
@@ -375,9 +381,23 @@ def _generation(value: object) -> int | None:
     return value
 
 
-def _router(owner: Owner, owner_uid: str | None, pod: ObservedPod, address: str) -> Router:
-    return Router(owner=owner, owner_uid=owner_uid, pod=pod.name, pod_uid=pod.uid, address=address)
+def routers_of(
+    owner: Owner, uid: str | None, pods: Iterable[ObservedPod]
+) -> list[tuple[ObservedPod, Router]]:
+    """The router pods among ``pods`` that have an address, as they have to name themselves."""
+    return [
+        (
+            pod,
+            Router(
+                owner=owner, owner_uid=uid, pod=pod.name, pod_uid=pod.uid, address=pod.pod_ip
+            ),
+        )
+        for pod in pods
+        if pod.component == "router" and pod.pod_ip is not None
+    ]  # fmt: skip
 
 
-def _host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
+def router_url(router: Router, port: int, path: str) -> str:
+    """Where a router's agent answers."""
+    host = f"[{router.address}]" if ":" in router.address else router.address
+    return f"http://{host}:{port}{path}"

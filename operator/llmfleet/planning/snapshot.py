@@ -165,7 +165,7 @@ class RouterReport:
 
 
 Look = tuple[int, int]
-"""Requests of one interval, and how many of them failed."""
+"""Requests of one cohort, and how many of them failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,14 +173,16 @@ class RequestCounts:
     """Requests that routers sent to one revision since the attempt's first one was served."""
 
     total: int
-    """Attempts: a request that was tried twice counts twice."""
     failed: int
     """Those that ended in an error of the server, a reset, or without an answer."""
     as_of: datetime
-    """When the last of them was counted."""
+    """When routers were last asked."""
     looks: tuple[Look, ...] = ()
-    """The same by interval, oldest first, as far as nothing is added to it any more; the intervals
-    are those of the other revisions."""
+    """The same by cohort, in the order in which nearly all of each had a first token or had failed;
+    the cohorts are those of the other revisions. Nothing is added to a look any more."""
+    late_looks: tuple[Look, ...] = ()
+    """By cohort, in the order in which all of each had ended: those that had not failed at the look
+    above, and how many of them failed later (streams that were cut off)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from llmfleet.cluster.caches import Caches
 from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import Conflict, Forbidden
 from llmfleet.cluster.event_recorder import EventRecorder
+from llmfleet.cluster.ledger import LedgerPoller
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
-from llmfleet.cluster.prometheus import RequestPoller
 from llmfleet.cluster.recording import Recorder
 from llmfleet.cluster.routers import AGENT_PORT, RouterPoller
 from llmfleet.cluster.transitions import Transitions
@@ -76,7 +76,7 @@ async def running_effects(
     api = ApiClient(configuration)
     caches = Caches(api, [fleet.namespace], wake)
     routers = RouterPoller(wake, port=router_port)
-    observer = Observer(api, caches, routers, RequestPoller(None, wake), FixedSettings())
+    observer = Observer(api, caches, routers, LedgerPoller(wake), FixedSettings())
     transitions = Transitions(EventRecorder(api, "test"), Notifier(None))
     applier = Applier(api, caches, observer, Recorder(api, transitions), transitions)
     caches.start()

@@ -178,9 +178,9 @@ def test_unbuilt_fields_when_another_strategy_then_empty(strategy: str) -> None:
 
 
 def test_unbuilt_fields_when_parsed_then_same_as_stored() -> None:
-    analysis = {"firstTokenTimeout": "5s"}
+    analysis = {"metrics": [{"name": "TTFT"}], "firstTokenTimeout": "5s"}
     raw = resource(drift={"action": "Alert"}, rollout={"analysis": analysis})
-    expected = ("rollout.analysis.firstTokenTimeout", "drift.action")
+    expected = ("rollout.analysis.metrics", "drift.action")
     assert unbuilt_fields(parse(raw)) == unbuilt_fields(raw) == expected
 
 

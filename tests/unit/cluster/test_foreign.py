@@ -15,7 +15,6 @@ from llmfleet.cluster.errors import error_from_answer
 from llmfleet.cluster.notifying import build_cloud_event
 from llmfleet.cluster.observing import UnreadableError
 from llmfleet.cluster.pods import observe_pod, observe_replica_set
-from llmfleet.cluster.prometheus import RequestPoller
 from llmfleet.cluster.routers import read_report
 from llmfleet.planning.plan import PlannedEvent
 from tests.unit.cluster.test_small_parts import ROUTER
@@ -101,19 +100,6 @@ def test_refusal_when_the_api_server_or_a_proxy_answers_anything_then_its_words_
         assert str(error) == clean_line(str(error))
         assert error.retry_after_seconds == 300
     assert error_from_answer(503, b"", "GET x", "nan").retry_after_seconds is None
-
-
-async def test_prometheus_when_its_error_is_hostile_then_none_of_its_words_is_told() -> None:
-    def connect() -> Any:
-        raise ValueError(HOSTILE)
-
-    woken: list[Any] = []
-    poller = RequestPoller(connect, woken.append)
-    owner = ("team-a", "chat")
-    poller.track(owner, {"rollout": {"servedSince": "2026-03-01T12:00:00Z"}})
-    await poller._ask(owner)
-    assert poller.report(owner)[1] == "Prometheus does not answer: ValueError"
-    await poller.close()
 
 
 @pytest.mark.parametrize("generation", [True, "7", 1.5, float("inf"), -1, [], {}], ids=repr)

@@ -12,10 +12,7 @@ import pytest
 from llmfleet.api import Step
 from llmfleet.api.canonical import BUILT_METRICS
 from llmfleet.api.rollout import AnalysisMetric
-from llmfleet.cluster.counting import Attempt
-from llmfleet.cluster.prometheus import build_query
 from llmfleet.planning.analysis.metrics import METRICS
-from llmfleet.planning.analysis.metrics.error_rate import ERROR_RATE
 from llmfleet.planning.analysis.metrics.metric import Metric
 from llmfleet.planning.children.engines import ENGINES, VLLM
 from llmfleet.planning.children.engines.engine import Engine
@@ -26,7 +23,7 @@ from llmfleet.planning.rollout.failures import Failure
 from llmfleet.planning.rollout.steps.kind import Allowance, StepContext, StepKind
 from llmfleet.planning.rollout.triggers.trigger import Rising
 from tests.unit.planning.canaries import annotate, at_share, canary, rejected, split, started
-from tests.unit.planning.fleet import START, Fleet, counted, hash_of, resource
+from tests.unit.planning.fleet import Fleet, counted, hash_of, resource
 from tests.unit.planning.test_rollout import turn
 
 BY_TOY = {"metrics": [{"name": "TTFT"}], "minSamples": 5}
@@ -59,7 +56,6 @@ def eclipse(rising: Rising) -> Failure | None:
 
 GLOOM = Metric(
     name="TTFT",
-    series=("llmfleet_router_requests_total", "llmfleet_router_gloom_total"),
     process=lambda stable, canary, min_effect: 99.0 if canary else 0.0,
     process_alone=lambda stable, canary, min_effect: 0.0,
     default_effect=0.3,
@@ -122,13 +118,6 @@ def test_rollout_when_its_metric_is_registered_then_its_row_says_how_it_is_judge
     world.requests = {each: counted(10) for each in (old, new)}
     turn(world)
     assert rejected(world) == {new: "Gloom"}
-
-
-@pytest.mark.usefixtures("gloom")
-def test_query_when_a_metric_is_registered_then_its_series_are_asked_for_once_each() -> None:
-    query = build_query(("team-a", "chat"), Attempt(START), START.timestamp())
-    names = query.split('"')[1].split("|")
-    assert names == [*ERROR_RATE.series, "llmfleet_router_gloom_total"]
 
 
 def test_metrics_when_listed_then_the_resource_has_them_and_calls_them_built() -> None:

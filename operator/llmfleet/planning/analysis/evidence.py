@@ -1,10 +1,10 @@
 """Evidence that a canary fails more often than stable, valid at every look.
 
-Time is cut into intervals, the same for both revisions, and each interval is a bet against the
-hypothesis "the canary's share of failed requests is at most stable's plus ``min_effect``". The
-capital that the bets have made of 1 is the evidence. While the hypothesis is true it is expected
-never to grow, however often and whenever one looks, so the chance that it ever reaches 1/alpha is
-at most alpha (Ville's inequality).
+Requests come in cohorts, by when they were sent, the same for both revisions (``cluster.cohorts``).
+Each cohort is a bet, made once, against the hypothesis "the canary's share of failed requests is at
+most stable's plus ``min_effect``". The capital that the bets have made of 1 is the evidence. While
+the hypothesis is true it is expected never to grow, however often and whenever one looks, so the
+chance that it ever reaches 1/alpha is at most alpha (Ville's inequality).
 
 One bet. Of n requests of the canary a fail, of m of stable b. Take shares c and s = c - min_effect
 on the border of the hypothesis and a stake x >= 0, which may depend on earlier intervals, n and m,
@@ -65,9 +65,9 @@ def log_evidence(stable: tuple[Look, ...], canary: tuple[Look, ...], min_effect:
             for which, excess in enumerate(SUPPOSED):
                 supposed = min(ONE, usual + min_effect + excess)
                 won = _bet((m, b), (n, a), usual, supposed, min_effect)
-                capital[which] += _log_mean((0.0, won), (KEPT, 1.0 - KEPT))
+                capital[which] += log_mean((0.0, won), (KEPT, 1.0 - KEPT))
         seen, failed = seen + m, failed + b
-    return _log_mean(capital, [1.0 / len(SUPPOSED)] * len(SUPPOSED))
+    return log_mean(capital, [1.0 / len(SUPPOSED)] * len(SUPPOSED))
 
 
 @lru_cache(maxsize=64)
@@ -97,9 +97,9 @@ def log_evidence_alone(stable: tuple[Look, ...], canary: tuple[Look, ...], margi
                 won = a * math.log(supposed / border)
                 if border < ONE:
                     won += (n - a) * math.log((1.0 - supposed) / (1.0 - border))
-                capital[which] += _log_mean((0.0, won), (KEPT, 1.0 - KEPT))
+                capital[which] += log_mean((0.0, won), (KEPT, 1.0 - KEPT))
         seen, failed = seen + m, failed + b
-    return _log_mean(capital, [1.0 / len(SUPPOSED)] * len(SUPPOSED))
+    return log_mean(capital, [1.0 / len(SUPPOSED)] * len(SUPPOSED))
 
 
 def _settled(looks: Iterable[Look]) -> Iterator[Look]:
@@ -141,7 +141,7 @@ def _bet(stable: Look, canary: Look, usual: float, supposed: float, min_effect: 
     )
 
 
-def _log_mean(logs: Sequence[float], weights: Sequence[float]) -> float:
+def log_mean(logs: Sequence[float], weights: Sequence[float]) -> float:
     """Logarithm of a weighted mean of numbers given as logarithms."""
     most = max(logs)
     parts = (weight * math.exp(one - most) for one, weight in zip(logs, weights, strict=True))

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from llmfleet.api import CountedRequests, MetricResult, RequestsAtStart
+from llmfleet.planning.analysis.evidence import log_mean
 from llmfleet.planning.analysis.metrics.metric import Metric
 from llmfleet.planning.clock import format_time
 from llmfleet.planning.snapshot import RequestCounts
@@ -21,7 +22,7 @@ from llmfleet.planning.snapshot import RequestCounts
 MOST_ODDS: Final = 1_000_000
 """Larger odds are told as this."""
 STALE_AFTER: Final = timedelta(minutes=3)
-"""Counts whose newest sample is older tell nothing: three scrapes of Prometheus' default minute."""
+"""Counts that are older tell nothing: routers are asked every few seconds."""
 NUMBERS_KEPT: Final = timedelta(minutes=1)
 """So long recorded numbers stay as they are while the verdict does, or every look would write."""
 
@@ -67,7 +68,7 @@ class Judgement:
     min_effect: float
     """Worsening that is accepted, a share of all requests."""
     as_of: datetime | None = None
-    """When the newest of the numbers was sampled."""
+    """When routers were last asked for the numbers."""
     concurrent: bool = True
     """The comparison is with requests of stable at the same time; otherwise with its past, which
     may send a revision back but never rejects it."""
@@ -176,7 +177,7 @@ def _compare(
     enough = -math.log(criterion.alpha)
     if metric.process_alone(before.looks, after.looks, metric.effect_alone) >= enough:
         return _worse_than_the_past(before, after, metric, stable, as_of)
-    evidence = metric.process(before.looks, after.looks, effect)
+    evidence = _evidence(before, after, criterion)
     failed = evidence >= enough
     fewest = min(before.total, after.total)
     if not failed and fewest < criterion.min_samples:
@@ -197,6 +198,18 @@ def _compare(
         requests=after.total,
         min_effect=effect,
         as_of=as_of,
+    )
+
+
+def _evidence(before: RequestCounts, after: RequestCounts, criterion: Criterion) -> float:
+    """Of what fails at first and of what breaks off later: the mean of two is evidence as well."""
+    process, effect = criterion.metric.process, criterion.min_effect
+    return log_mean(
+        (
+            process(before.looks, after.looks, effect),
+            process(before.late_looks, after.late_looks, effect),
+        ),
+        (0.5, 0.5),
     )
 
 

@@ -214,6 +214,9 @@ def _env(deployment: LLMDeployment) -> list[JSON]:
         "LLMFLEET_PREFIX_BYTES": str(router.prefix_bytes),
         "LLMFLEET_BODY_LIMIT_BYTES": str(router.body_limit_bytes),
         "LLMFLEET_DRAIN_TIMEOUT_SECONDS": str(router.drain_timeout_seconds),
+        "LLMFLEET_FIRST_TOKEN_TIMEOUT_SECONDS": str(
+            deployment.spec.rollout.analysis.first_token_timeout_seconds
+        ),
     }
     fields = {"LLMFLEET_POD_NAME": "metadata.name", "LLMFLEET_POD_UID": "metadata.uid"}
     return [

@@ -7,12 +7,8 @@ from typing import Final
 from llmfleet.planning.analysis.evidence import log_evidence, log_evidence_alone
 from llmfleet.planning.analysis.metrics.metric import Metric
 
-REQUESTS: Final = "llmfleet_router_requests_total"
-ERRORS: Final = "llmfleet_router_errors_total"
-
 ERROR_RATE: Final = Metric(
     name="ErrorRate",
-    series=(REQUESTS, ERRORS),
     process=log_evidence,
     process_alone=log_evidence_alone,
     default_effect=0.01,

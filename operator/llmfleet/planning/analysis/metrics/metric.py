@@ -14,12 +14,10 @@ logarithm of the evidence that the canary is worse than that, valid at every loo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric: where its numbers come from, how they are judged, what a failure is called."""
+    """One metric: how its numbers are judged, and what a failure is called."""
 
     name: str
     """As in ``rollout.analysis.metrics``."""
-    series: tuple[str, ...]
-    """Prometheus' names of the counters that it is made of."""
     process: Process
     """Evidence from intervals in which both revisions have requests."""
     process_alone: Process
