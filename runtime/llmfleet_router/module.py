@@ -66,20 +66,33 @@ def _module(settings: Settings) -> JSON:
     return {"module": {"local": {"filename": str(settings.module_file)}}, "do_not_close": True}
 
 
-def build_switch() -> JSON:
-    """A route's ``typed_per_filter_config`` that lets its requests pass the module."""
-    on = {"@type": _TYPE + "envoy.config.route.v3.FilterConfig", "config": {}}
+def build_switch(booking: JSON | None = None) -> JSON:
+    """A route's ``typed_per_filter_config`` that lets its requests pass the module.
+
+    Args:
+        booking: of this route alone (``build_booking``).
+    """
+    config = booking[FILTER_NAME] if booking else {}
+    on = {"@type": _TYPE + "envoy.config.route.v3.FilterConfig", "config": config}
     return {FILTER_NAME: on}
 
 
-def build_destination(settings: Settings, generation: int, kind: str, revision: str) -> JSON:
-    """The ``typed_per_filter_config`` of one arm of a route: where its requests are booked.
+def build_switched_off() -> JSON:
+    """A route's ``typed_per_filter_config`` that keeps the module out of its requests."""
+    off = {"@type": _TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
+    return {FILTER_NAME: off}
+
+
+def build_booking(settings: Settings, generation: int, kind: str) -> JSON:
+    """The ``typed_per_filter_config`` of a table or route: as what its requests are booked.
+
+    Envoy loads the module for each of these at every change, so there is one a table, and one for
+    each route that differs.
 
     Args:
         settings: name the module.
         generation: the trafficGeneration of the routes.
         kind: one of ``ledger.CLASSES`` that a route can know.
-        revision: that the arm leads to.
     """
     return {
         FILTER_NAME: {
@@ -88,7 +101,7 @@ def build_destination(settings: Settings, generation: int, kind: str, revision: 
             "dynamic_module_config": _module(settings),
             "filter_config": {
                 "@type": _TYPE + "google.protobuf.StringValue",
-                "value": f"{generation} {kind} {revision}",
+                "value": f"{generation} {kind}",
             },
         }
     }

@@ -6,10 +6,16 @@ headers of ``routing.headerRoute``, for sessions that stick to a revision, and t
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from llmfleet_router.model import Routes
-from llmfleet_router.module import KEY_HEADER, SESSION_HEADER, build_destination, build_switch
+from llmfleet_router.module import (
+    KEY_HEADER,
+    SESSION_HEADER,
+    build_booking,
+    build_switch,
+    build_switched_off,
+)
 from llmfleet_router.resources import TYPE, cluster_name, mirror_name
 from llmfleet_router.routing import HeaderMatch, Mirror
 from llmfleet_router.settings import Policy, Settings
@@ -34,6 +40,8 @@ them waiting are more than the router's memory. What a model can read as text is
 # A non-streamed answer is silent until its end, so silence alone means little.
 STREAM_IDLE_TIMEOUT = "900s"
 NOTHING: JSON = {"direct_response": {"status": 503}}
+_UNCHECKED: JSON = {"typed_per_filter_config": build_switched_off()}
+"""Of a route to no engine: the booking of its whole table would switch the module on for it."""
 
 
 def build_public_table(routes: Routes | None, settings: Settings) -> JSON:
@@ -45,12 +53,13 @@ def build_public_table(routes: Routes | None, settings: Settings) -> JSON:
     if routing.header_route:
         only = ((routing.header_route.revision, 100),)
         matches = [_match(header) for header in routing.header_route.headers]
-        choices.append((matches, _to_engines(_Arms(only, routes.generation, "header"), settings)))
+        booking = build_booking(settings, routes.generation, "header")
+        choices.append((matches, {**_to_engines(only, settings), **_booked(booking)}))
     if routing.sticky and len(routes.split) > 1:
         choices.append(_sticky(routes, settings))
-    split = _Arms(routes.split, routes.generation)
-    ordinary = _to_engines(split, settings, routing.mirror) if routes.split else NOTHING
-    return _table(PUBLIC_TABLE, [*choices, ([], ordinary)])
+    ordinary = _to_engines(routes.split, settings, routing.mirror) if routes.split else NOTHING
+    booking = build_booking(settings, routes.generation, "split")
+    return _table(PUBLIC_TABLE, [*choices, ([], ordinary)], booking)
 
 
 def build_preview_table(routes: Routes | None, settings: Settings) -> JSON:
@@ -58,17 +67,20 @@ def build_preview_table(routes: Routes | None, settings: Settings) -> JSON:
     revision = routes.routing.preview if routes else None
     if routes is None or revision is None:
         return _table(PREVIEW_TABLE, [([], NOTHING)])
-    arms = _Arms(((revision, 100),), routes.generation, "preview")
-    return _table(PREVIEW_TABLE, [([], _to_engines(arms, settings))])
+    action = _to_engines(((revision, 100),), settings)
+    booking = build_booking(settings, routes.generation, "preview")
+    return _table(PREVIEW_TABLE, [([], action)], booking)
 
 
-def _table(name: str, choices: list[tuple[list[JSON], JSON]]) -> JSON:
+def _table(name: str, choices: list[tuple[list[JSON], JSON]], booking: JSON | None = None) -> JSON:
     """Exact path and method pairs, 404 and 405; the module checks what passes.
 
     Args:
         name: of the table.
         choices: what headers have to be, beside the method, and what is done then; the last one
             takes all the rest.
+        booking: as what requests are booked (``module.build_booking``), unless their route says
+            otherwise.
     """
     table: list[JSON] = []  # tried in this order, so what is asked most comes first
     for path, method in (*((path, "POST") for path in POST_PATHS), (MODELS_PATH, "GET")):
@@ -79,13 +91,15 @@ def _table(name: str, choices: list[tuple[list[JSON], JSON]]) -> JSON:
             "match": {"path": HEALTH_PATH, "headers": [_exact(":method", "GET")]},
             "direct_response": {"status": 200, "body": {"inline_string": '{"status":"ok"}'}},
             "response_headers_to_add": [_header("content-type", "application/json")],
+            **_UNCHECKED,
         },
         _not_allowed(HEALTH_PATH, "GET"),
-        {"match": {"prefix": "/"}, "direct_response": {"status": 404}},
+        {"match": {"prefix": "/"}, "direct_response": {"status": 404}, **_UNCHECKED},
     ]
     return {
         "name": name,
         "virtual_hosts": [{"name": "llmfleet", "domains": ["*"], "routes": table}],
+        **({"typed_per_filter_config": booking} if booking else {}),
         # What Envoy itself says about where the client is; the engine needs none of it.
         "request_headers_to_remove": ["x-envoy-external-address", "x-envoy-internal"],
         "response_headers_to_remove": [ELSEWHERE_HEADER],
@@ -95,9 +109,14 @@ def _table(name: str, choices: list[tuple[list[JSON], JSON]]) -> JSON:
 def _engine_route(path: str, method: str, matches: list[JSON], action: JSON) -> JSON:
     return {
         "match": {"path": path, "headers": [_exact(":method", method), *matches]},
-        **action,
         "typed_per_filter_config": build_switch(),
+        **action,
     }
+
+
+def _booked(booking: JSON) -> JSON:
+    """What a route with a booking of its own has beside its action."""
+    return {"typed_per_filter_config": build_switch(booking)}
 
 
 def _not_allowed(path: str, allow: str) -> JSON:
@@ -105,6 +124,7 @@ def _not_allowed(path: str, allow: str) -> JSON:
         "match": {"path": path},
         "direct_response": {"status": 405},
         "response_headers_to_add": [_header("allow", allow)],
+        **_UNCHECKED,
     }
 
 
@@ -119,26 +139,17 @@ def _sticky(routes: Routes, settings: Settings) -> tuple[list[JSON], JSON]:
     by: list[JSON] = [{"header": {"header_name": SESSION_HEADER}}]
     if settings.policy is Policy.PREFIX_HASH:
         by.insert(0, {"header": {"header_name": KEY_HEADER}, "terminal": True})
-    split = _Arms(routes.split, routes.generation)
-    action = _to_engines(split, settings, routes.routing.mirror)
+    action = _to_engines(routes.split, settings, routes.routing.mirror)
     action["route"]["weighted_clusters"]["use_hash_policy"] = True
     action["route"]["hash_policy"] = by
     return matches, action
 
 
-class _Arms(NamedTuple):
-    """Where a route leads, and what its requests are booked as."""
-
-    split: tuple[tuple[str, int], ...]
-    generation: int
-    kind: str = "split"
-    """One of ``ledger.CLASSES``."""
-
-
-def _to_engines(arms: _Arms, settings: Settings, mirror: Mirror | None = None) -> JSON:
-    clusters = [_weighted(arms, settings, *share) for share in arms.split]
+def _to_engines(
+    split: tuple[tuple[str, int], ...], settings: Settings, mirror: Mirror | None = None
+) -> JSON:
     action: JSON = {
-        "weighted_clusters": {"clusters": clusters},
+        "weighted_clusters": {"clusters": [_weighted(*share) for share in split]},
         "timeout": "0s",
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset-before-request,envoy-ratelimited",
@@ -185,16 +196,13 @@ def _mirror(mirror: Mirror) -> JSON:
     }
 
 
-def _weighted(arms: _Arms, settings: Settings, revision: str, weight: int) -> JSON:
+def _weighted(revision: str, weight: int) -> JSON:
     # Engines send no such header, and adding is cheaper than looking for one to replace.
     named = _header("x-llmfleet-revision", revision) | {"append_action": "APPEND_IF_EXISTS_OR_ADD"}
     return {
         "name": cluster_name(revision),
         "weight": weight,
         "response_headers_to_add": [named],
-        "typed_per_filter_config": build_destination(
-            settings, arms.generation, arms.kind, revision
-        ),
     }
 
 

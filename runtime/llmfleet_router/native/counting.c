@@ -28,18 +28,14 @@ static bool read_number(struct text *text, uint64_t *value) {
   return true;
 }
 
-bool read_destination(struct text text, struct destination *destination) {
+bool read_booking(struct text text, struct booking *booking) {
   static const char *const names[] = {
-      [kSplit] = "split ", [kHeader] = "header ", [kPreview] = "preview "};
-  *destination = (struct destination){0};
-  if (!read_number(&text, &destination->generation)) return false;
+      [kSplit] = "split", [kHeader] = "header", [kPreview] = "preview"};
+  *booking = (struct booking){0};
+  if (!read_number(&text, &booking->generation)) return false;
   for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
-    if (!names[i] || !begins(text, names[i])) continue;
-    size_t length = strlen(names[i]);
-    text = (struct text){text.data + length, text.length - length};
-    if (!text.length || text.length > kRevisionBytes) return false;
-    destination->class = (enum class)i;
-    memcpy(destination->revision, text.data, text.length);
+    if (!names[i] || text.length != strlen(names[i]) || !begins(text, names[i])) continue;
+    booking->class = (enum class)i;
     return true;
   }
   return false;
@@ -51,18 +47,21 @@ static uint64_t now_ms(clockid_t clock) {
   return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-void count_sent(struct sent *sent, struct ledger *ledger, const struct destination *destination,
-                uint64_t body_bytes) {
-  if (!ledger || !destination) return;
+void count_sent(struct sent *sent, struct ledger *ledger, const struct booking *booking,
+                struct text cluster, uint64_t body_bytes) {
+  static const char prefix[] = "rev-";
+  size_t named = sizeof prefix - 1;
+  if (!ledger || !booking || !begins(cluster, prefix) || cluster.length > named + kRevisionBytes)
+    return;
   sent->ledger = ledger;
   sent->at_ms = now_ms(CLOCK_MONOTONIC);
   sent->key = (struct key){
-      .generation = destination->generation,
+      .generation = booking->generation,
       .slot = (uint32_t)(now_ms(CLOCK_REALTIME) / 1000 / kSlotSeconds),
-      .class = (uint8_t)destination->class,
+      .class = (uint8_t)booking->class,
       .size = size_of(body_bytes),
   };
-  memcpy(sent->key.revision, destination->revision, kRevisionBytes);
+  memcpy(sent->key.revision, cluster.data + named, cluster.length - named);
   sent->place = ledger_place(ledger, &sent->key);
   ledger_add(sent->place, kSent, 1);
 }

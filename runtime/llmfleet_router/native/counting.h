@@ -9,15 +9,14 @@
 #include "envoy.h"
 #include "ledger.h"
 
-// What a route says of the requests that it leads to a revision.
-struct destination {
+// What routes say of their requests.
+struct booking {
   uint64_t generation;
   enum class class;
-  char revision[kRevisionBytes];
 };
 
-// GENERATION CLASS REVISION, say `17 split 5d41c0ffee`. False: it is anything else.
-bool read_destination(struct text text, struct destination *destination);
+// GENERATION CLASS, say `17 split`. False: it is anything else.
+bool read_booking(struct text text, struct booking *booking);
 
 // One request that was sent on; all zeros before.
 struct sent {
@@ -29,9 +28,9 @@ struct sent {
   bool is_first_there, is_over;
 };
 
-// It goes to an engine now.
-void count_sent(struct sent *sent, struct ledger *ledger, const struct destination *destination,
-                uint64_t body_bytes);
+// It goes to an engine now; `cluster` is Envoy's name of its revision's (resources.py).
+void count_sent(struct sent *sent, struct ledger *ledger, const struct booking *booking,
+                struct text cluster, uint64_t body_bytes);
 
 // The router answers itself, in the engine's place; `details` are Envoy's response_code_details.
 void count_own_answer(struct sent *sent, struct text details);

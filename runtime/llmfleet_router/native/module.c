@@ -54,8 +54,11 @@ void envoy_dynamic_module_callback_http_send_response(envoy_stream, uint32_t sta
                                                       struct header *headers, size_t count,
                                                       struct text body, struct text details);
 
-// What a route says of its requests to this filter; NULL: nothing.
+// What the most specific of table, route and arm says of its requests to this filter; NULL: nothing.
 const void *envoy_dynamic_module_callback_get_most_specific_route_config(envoy_stream);
+
+// Of the cluster that the request is led to.
+bool envoy_dynamic_module_callback_http_get_cluster_name(envoy_stream, struct text *name);
 
 // Of Envoy's attributes, by their place in its list.
 enum attribute { kResponseCode = 15, kResponseFlags = 17 };
@@ -295,8 +298,11 @@ static void complete(envoy_stream stream, struct request *request, bool has_last
   if (!request->is_counted) return;
   size_t bytes = envoy_dynamic_module_callback_http_get_body_size(stream, kBufferedBody);
   if (has_last) bytes += envoy_dynamic_module_callback_http_get_body_size(stream, kReceivedBody);
-  count_sent(&request->sent, config->ledger,
-             envoy_dynamic_module_callback_get_most_specific_route_config(stream), bytes);
+  struct text cluster = {0};
+  if (envoy_dynamic_module_callback_http_get_cluster_name(stream, &cluster))
+    count_sent(&request->sent, config->ledger,
+               envoy_dynamic_module_callback_get_most_specific_route_config(stream), cluster,
+               bytes);
 }
 
 EXPORT enum body_status envoy_dynamic_module_on_http_filter_request_body(envoy_stream stream,
@@ -376,14 +382,14 @@ EXPORT void envoy_dynamic_module_on_http_filter_stream_complete(envoy_stream str
 EXPORT const void *envoy_dynamic_module_on_http_filter_per_route_config_new(struct text name,
                                                                             struct text text) {
   (void)name;
-  struct destination *destination = malloc(sizeof *destination);
-  if (destination && read_destination(text, destination)) return destination;
-  free(destination);
+  struct booking *booking = malloc(sizeof *booking);
+  if (booking && read_booking(text, booking)) return booking;
+  free(booking);
   return NULL;  // Envoy refuses the routes
 }
 
-EXPORT void envoy_dynamic_module_on_http_filter_per_route_config_destroy(const void *destination) {
-  free((void *)destination);
+EXPORT void envoy_dynamic_module_on_http_filter_per_route_config_destroy(const void *booking) {
+  free((void *)booking);
 }
 
 // Envoy asks for these as well and never calls them: no callouts, timers or answers of our own.

@@ -45,12 +45,8 @@ class End(ctypes.Structure):
     )
 
 
-class Destination(ctypes.Structure):
-    _fields_ = (
-        ("generation", ctypes.c_uint64),
-        ("kind", ctypes.c_uint),
-        ("revision", ctypes.c_char * 16),
-    )
+class Booking(ctypes.Structure):
+    _fields_ = (("generation", ctypes.c_uint64), ("kind", ctypes.c_uint))
 
 
 class Sent(ctypes.Structure):
@@ -78,14 +74,13 @@ class Module:
     path: Path
     table: int
 
-    def send(self, where: str = f"7 split {REVISION}", size: int = 100) -> Sent:
-        destination = Destination()
-        assert self.library.read_destination(_text(where), ctypes.byref(destination))
+    def send(self, how: str = "7 split", revision: str = REVISION, size: int = 100) -> Sent:
+        booking = Booking()
+        assert self.library.read_booking(_text(how), ctypes.byref(booking))
         sent = Sent()
         self.library.count_sent(
-            ctypes.byref(sent), ctypes.c_void_p(self.table), ctypes.byref(destination),
-            ctypes.c_uint64(size),
-        )  # fmt: skip
+            ctypes.byref(sent), self.table, ctypes.byref(booking), _text(f"rev-{revision}"), size
+        )
         return sent
 
     def end(
@@ -108,8 +103,15 @@ def library() -> ctypes.CDLL:
     path = native.compiled("ledger.so", sources, ("-shared", "-fPIC", "-O2", "-std=c11"))
     loaded = ctypes.CDLL(str(path))
     loaded.ledger_make.restype = ctypes.c_void_p
-    loaded.read_destination.restype = ctypes.c_bool
-    loaded.read_destination.argtypes = (Text, ctypes.c_void_p)
+    loaded.read_booking.restype = ctypes.c_bool
+    loaded.read_booking.argtypes = (Text, ctypes.c_void_p)
+    loaded.count_sent.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        Text,
+        ctypes.c_uint64,
+    )
     loaded.count_own_answer.argtypes = (ctypes.c_void_p, Text)
     loaded.count_pod.argtypes = (ctypes.c_void_p, ctypes.c_double)
     loaded.count_end.argtypes = (ctypes.c_void_p, End)
@@ -209,7 +211,7 @@ def test_cohort_when_sent_then_it_has_slot_generation_revision_class_and_size(
 ) -> None:
     before = int(time.time()) // SLOT_SECONDS
     for size in (0, 1023, 1024, 8 << 20):
-        module.send(f"9223372036854775807 preview {REVISION}", size)
+        module.send("9223372036854775807 preview", size=size)
     keys = [cohort.key for cohort in Ledger(module.path).cohorts_since(0)]
     assert {key.generation for key in keys} == {2**63 - 1}
     assert {key.revision for key in keys} == {REVISION}
@@ -219,14 +221,26 @@ def test_cohort_when_sent_then_it_has_slot_generation_revision_class_and_size(
 
 
 @pytest.mark.parametrize(
-    "where",
-    ["", "7", "7 split", "7 split ", "split a", "-1 split a", "7  a", "7 young a", "7 Split a",
-     "9223372036854775808 split a", "7 split aaaaaaaaaaaaaaaaa"],
+    "how",
+    ["", "7", "7 ", "split", "-1 split", "7  split", "7 young", "7 Split", "7 split a", "7 splits",
+     "9223372036854775808 split"],
 )  # fmt: skip
-def test_destination_when_it_is_anything_else_then_it_is_refused(
-    library: ctypes.CDLL, where: str
+def test_booking_when_it_is_anything_else_then_it_is_refused(
+    library: ctypes.CDLL, how: str
 ) -> None:
-    assert not library.read_destination(_text(where), ctypes.byref(Destination()))
+    assert not library.read_booking(_text(how), ctypes.byref(Booking()))
+
+
+@pytest.mark.parametrize("cluster", ["", "mirror-a000000001", "rev", "rev-" + "a" * 17])
+def test_request_when_its_cluster_is_no_revision_s_then_it_is_not_counted(
+    module: Module, cluster: str
+) -> None:
+    sent, booking = Sent(), Booking(7, 0)
+    module.library.count_sent(
+        ctypes.byref(sent), module.table, ctypes.byref(booking), _text(cluster), 1
+    )
+    module.end(sent)
+    assert module.booked() == {}
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -281,7 +295,7 @@ def test_rows_when_more_are_made_than_there_are_then_the_oldest_are_lost_and_not
 ) -> None:
     held = module.send()
     for generation in range(ROWS + 100):
-        module.send(f"{generation} split {REVISION}")
+        module.send(f"{generation} split")
     module.end(held)  # its row is another one's now
     assert module.booked() == {"sent": ROWS}
 
@@ -305,8 +319,8 @@ def test_report_when_asked_again_then_only_what_changed_comes(
     module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_report, "STILL_CHANGING_SECONDS", 0)
-    module.send("1 split a")
-    kept = module.send("2 split b")
+    module.send("1 split", "a")
+    kept = module.send("2 split", "b")
     first = report_ledger(Ledger(module.path), 0, {"pod": "p"})
     assert {row[2] for row in first["rows"]} == {"a", "b"}
     assert first["pod"] == "p"
@@ -325,7 +339,7 @@ def test_report_when_asked_again_then_only_what_changed_comes(
 
 def test_report_when_it_is_too_long_then_the_rest_comes_with_the_next(module: Module) -> None:
     for generation in range(500):
-        module.send(f"{generation} split a")
+        module.send(f"{generation} split", "a")
         time.sleep(0.0001)
     seen: set[int] = set()
     since, answers, more = 0, 0, True
