@@ -18,7 +18,7 @@ class Endpoint:
 
     address: str
     port: int
-    ready_since: int = 0
+    ready_since: int = field(default=0, compare=False)
     """When it was first seen ready, in seconds since 1970; 0: it was ready before we looked."""
 
 
