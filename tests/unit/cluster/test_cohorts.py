@@ -148,9 +148,25 @@ def test_router_when_it_cannot_be_read_then_the_others_are_looked_at_a_little_la
         cohorts.look(SINCE + now)
         known = counts(cohorts).get(CANARY)
         assert (known.looks if known else ()) == expected, now
-    cohorts.take("r2", silent.read(SINCE + 30), SINCE + 30)  # too late for this cohort
+    cohorts = _with_a_late_one()
+    found = counts(cohorts)[CANARY]
+    assert (found.looks, found.late_looks) == (((1, 0),), ())
+    assert found.total == 1  # the other router's came too late for this cohort
+
+
+def _with_a_late_one() -> Cohorts:
+    """A cohort whose streams still run when the second of two routers is read."""
+    heard, silent = Books("r1"), Books("r2")
+    for books in (heard, silent):
+        books.send([sent(1, ends_after=100)])
+    cohorts = Cohorts(SINCE, 60)
+    cohorts.take("r2", [], SINCE + 1)
+    for now in (8, 21):
+        cohorts.take("r1", heard.read(SINCE + now), SINCE + now)
+        cohorts.look(SINCE + now)
+    cohorts.take("r2", silent.read(SINCE + 30), SINCE + 30)
     cohorts.look(SINCE + 30)
-    assert counts(cohorts)[CANARY].looks == ((1, 0),)
+    return cohorts
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -209,8 +225,8 @@ def test_cohorts_when_a_split_grows_old_then_they_grow_longer_and_begin_anew_wit
     None
 ):
     books = Books("r1")
-    books.send([sent(at) for at in range(1200)])
-    books.send([sent(1200 + at, generation=2) for at in range(60)])
+    books.send([sent(10 + at) for at in range(1200)])
+    books.send([sent(1210 + at, generation=2) for at in range(60)])
     looks = counts(played([books], 1400))[CANARY].looks
     assert looks[:24] == ((5, 0),) * 24
     assert looks[24:56] == ((15, 0),) * 32
