@@ -144,6 +144,10 @@ def _roll_out(fleet: Fleet) -> None:
 
         def rolled(wanted: int = wanted) -> bool:
             resource = fleet.resource() or {}
+    (stored,) = fleet.children("ControllerRevision")
+    path = fleet.path("ControllerRevision", stored["metadata"]["name"])
+    fleet.patch(path, {"metadata": {"ownerReferences": []}})
+    eventually(lambda: (fleet.get(path) or {})["metadata"].get("ownerReferences"), "it is owned")
             seen: int = (resource.get("status") or {}).get("observedGeneration", 0)
             return seen >= wanted
 
