@@ -27,6 +27,7 @@ from llmfleet.cluster.client import ApiClient, load_configuration
 from llmfleet.cluster.crd_check import CrdCheck
 from llmfleet.cluster.environment import VARIABLES, Environment, read_environment
 from llmfleet.cluster.event_recorder import EventRecorder
+from llmfleet.cluster.inspecting import PodInspector
 from llmfleet.cluster.lease import LeaseKeeper
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
@@ -144,7 +145,8 @@ async def _lead(
         partial(wake, batch=True),
         matchers=prometheus.matchers if prometheus else (),
     )
-    observer = Observer(api, caches, routers, requests, crd)
+    inspector = PodInspector(api, partial(wake, batch=True))
+    observer = Observer(api, caches, routers, requests, inspector, crd)
     notifier = Notifier(environment.notify_url)
     events = EventRecorder(api, environment.pod_name)
     transitions = Transitions(events, notifier)

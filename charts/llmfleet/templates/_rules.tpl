@@ -45,6 +45,10 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create]
+# Why a node does not begin a pod; asked for by the pod's uid.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
