@@ -59,6 +59,7 @@ class Answers:
     node_lost: bool = False
     warning: PodWarning | None = None
     download: Download | None = None
+    silent: bool = False
 
 
 @dataclass(slots=True)
@@ -171,7 +172,7 @@ class PodInspector:
         elif pod.running_since is None:
             answers = replace(answers, warning=await self._find_warning(owner[0], pod))
         elif pod.component == "engine":
-            answers = replace(answers, download=await self._find_download(pod))
+            answers = await self._ask_supervisor(pod)
         if one.pod.running_since != pod.running_since:
             return
         one.answers = answers
@@ -212,9 +213,10 @@ class PodInspector:
             log.debug("events not read", pod=pod.name, error=str(error))
             return None
 
-    async def _find_download(self, pod: ObservedPod) -> Download | None:
+    async def _ask_supervisor(self, pod: ObservedPod) -> Answers:
+        """What an engine pod says of its download, or that nobody is there to say anything."""
         if pod.pod_ip is None:
-            return None
+            return Answers()
         if self._http is None:
             connector = aiohttp.TCPConnector(limit=AT_ONCE, force_close=True)
             self._http = aiohttp.ClientSession(connector=connector, auto_decompress=False)
@@ -226,10 +228,10 @@ class PodInspector:
                 allow_redirects=False,
             ) as answer:
                 body = await answer.content.read(LONGEST_ANSWER)
-            return read_download(orjson.loads(body), datetime.now(UTC))
+            return Answers(download=read_download(orjson.loads(body), datetime.now(UTC)))
         except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
             log.debug("no answer about a download", pod=pod.name, error=repr(error))
-            return None
+            return Answers(silent=_is_silence(error))
 
 
 def is_node_ready(body: JSON) -> bool:
@@ -275,6 +277,13 @@ def read_download(answer: Any, now: datetime) -> Download | None:
     )
 
 
+def _is_silence(error: Exception) -> bool:
+    """Whether no machine answered; one that refuses the connection is there."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return not isinstance(error.os_error, ConnectionRefusedError)
+    return isinstance(error, TimeoutError)
+
+
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
         raise ValueError(f"{value!r:.100} is no number of bytes")
@@ -301,6 +310,7 @@ def _amended(pod: ObservedPod, answers: Answers | None) -> ObservedPod:
         node_lost=pod.node_lost or answers.node_lost,
         warning=answers.warning,
         download=answers.download,
+        silent=answers.silent,
     )
 
 

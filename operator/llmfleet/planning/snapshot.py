@@ -173,6 +173,8 @@ class ObservedPod:
     """
     warning: PodWarning | None = None
     download: Download | None = None
+    silent: bool = False
+    """No machine answers at its address, though its container is said to run."""
 
 
 class RouterReach(StrEnum):

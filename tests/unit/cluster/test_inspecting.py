@@ -228,6 +228,27 @@ async def test_engine_when_it_runs_then_its_supervisor_says_how_far_its_download
         await runner.cleanup()
 
 
+async def test_engine_when_no_machine_answers_then_it_is_silent_and_not_when_one_refuses(
+    api: Api, woken: asyncio.Queue[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmfleet.cluster.inspecting.ANSWER_SECONDS", 0.1)
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    for silent in (True, False):
+        inspector = PodInspector(api, woken.put_nowait, port=port, after_seconds=50)  # type: ignore[arg-type]
+        try:
+            found = await answered(inspector, woken, running())
+            assert found.silent is silent
+        finally:
+            await inspector.close()
+            server.close()
+
+
 NOW = datetime.now(UTC)
 EVENTS: dict[str, tuple[list[JSON], str | None]] = {
     "none": ([], None),

@@ -122,6 +122,31 @@ def test_f22_canary_when_its_node_died_before_it_was_ever_ready_then_it_is_not_r
     assert "n1 is not ready" in last_warning(world)
 
 
+def test_f22_canary_when_nobody_answers_for_its_pod_then_its_node_has_time_to_be_missed() -> None:
+    world, old, new = started(canary(STEPS, progressDeadline="45s"), broken=True)
+    world.kubelet()
+    name = engine_of(world, new)
+    running = {"phase": "Running", "running_since": world.now, "unready_since": world.now}
+    stay(world, name, **running, silent=True)
+    world.wait(60)
+    plan = world.reconcile()
+    assert rejected(world) == {}
+    assert plan.requeue_after is not None
+    stay(world, name, silent=False, node_lost=True)
+    world.reconcile()
+    world.wait(120)
+    world.reconcile()
+    assert (split(world), rejected(world)) == ({old: 100}, {})
+
+    world, _, new = started(canary(STEPS, progressDeadline="45s"), broken=True)
+    world.kubelet()
+    running |= {"running_since": world.now, "unready_since": world.now}
+    stay(world, engine_of(world, new), **running, silent=True)
+    world.wait(45 + 120)
+    world.reconcile()
+    assert rejected(world) == {new: "NeverReady"}, "a network policy may be all there is to it"
+
+
 def test_canary_when_it_is_never_ready_on_a_node_that_lives_then_it_is_rejected() -> None:
     world, _, new = started(canary(STEPS, progressDeadline="2m"), broken=True)
     world.kubelet()

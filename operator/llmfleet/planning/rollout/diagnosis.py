@@ -127,9 +127,8 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
             return None
         text = f"was not begun by its node {pod.node} for {SANDBOX_SECONDS} s: a volume cannot be"
         return _say(pod, "SandboxMissing", f"{text} mounted, or its network cannot be made")
-    since = waiting_since(pod)
-    overdue = since is not None and now >= since + timedelta(seconds=deadline_seconds)
-    if overdue and pod.asked:
+    due = _ready_due(pod, deadline_seconds)
+    if due is not None and now >= due and pod.asked:
         text = f"has been running for {deadline_seconds} s without being ready"
         return _say(pod, "NeverReady", text, fatal=True)
     return None
@@ -195,8 +194,9 @@ def diagnosis_times(arm: Arm, deadline_seconds: int) -> list[datetime]:
         times += pod_times(pod)
         if pod.ready:
             continue
-        if (running := waiting_since(pod)) is not None:
-            times += [running + timedelta(seconds=deadline_seconds), running + GRACE]
+        due = _ready_due(pod, deadline_seconds)
+        times += [] if due is None else [due]
+        times += [] if pod.running_since is None else [pod.running_since + GRACE]
         if pod.download is not None and (stalls := stalls_at(pod.download)) is not None:
             times.append(stalls)
     return times
@@ -211,6 +211,17 @@ def pod_times(pod: ObservedPod) -> list[datetime]:
     if pod.sandbox_missing_since is not None and not pod.ready:
         times.append(_sandbox_due(pod.sandbox_missing_since))
     return times
+
+
+def _ready_due(pod: ObservedPod, deadline_seconds: int) -> datetime | None:
+    """From when on a pod that runs without being ready counts as failed.
+
+    One that nobody answers for may be on a node that has died: Kubernetes says so within a minute.
+    """
+    since = waiting_since(pod)
+    if since is None:
+        return None
+    return since + timedelta(seconds=deadline_seconds) + (GRACE if pod.silent else timedelta())
 
 
 def _sandbox_due(since: datetime) -> datetime:
