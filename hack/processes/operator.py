@@ -124,6 +124,7 @@ def operator_token(server: ApiServer) -> str:
             "resourceNames": ["llmdeployments.llmfleet.dev"],
             "verbs": ["get"],
         },
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
         {
             "apiGroups": ["coordination.k8s.io"],
             "resources": ["leases"],

@@ -27,6 +27,7 @@ from llmfleet.cluster.client import ApiClient, load_configuration
 from llmfleet.cluster.crd_check import CrdCheck
 from llmfleet.cluster.environment import VARIABLES, Environment, read_environment
 from llmfleet.cluster.event_recorder import EventRecorder
+from llmfleet.cluster.inspecting import PodInspector
 from llmfleet.cluster.lease import LeaseKeeper
 from llmfleet.cluster.ledger import LedgerPoller
 from llmfleet.cluster.notifying import Notifier
@@ -138,7 +139,8 @@ async def _lead(
     caches = Caches(api, environment.watch_namespaces, partial(wake, batch=True))
     routers = RouterPoller(wake)
     ledger = LedgerPoller(partial(wake, batch=True))
-    observer = Observer(api, caches, routers, ledger, crd)
+    inspector = PodInspector(api, partial(wake, batch=True))
+    observer = Observer(api, caches, routers, ledger, inspector, crd)
     notifier = Notifier(environment.notify_url)
     events = EventRecorder(api, environment.pod_name)
     transitions = Transitions(events, notifier)

@@ -14,6 +14,7 @@ from aiohttp import web
 from prometheus_client import generate_latest
 
 from llmfleet_runtime import machine
+from llmfleet_runtime.downloads import DownloadMeter
 from llmfleet_runtime.engine_api import EngineApi, EngineHealth
 from llmfleet_runtime.engine_args import Device
 from llmfleet_runtime.metrics import PodMetrics
@@ -59,9 +60,15 @@ class HealthServer:
     """``/health``, ``/ready``, ``/health/deep`` and ``/metrics``."""
 
     def __init__(
-        self, state: PodState, api: EngineApi, metrics: PodMetrics, device: Device
+        self,
+        state: PodState,
+        api: EngineApi,
+        metrics: PodMetrics,
+        device: Device,
+        downloads: DownloadMeter,
     ) -> None:
         self._state = state
+        self._downloads = downloads
         self._api = api
         self._metrics = metrics
         self._device = device
@@ -93,7 +100,13 @@ class HealthServer:
             await self._runner.cleanup()
 
     def _say(self, good: bool) -> web.Response:
-        body = {"phase": self._state.phase.value, "engine": self._state.engine.value}
+        body: dict[str, Any] = {
+            "phase": self._state.phase.value,
+            "engine": self._state.engine.value,
+        }
+        download = self._downloads.report()
+        if download is not None:
+            body["download"] = download
         return web.json_response(body, status=200 if good else 503)
 
     async def _health(self, _: web.Request) -> web.Response:

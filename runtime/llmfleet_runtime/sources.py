@@ -6,13 +6,23 @@ Blocking: the supervisor runs it in a thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
+
+import structlog
 
 from llmfleet_runtime.config import Weights
+from llmfleet_runtime.downloads import DownloadMeter
 from llmfleet_runtime.errors import ExitCode, Failure, Reason
 
+log = structlog.get_logger("llmfleet_runtime")
+
 DEFAULT_MODELS_ROOT = Path("/models")
+RETRY_SECONDS = (2.0, 5.0, 10.0, 20.0)
+"""Pauses after downloads that broke off; then the container ends, and its next one goes on."""
 _NOT_WEIGHTS = ["*.pth", "*.gguf", "*.onnx", "*.msgpack", "*.h5", "original/*", "consolidated*"]
 
 
@@ -26,8 +36,12 @@ def fetch(
     models_root: Path,
     environment: Mapping[str, str],
     required_file: str = "config.json",
+    meter: DownloadMeter | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Path:
     """The local folder of these weights, downloaded first if they are on a hub.
+
+    A download that breaks off is begun again and goes on with what is in the cache.
 
     Raises:
         Failure: exit code 3; ``ModelNotFound``, ``ModelUnreadable``, ``DownloadFailed`` or
@@ -36,7 +50,8 @@ def fetch(
     scheme, _, rest = weights.source.partition("://")
     match scheme:
         case "hf":
-            path = _download(rest, weights.revision, environment)
+            meter = meter or DownloadMeter(cache_folder(environment))
+            path = _download(rest, weights.revision, environment, meter, sleep)
         case "pvc":
             path = _below(models_root, rest, weights.source)
         case "file":
@@ -108,7 +123,57 @@ def _nearest_existing(path: Path) -> Path:
     return Path("/")
 
 
-def _download(repository: str, revision: str | None, environment: Mapping[str, str]) -> Path:
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """Where huggingface_hub keeps what it downloads."""
+    home = Path(environment.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    return Path(environment.get("HF_HUB_CACHE") or home / "hub")
+
+
+def _download(
+    repository: str,
+    revision: str | None,
+    environment: Mapping[str, str],
+    meter: DownloadMeter,
+    sleep: Callable[[float], None],
+) -> Path:
+    """Downloads one commit, again and again as long as bytes come between failures."""
+    meter.begin(_size(repository, revision, environment))
+    tries, most = 0, meter.sample()
+    while True:
+        try:
+            return _download_once(repository, revision, environment)
+        except Failure as failure:
+            tries, before, most = tries + 1, most, meter.sample()
+            if most > before:
+                tries = 1
+            if not failure.retriable or tries > len(RETRY_SECONDS):
+                raise
+            log.warning("download_again", message=failure.message, bytes=most, tries=tries)
+        sleep(RETRY_SECONDS[tries - 1])
+
+
+def _size(repository: str, revision: str | None, environment: Mapping[str, str]) -> int | None:
+    """Bytes of what is to be downloaded; None where the hub does not say."""
+    from huggingface_hub import HfApi  # noqa: PLC0415
+
+    try:
+        found: Any = HfApi().model_info(
+            repository,
+            revision=revision,
+            token=environment.get("HF_TOKEN") or False,
+            files_metadata=True,
+            timeout=10.0,
+        )
+        return sum(
+            int(each.size)
+            for each in found.siblings
+            if not any(fnmatch(each.rfilename, pattern) for pattern in _NOT_WEIGHTS)
+        )
+    except Exception:  # noqa: BLE001 - the download itself says what is wrong
+        return None
+
+
+def _download_once(repository: str, revision: str | None, environment: Mapping[str, str]) -> Path:
     """Downloads one commit with huggingface_hub, which resumes and verifies by itself."""
     # Imported late: it costs a second, and most sources are volumes.
     from huggingface_hub import errors, snapshot_download  # noqa: PLC0415

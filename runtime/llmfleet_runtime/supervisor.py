@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -23,6 +24,7 @@ from llmfleet_runtime import machine, termination
 from llmfleet_runtime.activity import Activity
 from llmfleet_runtime.child import Child, become_subreaper, reap_orphans
 from llmfleet_runtime.config import RuntimeConfig, load_config
+from llmfleet_runtime.downloads import DownloadMeter
 from llmfleet_runtime.drain import DrainAct, DrainPolicy, DrainState, decide_drain
 from llmfleet_runtime.engine_api import EngineApi, EngineHealth
 from llmfleet_runtime.engine_args import Facts
@@ -31,13 +33,14 @@ from llmfleet_runtime.health import HealthServer, Phase, PodState
 from llmfleet_runtime.launch import Launch, Machine, build_launch
 from llmfleet_runtime.metrics import PodMetrics
 from llmfleet_runtime.settings import PluginSettings
-from llmfleet_runtime.sources import fetch
+from llmfleet_runtime.sources import cache_folder, fetch
 
 log = structlog.get_logger("llmfleet_runtime")
 
 DEAD_ENGINE_GRACE_SECONDS = 15.0
 """vLLM ends by itself within 5 s of its engine's death; after this it is ended."""
 _POLL_SECONDS = 1.0
+_MEASURE_SECONDS = 2.0
 _LOADING_POLL_SECONDS = 0.25
 _DRAIN_POLL_SECONDS = 0.1
 _END_SECONDS = 2.0
@@ -72,6 +75,7 @@ class Supervisor:
         self._make_launch = make_launch
         self._device = machine.detect_device(os.environ)
         self._state = PodState()
+        self._downloads = DownloadMeter(cache_folder(os.environ))
         self._stop = asyncio.Event()
         self._child: Child | None = None
         self._oom_kills_before = machine.oom_kills()
@@ -108,7 +112,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        server = HealthServer(self._state, self._api, self._metrics, self._device)
+        server = HealthServer(self._state, self._api, self._metrics, self._device, self._downloads)
         async with self._api:
             await server.start(self._paths.host, self._paths.health_port)
             reaper = asyncio.create_task(self._reap())
@@ -123,7 +127,11 @@ class Supervisor:
                 self._scratch.cleanup()
 
     async def _live(self) -> ExitCode:
-        facts = await self._until_stopped(in_daemon_thread(self._fetch))
+        measuring = asyncio.create_task(self._measure())
+        try:
+            facts = await self._until_stopped(in_daemon_thread(self._fetch))
+        finally:
+            measuring.cancel()
         if facts is None:
             return ExitCode.OK
         launch = self._launch(facts)
@@ -160,6 +168,12 @@ class Supervisor:
         task.cancel()
         return None
 
+    async def _measure(self) -> None:
+        """Follows what is being downloaded."""
+        while True:
+            await asyncio.sleep(_MEASURE_SECONDS)
+            await asyncio.to_thread(self._downloads.sample)
+
     def _fetch(self) -> Facts:
         """Fetches every source; blocking.
 
@@ -167,25 +181,23 @@ class Supervisor:
             Failure: exit code 3, see ``sources.fetch``.
         """
         engine = self._config.engine
-        root = self._paths.models_root
+        get = partial(
+            fetch,
+            models_root=self._paths.models_root,
+            environment=os.environ,
+            meter=self._downloads,
+        )
         log.info("fetching", source=self._config.model.source)
-        model = fetch(self._config.model, models_root=root, environment=os.environ)
+        model = get(self._config.model)
         draft: str | None = None
         if engine.speculative_decoding and engine.speculative_decoding.draft_model.source:
             wanted = engine.speculative_decoding.draft_model
             weights = self._config.model.model_copy(
                 update={"source": wanted.source, "revision": wanted.revision}
             )
-            draft = str(fetch(weights, models_root=root, environment=os.environ))
+            draft = str(get(weights))
         adapters = tuple(
-            str(
-                fetch(
-                    adapter,
-                    models_root=root,
-                    environment=os.environ,
-                    required_file="adapter_config.json",
-                )
-            )
+            str(get(adapter, required_file="adapter_config.json"))
             for adapter in engine.lora.adapters
         )
         return Facts(

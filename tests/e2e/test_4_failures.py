@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hack.demo import conversation
 from hack.kube import chart
-from hack.kube.kubectl import KubectlError, apply, kubectl, wait_for
+from hack.kube.kubectl import KubectlError, apply, delete, kubectl, wait_for
 
 from tests.e2e import hub
 from tests.e2e.fleet import Fleet
@@ -189,6 +189,27 @@ def test_apply_when_something_it_needs_is_missing_then_a_condition_names_it(
     said(gpus, "Unschedulable", "nvidia.com/gpu")
     said(taken, "NameTaken", "no-name")
     assert fleet.status()["phase"] == "Healthy"
+
+
+def test_apply_when_the_api_server_does_not_admit_its_pods_then_its_sentence_is_told(
+    fleet: Fleet, other: Callable[[str], Fleet]
+) -> None:
+    limited, largest = other("limited"), {"max": {"memory": "16Mi"}, "type": "Container"}
+    limit = {
+        "apiVersion": "v1",
+        "kind": "LimitRange",
+        "metadata": {"name": "too-small", "namespace": fleet.namespace},
+        "spec": {"limits": [largest]},
+    }
+    apply(limit)
+    try:
+        limited.apply(model={"servedName": "tiny-llama", "source": "pvc://models/tiny-llama"})
+        said = limited.wait_for_condition(
+            "CapacityAvailable", "False", "AdmissionRefused", timeout_seconds=60
+        )
+        assert "maximum memory usage per Container is 16Mi" in said["message"]
+    finally:
+        delete("limitrange", "too-small", fleet.namespace)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ from llmfleet_runtime.errors import Failure
 from llmfleet_runtime.sources import fetch
 try:
     weights = Weights(source="hf://org/name", revision="0e9e39f")
-    fetch(weights, models_root=pathlib.Path("/none"), environment=os.environ)
+    root = pathlib.Path("/none")
+    fetch(weights, models_root=root, environment=os.environ, sleep=lambda seconds: None)
 except Failure as failure:
     print(json.dumps([failure.reason, failure.exit_code, failure.retriable, failure.message]))
 """

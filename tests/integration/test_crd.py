@@ -73,6 +73,13 @@ ACCEPTED: dict[str, JSON] = {
     "hf with private token": model(
         source="hf://a/b", revision=COMMIT, secretRef={"name": "hf-token"}
     ),
+    "quantities of every spelling": pod(
+        resources={
+            "requests": {"cpu": "0.5", "memory": "1e9", "hugepages-2Mi": "2E-3", "a.b/c": ".5"},
+            "limits": {"cpu": "500000u", "memory": "1Pi", "ephemeral-storage": "1E", "a.b/d": 2},
+        },
+        volumes=[{"name": "v", "emptyDir": {"sizeLimit": "1.5Ei"}}],
+    ),
     "file": model(source="file:///opt/models/tiny"),
     "claim root": model(source="pvc://models"),
     "every engine field": engine(
@@ -470,6 +477,8 @@ REFUSED: dict[str, tuple[JSON, str]] = {
         "podTemplate.resources must not name the accelerator",
     ),
     "malformed quantity": (pod(resources={"limits": {"memory": "much"}}), "limits.memory"),
+    "negative quantity": (pod(resources={"limits": {"memory": "-1"}}), "limits.memory"),
+    "two suffixes": (pod(resources={"limits": {"memory": "1Kim"}}), "limits.memory"),
 }
 
 

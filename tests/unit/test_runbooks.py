@@ -39,6 +39,7 @@ NO_REASONS = {
     "InvalidImageName", "RegistryUnavailable",  # the kubelet's words for ImagePullFailed
     "ContainerCannotRun", "CreateContainerError", "RunContainerError",  # … for StartError
     "ContainerStatusUnknown",  # … for NodeLost
+    "FailedAttachVolume", "FailedMapVolume", "FailedMount",  # … for VolumeFailed
     "OutOf",  # how its word for NodeRefused begins
 }  # fmt: skip
 OF_THE_EFFECTS = {"ChildEdited"}

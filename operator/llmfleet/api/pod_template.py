@@ -65,7 +65,8 @@ Quantity = Annotated[
             "x-kubernetes-int-or-string": True,
             "minimum": 0,
             "maxLength": 32,
-            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$",
+            "pattern": r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)"
+            r"([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$",
         }
     ),
 ]

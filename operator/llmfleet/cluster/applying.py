@@ -27,7 +27,7 @@ from llmfleet.cluster.caches import Caches, observed_object
 from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.equality import Difference, content_fingerprint, difference, json_hash
 from llmfleet.cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
-from llmfleet.cluster.fields import handover_patch, needs_handover
+from llmfleet.cluster.fields import RESOURCE_VERSION, handover_patch, needs_handover
 from llmfleet.cluster.kinds import DEPLOYMENT, OWNER_LABEL, SECRET, Kind, kind_of
 from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.recording import Recorder
@@ -39,6 +39,7 @@ from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject, Snapshot
 UNAUTHORIZED: Final = 401
 TOKEN_BYTES: Final = 32
 TOKEN_KEY: Final = "token"  # noqa: S105 - the name of the key, not a token
+REMEMBERING: Final = frozenset({"ConfigMap", "ControllerRevision"})
 TOKEN_STATUS: Final = "tokenSecret"  # noqa: S105 - the name of the status field
 
 log: Any = structlog.get_logger(__name__)
@@ -98,7 +99,7 @@ class Applier:
         Raises:
             Conflict: something changed since the snapshot; nothing after that point was done.
             ApiError: a write got no answer, or a child or a deletion was refused again, as the
-                status already says; where a child was refused, deletions were not tried.
+                status already says.
         """
         meta = snapshot.raw["metadata"]
         owner: Owner = (meta["namespace"], meta["name"])
@@ -138,7 +139,7 @@ class Applier:
             with _collecting_refusal(child.key, refusals):
                 await self._write(snapshot, child, found)
                 changed = True
-        if not refusals:
+        if not refusals.keys() & {child.key for child in plan.children if _remembers(child.key)}:
             for deletion in plan.deletions:
                 with _collecting_refusal(deletion.key, refusals):
                     changed |= await self._delete(owner, deletion)
@@ -217,7 +218,7 @@ class Applier:
             live = snapshot.objects.get(child.key)
             if child.key.kind == SECRET.kind:
                 continue
-            if live is None:
+            if live is None or child.mode is ChildMode.ADOPT:
                 yield child, None
                 continue
             if live.deleting or child.mode is ChildMode.CREATE_ONCE or not _is_ours(snapshot, live):
@@ -238,7 +239,9 @@ class Applier:
         return settled
 
     async def _write(self, snapshot: Snapshot, child: Child, found: Difference | None) -> None:
-        if found is None:
+        if child.mode is ChildMode.ADOPT:
+            await self._adopt(snapshot, child)
+        elif found is None:
             await self._create(snapshot, child)
         else:
             await self._change(snapshot, child, snapshot.objects[child.key], found)
@@ -273,6 +276,24 @@ class Applier:
             sentence = f"{_label(child.key)} was changed by hand and put back: {found.sentence()}"
             event = PlannedEvent(type="Warning", reason="ChildEdited", message=sentence)
             await self._transitions.publish(snapshot.raw, event, snapshot.raw.get("status"))
+
+    async def _adopt(self, snapshot: Snapshot, child: Child) -> None:
+        live, owner = snapshot.objects[child.key], snapshot.raw["metadata"]
+        patch = [
+            {"op": "test", "path": RESOURCE_VERSION, "value": live.resource_version},
+            {
+                "op": "add",
+                "path": "/metadata/ownerReferences",
+                "value": child.body["metadata"]["ownerReferences"],
+            },
+        ]
+        kind, name = kind_of(child.key), child.key.name
+        try:
+            answer = await self._api.json_patch(kind, owner["namespace"], name, patch)
+        except (Conflict, NotFound) as error:
+            await self._observer.refresh((owner["namespace"], owner["name"]), child.key, live.uid)
+            raise Conflict(str(error), status=409) from error
+        self._caches.written(answer)
 
     async def _take_over(self, kind: Kind, namespace: str, live: ObservedObject) -> str:
         """Own all of a child's content; its new resourceVersion.
@@ -342,6 +363,15 @@ def _collecting_refusal(key: ObjectKey, refusals: dict[ObjectKey, ApiError]) -> 
         if error.status == UNAUTHORIZED:
             raise
         refusals[key] = error
+
+
+def _remembers(key: ObjectKey) -> bool:
+    """Whether a child keeps what must not be lost: it is written before anything is taken away.
+
+    Deletions wait for no other child. What they take away was left by the traffic in a pass before
+    this one, and may be what holds accelerators.
+    """
+    return key.kind in REMEMBERING
 
 
 def _sentences(refusals: dict[ObjectKey, ApiError]) -> dict[ObjectKey, str]:

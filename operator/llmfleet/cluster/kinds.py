@@ -39,6 +39,9 @@ REPLICA_SET: Final = Kind(api_version="apps/v1", kind="ReplicaSet", plural="repl
 POD: Final = Kind(api_version="v1", kind="Pod", plural="pods")
 SECRET: Final = Kind(api_version="v1", kind="Secret", plural="secrets")
 LEASE: Final = Kind(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")
+NODE: Final = Kind(api_version="v1", kind="Node", plural="nodes")
+POD_EVENT: Final = Kind(api_version="v1", kind="Event", plural="events")
+"""As the field selectors of pods' Events are known; ours are made in the newer group."""
 EVENT: Final = Kind(api_version="events.k8s.io/v1", kind="Event", plural="events")
 LLM_DEPLOYMENT: Final = Kind(
     api_version=f"{GROUP}/v1alpha1", kind="LLMDeployment", plural="llmdeployments"

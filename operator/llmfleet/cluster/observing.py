@@ -13,11 +13,12 @@ from llmfleet.api import LLMDeployment, clean_line, parse
 from llmfleet.cluster.caches import Caches, observed_object
 from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import NotFound
+from llmfleet.cluster.inspecting import PodInspector
 from llmfleet.cluster.kinds import LLM_DEPLOYMENT, OWNER_LABEL, kind_of
 from llmfleet.cluster.ledger import LedgerPoller
 from llmfleet.cluster.routers import RouterPoller, routers_of
 from llmfleet.cluster.store import Owner
-from llmfleet.planning.children.naming import memory_key, router_name
+from llmfleet.planning.children.naming import memory_key, revision_name, router_name
 from llmfleet.planning.facts.pods import is_made_for
 from llmfleet.planning.snapshot import (
     JSON,
@@ -67,8 +68,10 @@ class Observer:
         caches: Caches,
         routers: RouterPoller,
         ledger: LedgerPoller,
+        inspector: PodInspector,
         settings: SettingsSource,
     ) -> None:
+        self._inspector = inspector
         self._ledger = ledger
         self._api = api
         self._caches = caches
@@ -103,7 +106,7 @@ class Observer:
             owner, [memory_key(owner[1])]
         ):
             objects = self._caches.children(owner)
-        pods = self._caches.pods(owner)
+        pods = self._inspect(owner, self._caches.pods(owner))
         status = raw.get("status") or {}
         confirmed = from_event is not None and _says_confirmed(status)
         self._track(owner, deployment, pods, status, confirmed=confirmed)
@@ -130,6 +133,7 @@ class Observer:
         """Drop what is remembered about an LLMDeployment that is gone."""
         self._foreign.pop(owner, None)
         self._refusals.pop(owner, None)
+        self._inspector.forget(owner)
         self._routers.forget(owner)
         self._ledger.forget(owner)
 
@@ -137,6 +141,12 @@ class Observer:
         """Wait from now on for the traffic command that was just recorded."""
         if status is not None:
             self._track(owner, snapshot.deployment, snapshot.pods, status)
+
+    def _inspect(self, owner: Owner, pods: tuple[ObservedPod, ...]) -> tuple[ObservedPod, ...]:
+        """The pods with what was asked about them; nothing is asked about anybody else's."""
+        made = [pod for pod in pods if is_made_for(pod, _deployment_of(owner, pod))]
+        known = {pod.name: pod for pod in self._inspector.track(owner, made)}
+        return tuple(known.get(pod.name, pod) for pod in pods)
 
     def _track(
         self,
@@ -159,7 +169,8 @@ class Observer:
         )
 
     async def close(self) -> None:
-        """Ask routers no more."""
+        """Ask neither routers nor about pods any more."""
+        await self._inspector.close()
         await self._routers.close()
         await self._ledger.close()
 
@@ -219,6 +230,13 @@ class Observer:
             return
         self._foreign.pop(owner)
         await self.find_by_name(owner, keys)
+
+
+def _deployment_of(owner: Owner, pod: ObservedPod) -> str:
+    """Name of the Deployment that a pod's labels name."""
+    if pod.component == "engine":
+        return revision_name(owner[1], pod.revision or "")
+    return router_name(owner[1])
 
 
 def _says_confirmed(status: JSON) -> bool:

@@ -19,6 +19,8 @@ class ChildMode(StrEnum):
     """Created by POST, then kept equal to the intent by conditional server-side apply."""
     CREATE_ONCE = "CreateOnce"
     """POST if absent; never changed, and for Secrets never read (409 = already there)."""
+    ADOPT = "Adopt"
+    """It is there, and gets its owner references; nothing else of it can change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

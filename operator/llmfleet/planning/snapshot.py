@@ -104,6 +104,28 @@ class Termination:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PodWarning:
+    """The latest Event that says why a node does not begin a pod; nothing else tells."""
+
+    reason: str
+    """The kubelet's or a controller's word: FailedMount, FailedAttachVolume …"""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """How far an engine pod's download is, as its supervisor says."""
+
+    bytes_done: int
+    bytes_total: int | None
+    """None = the hub did not say."""
+    moved_at: datetime
+    """When the last of them came."""
+    ended: bool
+    """Everything is there: the engine loads it, or serves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedPod:
     """An engine or router pod."""
 
@@ -145,6 +167,14 @@ class ObservedPod:
     """Scheduling gates that hold it back."""
     sandbox_missing_since: datetime | None = None
     """Since when its node has not made its sandbox, or its volumes before that."""
+    asked: bool = True
+    """What the pod itself does not tell is known as far as it can be: its node was asked for, and
+    its Events or its supervisor. False = not yet, so nothing is concluded from the time it takes.
+    """
+    warning: PodWarning | None = None
+    download: Download | None = None
+    silent: bool = False
+    """No machine answers at its address, though its container is said to run."""
 
 
 class RouterReach(StrEnum):

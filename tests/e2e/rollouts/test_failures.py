@@ -52,6 +52,25 @@ def test_release_when_its_pods_fail_then_it_is_rejected_and_stable_never_disturb
         assert counts["failed"] + counts["truncated"] == 0
 
 
+def test_release_when_a_config_map_of_its_volume_is_missing_then_it_is_aborted_and_named(
+    releases: StubFleet, images: chart.Images, figure: Callable[[str], None]
+) -> None:
+    before = releases.start(CANARY)
+    load = Prober(releases.namespace, releases.name, releases.model, images.operator)
+    volumes = [{"name": "absent", "configMap": {"name": "no-such-template"}}]
+    with constant_load(load, figure, what="a release without its ConfigMap", rate=10):
+        releases.patch({"podTemplate": {"volumes": volumes}})
+        said = releases.wait_for_condition(
+            "Progressing", "True", "WaitingForRetry", timeout_seconds=300
+        )
+    assert "ConfigMapMissing" in said["message"]
+    assert releases.rejected() == {}
+    assert releases.weights() == {before: 100}
+    new = releases.status()["specRevision"]
+    made = [pod["metadata"]["labels"]["llmfleet.dev/revision"] for pod in releases.pods("engine")]
+    assert new not in made, "its accelerators are given back"
+
+
 def test_release_when_its_image_is_missing_then_it_is_aborted_and_tried_again(
     releases: StubFleet, images: chart.Images, figure: Callable[[str], None]
 ) -> None:

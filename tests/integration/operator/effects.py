@@ -17,6 +17,7 @@ from llmfleet.cluster.caches import Caches
 from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import Conflict, Forbidden
 from llmfleet.cluster.event_recorder import EventRecorder
+from llmfleet.cluster.inspecting import PodInspector
 from llmfleet.cluster.ledger import LedgerPoller
 from llmfleet.cluster.notifying import Notifier
 from llmfleet.cluster.observing import Observer
@@ -76,7 +77,8 @@ async def running_effects(
     api = ApiClient(configuration)
     caches = Caches(api, [fleet.namespace], wake)
     routers = RouterPoller(wake, port=router_port)
-    observer = Observer(api, caches, routers, LedgerPoller(wake), FixedSettings())
+    inspector = PodInspector(api, wake, after_seconds=0.2, every_seconds=0.2)
+    observer = Observer(api, caches, routers, LedgerPoller(wake), inspector, FixedSettings())
     transitions = Transitions(EventRecorder(api, "test"), Notifier(None))
     applier = Applier(api, caches, observer, Recorder(api, transitions), transitions)
     caches.start()

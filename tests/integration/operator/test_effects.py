@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from hack.processes.waiting import eventually
 
 from llmfleet.cluster import metrics
 from llmfleet.cluster.errors import Conflict, Forbidden, Invalid, NotLeading, Unavailable
-from llmfleet.cluster.kinds import LLM_DEPLOYMENT
+from llmfleet.cluster.kinds import CHILD_KINDS, LLM_DEPLOYMENT
 from llmfleet.planning.decide import decide
 from llmfleet.planning.plan import Child, Plan
 from llmfleet.planning.snapshot import ObjectKey
@@ -116,8 +117,7 @@ async def test_apply_when_the_resource_is_new_then_its_engine_comes_before_its_s
     fleet.apply(llm_deployment())
     assert await effects.step()
     assert fleet.resource()["status"] == {"observedGeneration": -1}  # the CRD's default
-    (engine,) = fleet.children("Deployment")
-    assert engine["metadata"]["labels"]["llmfleet.dev/component"] == "engine"
+    assert len(fleet.children("Deployment")) == len(engines(fleet)) == 1
     assert len(fleet.children("ControllerRevision")) == 1
     assert fleet.children("Service") == []
     await effects.settle()
@@ -132,13 +132,8 @@ async def test_apply_when_spec_changes_before_the_first_status_then_the_first_en
     (first,) = fleet.children("Deployment")
     fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/two"}}})
     await effects.settle()
-    engines = [
-        each["metadata"]["name"]
-        for each in fleet.children("Deployment")
-        if each["metadata"]["labels"]["llmfleet.dev/component"] == "engine"
-    ]
-    assert engines == [f"chat-rev-{fleet.resource()['status']['specRevision']}"]
-    assert engines != [first["metadata"]["name"]]
+    assert engines(fleet) == [f"chat-rev-{fleet.resource()['status']['specRevision']}"]
+    assert engines(fleet) != [first["metadata"]["name"]]
 
 
 async def test_event_when_it_is_as_stored_and_nothing_is_to_do_then_nothing_is_read_or_written(
@@ -288,6 +283,32 @@ async def test_apply_when_a_child_belongs_to_another_uid_then_it_is_not_touched(
     assert fleet.condition("NameTaken") is not None
 
 
+async def test_children_when_a_backup_tool_stripped_their_owners_then_they_get_them_back(
+    effects: Effects, fleet: Fleet
+) -> None:
+    uid = fleet.apply(llm_deployment())["metadata"]["uid"]
+    await effects.settle()
+    made = [kind for kind in CHILD_KINDS if fleet.children(kind.kind)]
+    before = {kind.kind: fleet.children(kind.kind) for kind in made}
+    for kind, children in before.items():
+        for child in children:
+            path = fleet.path(kind, child["metadata"]["name"])
+            fleet.patch(path, {"metadata": {"ownerReferences": []}})
+    await asyncio.sleep(1)  # until the caches know
+    await effects.settle()
+    assert fleet.condition("NameTaken") is None
+    assert "ControllerRevision" in before
+    for kind, children in before.items():
+        for child in children:
+            after = fleet.child(kind, child["metadata"]["name"]) or {}
+            owners = after["metadata"].get("ownerReferences") or []
+            owned = [] if kind == "ConfigMap" else [uid]  # the memory has no owner
+            assert [each["uid"] for each in owners] == owned, kind
+            assert after.get("spec") == child.get("spec")
+            assert after.get("data") == child.get("data")
+    assert not await effects.step()
+
+
 async def test_name_when_taken_before_a_restart_then_the_next_operator_writes_nothing(
     effects: Effects, fleet: Fleet
 ) -> None:
@@ -373,6 +394,63 @@ async def test_child_when_quota_refuses_it_then_a_condition_says_so_until_it_is_
     await effects.settle()
     assert (fleet.condition("Progressing") or {})["reason"] == "WaitingForReady"
     assert len(fleet.children("Deployment")) == 2
+
+
+def refuse(fleet: Fleet, resource: str) -> str:
+    """A quota that lets nothing more of this resource be made; returns its path."""
+    quotas = f"/api/v1/namespaces/{fleet.namespace}/resourcequotas"
+    hard = {f"count/{resource}": "0"}
+    made = fleet.server.create(quotas, {"metadata": {"name": "none"}, "spec": {"hard": hard}})
+    made["status"] = {"hard": hard, "used": hard}
+    assert fleet.server.request("PUT", f"{quotas}/none/status", made).status_code == 200
+    return f"{quotas}/none"
+
+
+def engines(fleet: Fleet) -> list[str]:
+    """Names of the engines' Deployments."""
+    label = "llmfleet.dev/component"
+    return [
+        each["metadata"]["name"]
+        for each in fleet.children("Deployment")
+        if each["metadata"]["labels"][label] == "engine"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "resource", "goes"),
+    [
+        ("PodDisruptionBudget", "poddisruptionbudgets.policy", True),
+        ("Deployment", "deployments.apps", True),
+        ("ConfigMap", "configmaps", False),
+    ],
+)
+async def test_f23_deletion_when_one_child_is_refused_then_it_waits_only_for_what_remembers(
+    effects: Effects, fleet: Fleet, kind: str, resource: str, goes: bool
+) -> None:
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    (first,) = engines(fleet)
+    name = {"ConfigMap": "chat-llmfleet-memory"}.get(kind, "chat-router")
+    fleet.server.request("DELETE", f"{fleet.path(kind, name)}?propagationPolicy=Background")
+    for _ in range(200):  # until the cache knows
+        if (kind, name) not in {(k.kind, k.name) for k in effects.caches.children(effects.owner)}:
+            break
+        await asyncio.sleep(0.05)
+    quota = refuse(fleet, resource)
+    # Nothing of the first revision ever ran, so it gives way to the second at once.
+    fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/two"}}})
+    for _ in range(4):
+        with contextlib.suppress(Forbidden, Conflict):
+            await effects.step()
+    found = fleet.condition("Progressing") or {}
+    assert found["reason"] == "ChildRefused"
+    assert f"{kind} {name} was refused" in found["message"]
+    assert (first not in engines(fleet)) is goes
+
+    assert fleet.server.request("DELETE", quota).status_code == 200
+    await effects.settle()
+    assert first not in engines(fleet)
+    assert fleet.child(kind, name) is not None
 
 
 async def test_status_when_somebody_edits_it_then_it_is_put_back_once(

@@ -69,8 +69,12 @@ def used(watched_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) ->
         fleet.apply(llm_deployment(rollout={"revisionHistoryLimit": 1}))
         for kind, name in CHILDREN.items():
             eventually(lambda kind=kind, name=name: fleet.child(kind, name), f"{kind} is made")
+        _add_stuck_pod(fleet)
         _edit_children(fleet)
         _roll_out(fleet)
+        asked = watched_server.directory / "audit.log"
+        eventually(lambda: "/nodes/n1" in asked.read_text(), "its node is asked for", 90)
+        eventually(lambda: "involvedObject.uid" in asked.read_text(), "so are its Events", 90)
     _wait_without_policies(fleet, directory)
     entries = (watched_server.directory / "audit.log").read_text().splitlines()
     return set(filter(None, (_right(json.loads(line)) for line in entries)))
@@ -117,6 +121,17 @@ def _right(entry: JSON) -> Right | None:
     return reference.get("apiGroup", ""), resource, entry["verb"]
 
 
+def _add_stuck_pod(fleet: Fleet) -> None:
+    """A router pod that its node does not begin: what tells why is asked for after a while."""
+    labels = {"llmfleet.dev/deployment": "chat", "llmfleet.dev/component": "router"}
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "chat-router-1", "uid": "r"}
+    meta = {"name": "stuck", "labels": labels, "ownerReferences": [{**owner, "controller": True}]}
+    spec = {"nodeName": "n1", "containers": [{"name": "router", "image": "r"}]}
+    fleet.server.create(
+        f"/api/v1/namespaces/{fleet.namespace}/pods", {"metadata": meta, "spec": spec}
+    )
+
+
 def _edit_children(fleet: Fleet) -> None:
     """Each child loses a label by hand, which the operator puts back: a patch of every kind."""
     for kind, name in CHILDREN.items():
@@ -129,6 +144,10 @@ def _edit_children(fleet: Fleet) -> None:
 
         if kind != "ConfigMap":  # the memory has no such label; its data is what is kept true
             eventually(restored, f"{kind} is put back")
+    (stored,) = fleet.children("ControllerRevision")
+    path = fleet.path("ControllerRevision", stored["metadata"]["name"])
+    fleet.patch(path, {"metadata": {"ownerReferences": []}})
+    eventually(lambda: (fleet.get(path) or {})["metadata"].get("ownerReferences"), "it is owned")
     memory = fleet.path("ConfigMap", "chat-llmfleet-memory")
     data = (fleet.get(memory) or {})["data"]
     fleet.patch(memory, {"data": {**dict.fromkeys(data, None), "rolloutId": "{}"}})

@@ -135,7 +135,10 @@ def test_rights_when_namespaces_are_listed_then_they_end_there() -> None:
     everywhere = rules_of(only(documents, "ClusterRole", "llmfleet"))
     roles = [one for one in documents if one["kind"] == "Role" and "team" in str(one["metadata"])]
 
-    assert everywhere == {("apiextensions.k8s.io", "customresourcedefinitions"): {"get"}}
+    assert everywhere == {
+        ("apiextensions.k8s.io", "customresourcedefinitions"): {"get"},
+        ("", "nodes"): {"get"},
+    }
     assert {role["metadata"]["namespace"] for role in roles} == {"team-a", "team-b"}
     assert all(("apps", "deployments") in rules_of(role) for role in roles)
 

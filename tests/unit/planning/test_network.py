@@ -75,6 +75,8 @@ def policies() -> list[JSON]:
         pytest.param(PROMETHEUS, ENGINE, 8081, True, id="Prometheus to metrics"),
         pytest.param(GRAFANA, ENGINE, 8081, False, id="its neighbour to metrics"),
         pytest.param(ROUTER, ENGINE, 8081, False, id="router to health"),
+        pytest.param(OPERATOR, ENGINE, 8081, True, id="operator to health"),
+        pytest.param(OPERATOR, ENGINE, 8000, False, id="operator to engine's API"),
         pytest.param(CLIENT, ROUTER, 8080, True, id="client to router"),
         pytest.param(OPERATOR, ROUTER, 9090, True, id="operator to agent"),
         pytest.param(PROMETHEUS, ROUTER, 9090, True, id="Prometheus to agent"),

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from llmfleet.planning.children.naming import deployment_key, router_key
+from llmfleet.planning.children.naming import deployment_key, memory_key, router_key
 from llmfleet.planning.facts.read import Facts, read_facts
 from llmfleet.planning.snapshot import Controller, ObservedReplicaSet, RouterReach, RouterReport
+from tests.unit.planning.builders import UID
 from tests.unit.planning.canaries import canary, rejected, split
 from tests.unit.planning.fleet import Fleet, engine_pod, hash_of, resource
 from tests.unit.planning.test_convergence import model
@@ -95,6 +96,58 @@ def test_rollout_when_a_former_deployment_left_pods_then_it_waits_for_their_room
     del world.pods["left-0"], world.pods["left-1"]
     turn(world, 2)
     assert world.replicas()[new] == 1
+
+
+def strip_owners(world: Fleet) -> None:
+    """What a backup tool leaves of children."""
+    for key, found in world.objects.items():
+        meta = {**found.body["metadata"], "ownerReferences": []}
+        world.objects[key] = replace(found, owner_uid=None, body={**found.body, "metadata": meta})
+
+
+def test_children_when_a_backup_tool_stripped_their_owners_then_they_get_them_back() -> None:
+    world, old = served(replicas=2)
+    before, pods = dict(world.objects), set(world.pods)
+    strip_owners(world)
+    world.reconcile()
+    assert world.condition("NameTaken") == {}
+    assert split(world) == {old: 100}, "its pods count as ever"
+    world.settle()
+    assert set(world.pods) == pods
+    assert {key: found.body for key, found in world.objects.items()} == {
+        key: found.body for key, found in before.items()
+    }
+    owned = [each for key, each in world.objects.items() if key != memory_key("chat")]
+    assert {each.owner_uid for each in owned} == {UID}
+
+
+def test_children_when_restored_with_the_resource_then_its_engines_get_the_new_token() -> None:
+    world, old = served(replicas=2)
+    strip_owners(world)
+    meta = {**world.raw["metadata"], "uid": "99999999-0000-4000-8000-000000000001"}
+    world.raw = {key: value for key, value in world.raw.items() if key != "status"}
+    world.raw["metadata"] = meta
+    world.settle()
+    assert world.condition("NameTaken") == {}
+    assert split(world) == {old: 100}
+    body = world.objects[deployment_key("chat", old)].body
+    volumes = body["spec"]["template"]["spec"]["volumes"]
+    (token,) = [each["secret"]["secretName"] for each in volumes if "secret" in each]
+    assert token == "chat-token-99999999"
+
+
+@pytest.mark.parametrize("lacks", ["llmfleet.dev/deployment", "app.kubernetes.io/managed-by"])
+def test_child_when_it_has_no_owner_and_not_our_labels_then_it_is_left_alone(lacks: str) -> None:
+    world, _ = served(replicas=2)
+    strip_owners(world)
+    key = router_key("chat")
+    found = world.objects[key]
+    labels = {name: v for name, v in found.body["metadata"]["labels"].items() if name != lacks}
+    theirs = {**found.body, "metadata": {**found.body["metadata"], "labels": labels}}
+    world.objects[key] = replace(found, body=theirs)
+    world.settle()
+    assert world.objects[key].body == theirs
+    assert world.condition("NameTaken")["status"] == "True"
 
 
 THEIR_DEPLOYMENT = Controller(kind="Deployment", name="theirs", uid="theirs")

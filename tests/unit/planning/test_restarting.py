@@ -55,6 +55,18 @@ def test_restart_when_asked_for_then_each_pod_is_replaced_after_a_new_one_is_rea
     assert template(world, revision) == verbatim
 
 
+def test_restart_when_the_only_replicas_node_is_to_be_drained_then_a_new_pod_is_there_first() -> (
+    None
+):
+    world, revision = served(1)
+    (before,) = engines(world)
+    restart(world, revision)
+    for _ in range(20):
+        turn(world)
+        assert world.ready(revision) >= 1, "clients are answered all the time"
+    assert before not in engines(world)
+
+
 def test_restart_when_it_goes_on_then_the_message_counts_the_old_pods_and_it_runs_once() -> None:
     world, revision = served(2)
     restart(world, revision)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from llmfleet.planning.snapshot import ObservedReplicaSet
+from llmfleet.planning.snapshot import ObservedReplicaSet, PodWarning, Termination
 from tests.unit.planning.canaries import STEPS, canary, rejected, split, started
-from tests.unit.planning.fleet import Fleet, hash_of, resource
+from tests.unit.planning.fleet import START, Fleet, hash_of, resource
 from tests.unit.planning.test_rollout import turn
 
 KUEUE = "kueue.x-k8s.io/admission"
@@ -57,6 +58,91 @@ def test_routers_when_they_are_not_admitted_then_capacity_tells_the_sentence() -
     world.reconcile()
     message = f"the API server does not admit router pods: {sentence}"
     assert capacity(world) == ("False", "AdmissionRefused", message)
+
+
+ROUTERS_TROUBLE: dict[str, tuple[dict[str, Any], str]] = {
+    "image": (
+        {"waiting_reason": "ErrImagePull", "waiting_message": "unauthorized"},
+        "cannot pull its image: unauthorized",
+    ),
+    "token": (
+        {
+            "sandbox_missing_since": START,
+            "warning": PodWarning(reason="FailedMount", message='secret "chat-token" not found'),
+        },
+        'needs a Secret that is missing: secret "chat-token" not found',
+    ),
+    "uid range": (
+        {"waiting_reason": "CreateContainerConfigError", "waiting_message": "runAsUser"},
+        "runAsUser",
+    ),
+    "crash": (
+        {
+            "waiting_reason": "CrashLoopBackOff",
+            "restarts": 3,
+            "last_termination": Termination(
+                exit_code=1, reason="Error", message="no rights", finished_at=START
+            ),
+        },
+        "ended with exit code 1: no rights",
+    ),
+    "node": ({"node_lost": True, "node": "n7"}, "its node n7 is not ready"),
+}
+
+
+def routers_of(world: Fleet) -> list[str]:
+    return sorted(name for name, pod in world.pods.items() if pod.component == "router")
+
+
+@pytest.mark.parametrize(("facts", "words"), ROUTERS_TROUBLE.values(), ids=ROUTERS_TROUBLE)
+def test_router_when_its_pod_does_not_come_then_available_says_why(
+    facts: dict[str, Any], words: str
+) -> None:
+    world = Fleet(resource())
+    world.settle()
+    first, *others = routers_of(world)
+    world.pods[first] = replace(world.pods[first], ready=False, **facts)
+    world.reconcile()
+    found = world.condition("Available")
+    assert found["status"] == "True"
+    assert f"; router pod {first} " in found["message"]
+    assert words in found["message"]
+    for other in others:
+        world.pods[other] = replace(world.pods[other], ready=False)
+    world.reconcile()
+    found = world.condition("Available")
+    assert (found["status"], found["reason"]) == ("False", "NoReadyRouters")
+    assert words in found["message"]
+
+
+def test_router_when_no_node_takes_it_then_capacity_says_so() -> None:
+    world = Fleet(resource())
+    world.settle()
+    name = routers_of(world)[0]
+    taint = "0/3 nodes are available: 3 node(s) had untolerated taint {gpu: only}."
+    waits = {"unschedulable": taint, "unschedulable_since": world.now, "node": None}
+    world.pods[name] = replace(world.pods[name], ready=False, **waits)
+    plan = world.reconcile()
+    assert capacity(world)[0] == "True"
+    assert plan.requeue_after is not None
+    assert plan.requeue_after <= 11
+    world.wait(10)
+    world.reconcile()
+    message = f"one router pod waits for room: {taint}"
+    assert capacity(world) == ("False", "Unschedulable", message)
+
+
+def test_router_when_it_runs_and_waits_for_a_first_revision_then_nothing_is_told() -> None:
+    world = Fleet(resource())
+    world.broken = frozenset({hash_of(world.raw)})
+    turn(world, 3)
+    for name in routers_of(world):
+        end = Termination(exit_code=1, reason="Error", message="past", finished_at=START)
+        past = {"restarts": 1, "last_termination": end, "running_since": world.now}
+        world.pods[name] = replace(world.pods[name], ready=False, phase="Running", **past)
+    world.wait(10000)
+    world.reconcile()
+    assert world.condition("Available")["message"] == "no revision has had a ready pod yet"
 
 
 def test_refusal_when_no_pod_is_wanted_or_the_deployment_is_not_ours_then_it_is_not_told() -> None:

@@ -10,6 +10,7 @@ from llmfleet.planning.children.naming import (
     CORE,
     controller_revision_key,
     deployment_key,
+    is_orphan,
     is_ours,
     service_key,
     token_name,
@@ -20,7 +21,11 @@ from llmfleet.planning.children.router import build_router, build_token_secret, 
 from llmfleet.planning.plan import Child, Deletion
 from llmfleet.planning.revisions.keeping import Keeping
 from llmfleet.planning.revisions.memory import Memory, build_memory
-from llmfleet.planning.revisions.revision import Revision, build_controller_revision
+from llmfleet.planning.revisions.revision import (
+    Revision,
+    build_controller_revision,
+    return_owner,
+)
 from llmfleet.planning.snapshot import ObjectKey, ObservedPod, Snapshot
 
 
@@ -83,6 +88,7 @@ def _children(
     # Engines first: they are what takes minutes to start, and refuse everybody but the routers.
     if history.made is not None:
         children.append(build_controller_revision(deployment, history.made))
+    children += _orphaned_revisions(snapshot, history)
     sizes = [(name, wanted) for name, wanted in sorted(replicas.items()) if name in known]
     for name, wanted in sizes:
         children.append(build_engine_deployment(deployment, name, known[name].template, wanted))
@@ -95,6 +101,21 @@ def _children(
     children.append(build_engine_budget(deployment))
     children += build_router(deployment, snapshot.settings)
     return children
+
+
+def _orphaned_revisions(snapshot: Snapshot, history: Keeping) -> Iterator[Child]:
+    """ControllerRevisions without their owner; all else gets it back like any other field.
+
+    Those that cannot be used get none: it would only be a promise that they are ours.
+    """
+    deployment = snapshot.deployment
+    for revision in sorted(history.known.keys() - set(history.pruned)):
+        key = controller_revision_key(deployment.metadata.name, revision)
+        found = snapshot.objects.get(key)
+        if found is None or found.deleting or not is_orphan(found):
+            continue
+        if is_ours(deployment, found):
+            yield return_owner(deployment, found)
 
 
 def _resized(

@@ -12,6 +12,8 @@ from llmfleet.api import API_VERSION, KIND, LLMDeployment
 from llmfleet.planning.plan import Child, ChildMode
 from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject
 
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "llmfleet"
 DEPLOYMENT_LABEL: Final = "llmfleet.dev/deployment"
 COMPONENT_LABEL: Final = "llmfleet.dev/component"
 REVISION_LABEL: Final = "llmfleet.dev/revision"
@@ -81,7 +83,7 @@ def selector_labels(name: str, component: str, revision: str | None = None) -> d
 def object_labels(name: str, component: str, revision: str | None = None) -> dict[str, str]:
     """Labels on an object: the selector's and whose it is."""
     return {
-        "app.kubernetes.io/managed-by": "llmfleet",
+        MANAGED_BY_LABEL: MANAGED_BY,
         **selector_labels(name, component, revision),
     }
 
@@ -128,11 +130,24 @@ def make_child(
 
 
 def is_ours(deployment: LLMDeployment, found: ObservedObject) -> bool:
-    """Whether we may touch it: controlled by this uid, or our ownerless memory."""
+    """Whether we may touch it: controlled by this uid, our ownerless memory, or left by its owner.
+
+    Backup tools strip owner references. What carries all of our labels and has no controller gets
+    it back (``is_orphan``); what it holds is then checked like that of any other child.
+    """
     if found.owner_uid is not None:
         return found.owner_uid == deployment.metadata.uid
     labels = found.body.get("metadata", {}).get("labels") or {}
-    return (
-        found.key == memory_key(deployment.metadata.name)
-        and labels.get(DEPLOYMENT_LABEL) == deployment.metadata.name
-    )
+    if labels.get(DEPLOYMENT_LABEL) != deployment.metadata.name:
+        return False
+    return found.key == memory_key(deployment.metadata.name) or is_orphan(found)
+
+
+def is_orphan(found: ObservedObject) -> bool:
+    """Whether an object with this label has lost the controller that its like always have.
+
+    Nobody else's Secret is taken over, whatever its labels: routers would show it to engines.
+    """
+    labels = found.body.get("metadata", {}).get("labels") or {}
+    made_by_us = labels.get(MANAGED_BY_LABEL) == MANAGED_BY
+    return found.owner_uid is None and made_by_us and found.key.kind != "Secret"

@@ -35,7 +35,7 @@ def policy_keys(name: str) -> tuple[ObjectKey, ObjectKey]:
 def build_network_policies(
     deployment: LLMDeployment, settings: NetworkSettings
 ) -> tuple[Child, Child]:
-    """Engines answer their routers and Prometheus, routers their clients, operator and Prometheus.
+    """Engines answer their routers, routers their clients, both the operator and Prometheus.
 
     Probes are not listed: traffic from a pod's own node is always allowed (Kubernetes,
     NetworkPolicy, "the two sorts of pod isolation").
@@ -56,7 +56,7 @@ def build_network_policies(
             deployment,
             engine,
             "engine",
-            [_ingress(ENGINE_PORT, routers), _ingress(HEALTH_PORT, prometheus)],
+            [_ingress(ENGINE_PORT, routers), _ingress(HEALTH_PORT, operator, prometheus)],
         ),
         _policy(
             deployment,

@@ -8,7 +8,7 @@ from datetime import datetime
 from llmfleet.planning.children.naming import is_ours, router_key
 from llmfleet.planning.facts.arms import refusal
 from llmfleet.planning.facts.pods import Origin, find_origin
-from llmfleet.planning.snapshot import RouterReach, Snapshot
+from llmfleet.planning.snapshot import ObservedPod, RouterReach, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,8 @@ class Routers:
     """When that will be so, as things are."""
     refused: str | None = None
     """The API server's sentence while it refuses router pods."""
+    missing: tuple[ObservedPod, ...] = ()
+    """Pods that are meant to stay, and are not ready."""
 
     @property
     def drained(self) -> bool:
@@ -48,14 +50,15 @@ def read_routers(snapshot: Snapshot) -> Routers:
     """
     generation = snapshot.deployment.status.traffic_generation
     key = router_key(snapshot.deployment.metadata.name)
-    ready = [
-        pod.name
+    live = [
+        pod
         for pod in snapshot.pods
         if pod.component == "router"
-        and pod.ready
         and not pod.deleting
+        and pod.phase not in {"Failed", "Succeeded"}
         and find_origin(snapshot, key, pod) is not Origin.FOREIGN
     ]
+    ready = [pod.name for pod in live if pod.ready]
     silent, lagging = [], []
     for name in ready:
         report = snapshot.routers.get(name)
@@ -73,4 +76,5 @@ def read_routers(snapshot: Snapshot) -> Routers:
         silent_since=tuple(each.silent_since for each in silent if each.silent_since is not None),
         lagging=tuple(lagging),
         refused=refusal(snapshot, found) if ours else None,
+        missing=tuple(pod for pod in live if not pod.ready),
     )

@@ -1,22 +1,47 @@
-"""CapacityAvailable: whether all pods found room, in the words of whoever has none for them.
+"""Pods that do not come: for want of room (CapacityAvailable), or, of routers, for any reason.
 
-While it is False the rollout's clock stands still: the wait is announced, and has no end.
+While CapacityAvailable is False the rollout's clock stands still: the wait is announced, and has no
+end.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Final
 
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.report.situation import count
-from llmfleet.planning.rollout.diagnosis import UNSCHEDULABLE_SECONDS, waiting_for_capacity
+from llmfleet.planning.rollout.diagnosis import (
+    UNSCHEDULABLE_SECONDS,
+    count_ends,
+    diagnose_pod,
+    pod_times,
+    waiting_for_capacity,
+)
 from llmfleet.planning.snapshot import ObservedPod
 from llmfleet.planning.stage import ConditionValue, Stage
+
+ROUTER_SECONDS: Final = 10**9
+"""Routers have no deadline: without a revision to serve they are never ready."""
 
 
 def decide_capacity(facts: Facts, now: datetime) -> Stage:
     """The condition CapacityAvailable, and when lost pods give their accelerators back."""
-    return Stage(conditions=(_decide(facts, now),), due=facts.release_times)
+    times = [when for pod in facts.routers.missing for when in pod_times(pod)]
+    return Stage(conditions=(_decide(facts, now),), due=(*facts.release_times, *times))
+
+
+def describe_routers(facts: Facts, now: datetime) -> str | None:
+    """Why a router pod does not come, as a sentence; None when all do, or are about to.
+
+    One that runs waits for a first revision, and is not told of its past.
+    """
+    for pod in facts.routers.missing:
+        past = count_ends(pod) if pod.running_since is not None else 0
+        found = diagnose_pod(pod, now, ROUTER_SECONDS, past)
+        if found is not None and found.reason != "NeverReady":
+            return found.message
+    return None
 
 
 def _decide(facts: Facts, now: datetime) -> ConditionValue:
@@ -30,16 +55,17 @@ def _decide(facts: Facts, now: datetime) -> ConditionValue:
     if refused is not None:
         return refused
     seconds = timedelta(seconds=UNSCHEDULABLE_SECONDS)
-    waiting = [
-        pod
-        for arm in facts.arms.values()
-        for pod in arm.live
-        if waiting_for_capacity(pod)
-        and now >= (pod.unschedulable_since or pod.created_at) + seconds
-    ]
-    if not waiting:
-        return _value("True", "Scheduled", "every engine pod found room")
-    return _waiting(waiting)
+    engines = [pod for arm in facts.arms.values() for pod in arm.live]
+    for pods in (engines, facts.routers.missing):
+        waiting = [
+            pod
+            for pod in pods
+            if waiting_for_capacity(pod)
+            and now >= (pod.unschedulable_since or pod.created_at) + seconds
+        ]
+        if waiting:
+            return _waiting(waiting)
+    return _value("True", "Scheduled", "every engine pod found room")
 
 
 def _refused(facts: Facts) -> ConditionValue | None:
@@ -61,7 +87,8 @@ def _refused(facts: Facts) -> ConditionValue | None:
 
 def _waiting(pods: list[ObservedPod]) -> ConditionValue:
     first = min(pods, key=lambda pod: (bool(pod.gates), pod.name))
-    many = "one engine pod" if len(pods) == 1 else count(len(pods), "engine pod")
+    kind = f"{first.component} pod"
+    many = f"one {kind}" if len(pods) == 1 else count(len(pods), kind)
     if not first.gates:
         waits = "waits" if len(pods) == 1 else "wait"
         text = f"{many} {waits} for room: {first.unschedulable}"

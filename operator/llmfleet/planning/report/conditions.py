@@ -12,6 +12,7 @@ from llmfleet.api import Condition
 from llmfleet.planning.clock import format_time
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.facts.routers import Routers
+from llmfleet.planning.report.capacity import describe_routers
 from llmfleet.planning.report.progress import decide_progress
 from llmfleet.planning.report.situation import Situation, count, describe_traffic
 from llmfleet.planning.snapshot import JSON
@@ -45,7 +46,8 @@ def build_conditions(
 def decide_conditions(situation: Situation) -> tuple[ConditionValue, ...]:
     """All conditions that apply, in a fixed order."""
     accepted = situation.acceptance
-    progressing, available = decide_progress(situation), _available(situation.facts)
+    progressing = decide_progress(situation)
+    available = _available(situation.facts, describe_routers(situation.facts, situation.now))
     ready = _ready(situation, progressing, available)
     values = [
         ConditionValue(
@@ -72,7 +74,7 @@ def _copy(ready: ConditionValue, kind: str, reason: str) -> ConditionValue:
     return ConditionValue(type=kind, status="True", reason=reason, message=ready.message)
 
 
-def _available(facts: Facts) -> ConditionValue:
+def _available(facts: Facts, router_trouble: str | None) -> ConditionValue:
     ready = sum(facts.arm(name).ready for name in facts.traffic)
     if not facts.traffic:
         status, reason, text = "False", "NothingServed", "no revision has had a ready pod yet"
@@ -86,6 +88,8 @@ def _available(facts: Facts) -> ConditionValue:
         text = (
             f"{count(ready, 'engine pod')} reached through {count(facts.routers.ready, 'router')}"
         )
+    if router_trouble is not None:
+        text = f"{text}; {router_trouble}"
     return ConditionValue(type="Available", status=status, reason=reason, message=text)
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from llmfleet.api import describe_step
 from llmfleet.planning.report.situation import Situation, count, describe_traffic
+from llmfleet.planning.rollout.downloads import describe_downloads
 from llmfleet.planning.rollout.restarting import old_pods
 from llmfleet.planning.rollout.stage import deadline, settings_changed, stands_still
 from llmfleet.planning.rollout.state import (
@@ -167,6 +168,7 @@ def _going_on(situation: Situation) -> Answer | None:
         text = f"pods of {rollout.stable} are being stopped to make room for {target}"
         return "True", "ScalingDown", text
     text = f"{arm.ready} of {rollout.pods} engine pods of revision {target} are ready"
+    text += describe_downloads(arm, situation.now)
     return "True", "WaitingForReady", text + (_way_out(situation) or then)
 
 
@@ -184,6 +186,7 @@ def _steady(situation: Situation) -> Answer:
     served = facts.arm(rollout.stable)
     if served.ready < facts.replicas:
         text = f"{served.ready} of {facts.replicas} engine pods of {rollout.stable} are ready"
+        text += describe_downloads(served, situation.now)
         return "True", "WaitingForReady", text
     if len(served.live) > facts.replicas:
         text = f"{count(len(served.live) - facts.replicas, 'surplus engine pod')} being stopped"

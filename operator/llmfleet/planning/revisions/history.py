@@ -66,9 +66,11 @@ def read_history(deployment: LLMDeployment, ours: Mapping[ObjectKey, ObservedObj
     unusable: dict[str, str] = {}
     for revision, found in stored.items():
         try:
-            revisions[revision] = read_controller_revision(found, name)
+            read = read_controller_revision(found, name)
         except UnusableError as error:
             unusable[revision] = _unusable_sentence(found.key.name, str(error))
+        else:
+            revisions[revision] = adopt_revision(deployment, read)
     memory = parse_memory(ours.get(memory_key(name)))
     if memory.last_good is not None:
         memory = replace(memory, last_good=adopt_revision(deployment, memory.last_good))

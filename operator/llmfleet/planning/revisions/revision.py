@@ -13,11 +13,12 @@ from llmfleet.planning.children.naming import (
     controller_revision_key,
     make_child,
     object_labels,
+    owner_reference,
     token_name,
 )
 from llmfleet.planning.children.pods import TOKEN_VOLUME
 from llmfleet.planning.plan import Child, ChildMode
-from llmfleet.planning.snapshot import JSON, OperatorSettings
+from llmfleet.planning.snapshot import JSON, ObservedObject, OperatorSettings
 
 HASH_LENGTH: Final = 10
 DATA_SCHEMA: Final = 1
@@ -79,6 +80,17 @@ def build_controller_revision(deployment: LLMDeployment, revision: Revision) -> 
     return replace(child, urgent=True)
 
 
+def return_owner(deployment: LLMDeployment, found: ObservedObject) -> Child:
+    """A ControllerRevision that has lost its owner, with it and else as it is.
+
+    Its data is immutable byte for byte, which no apply keeps.
+    """
+    meta = found.body["metadata"]
+    owners = [*(meta.get("ownerReferences") or []), owner_reference(deployment)]
+    body = {**found.body, "metadata": {**meta, "ownerReferences": owners}}
+    return Child(key=found.key, mode=ChildMode.ADOPT, body=body)
+
+
 def revision_body(revision: Revision) -> JSON:
     """Payload, image and template, as ControllerRevision and memory keep them."""
     return {
@@ -89,7 +101,7 @@ def revision_body(revision: Revision) -> JSON:
 
 
 def adopt_revision(deployment: LLMDeployment, revision: Revision) -> Revision:
-    """A revision remembered from before the resource was deleted, for the one that has come back.
+    """A revision from before the resource was deleted or restored, for the one that has come back.
 
     Its pods mounted the engine token of the resource of then, whose Secret went with it; they get
     the present one's, and keep everything else.

@@ -11,7 +11,14 @@ from typing import Final
 
 from llmfleet.api import clean_text
 from llmfleet.planning.facts.arms import Arm
-from llmfleet.planning.rollout.kubelet import FAILED_TOLD_FOR, describe_failed, failed_at
+from llmfleet.planning.rollout.downloads import stalls_at
+from llmfleet.planning.rollout.kubelet import (
+    FAILED_TOLD_FOR,
+    describe_failed,
+    explain_missing,
+    explain_warning,
+    failed_at,
+)
 from llmfleet.planning.snapshot import ObservedPod, Termination
 
 UNSCHEDULABLE_SECONDS: Final = 10
@@ -24,8 +31,8 @@ RUNTIME_REASONS: Final = frozenset({
 })  # fmt: skip
 """What the runtime's termination log may say (docs/contract.md, Runtime)."""
 NOT_ITS_FAULT: Final = frozenset({
-    "ImagePullFailed", "SecretMissing", "ClaimMissing", "DownloadFailed", "Unauthorized",
-    "NodeLost", "StartError",
+    "ImagePullFailed", "SecretMissing", "ConfigMapMissing", "ClaimMissing", "VolumeFailed",
+    "DownloadFailed", "Unauthorized", "NodeLost", "StartError", "SandboxFailed",
 })  # fmt: skip
 """Reasons of the cluster's, not of the revision."""
 GRACE: Final = timedelta(minutes=2)
@@ -108,20 +115,20 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
     if pod.waiting_reason in _IMAGE_WORDS:
         return _say(pod, "ImagePullFailed", f"cannot pull its image: {pod.waiting_message}")
     if pod.waiting_reason == "CreateContainerConfigError":
-        return _say(
-            pod,
-            "SecretMissing",
-            f"needs a Secret or ConfigMap that is missing: {pod.waiting_message}; create it",
-        )
+        return _say(pod, *explain_missing(pod.waiting_message or ""))
     if pod.waiting_reason in _START_WORDS:
         return _not_started(pod, pod.waiting_message)
     if pod.last_termination is not None and _tells(pod, now, ended_before):
         return _ended(pod, pod.last_termination)
-    if pod.sandbox_missing_since is not None and now >= _sandbox_due(pod.sandbox_missing_since):
+    if pod.sandbox_missing_since is not None:
+        if pod.warning is not None:
+            return _say(pod, *explain_warning(pod.warning, pod.node))
+        if now < _sandbox_due(pod.sandbox_missing_since):
+            return None
         text = f"was not begun by its node {pod.node} for {SANDBOX_SECONDS} s: a volume cannot be"
         return _say(pod, "SandboxMissing", f"{text} mounted, or its network cannot be made")
-    since = waiting_since(pod)
-    if since is not None and now >= since + timedelta(seconds=deadline_seconds):
+    due = _ready_due(pod, deadline_seconds)
+    if due is not None and now >= due and pod.asked:
         text = f"has been running for {deadline_seconds} s without being ready"
         return _say(pod, "NeverReady", text, fatal=True)
     return None
@@ -158,10 +165,15 @@ def _tells(pod: ObservedPod, now: datetime, ended_before: int) -> bool:
 
 
 def waiting_since(pod: ObservedPod) -> datetime | None:
-    """Since when a running pod should be ready: its start, or the loss of its readiness."""
-    if pod.running_since is None or pod.unready_since is None:
-        return pod.running_since
-    return max(pod.running_since, pod.unready_since)
+    """Since when a running pod should be ready.
+
+    Its start, the loss of its readiness, or the last byte of its download.
+    """
+    if pod.running_since is None:
+        return None
+    later = [] if pod.unready_since is None else [pod.unready_since]
+    later += [] if pod.download is None else [pod.download.moved_at]
+    return max([pod.running_since, *later])
 
 
 def waiting_for_capacity(pod: ObservedPod) -> bool:
@@ -179,16 +191,37 @@ def diagnosis_times(arm: Arm, deadline_seconds: int) -> list[datetime]:
     """When time alone changes what is said about an arm's pods."""
     times = [failed_at(pod) + FAILED_TOLD_FOR for pod in arm.failed]
     for pod in arm.live:
-        if waiting_for_capacity(pod):
-            since = pod.unschedulable_since or pod.created_at
-            times.append(since + timedelta(seconds=UNSCHEDULABLE_SECONDS))
+        times += pod_times(pod)
         if pod.ready:
             continue
-        if (running := waiting_since(pod)) is not None:
-            times += [running + timedelta(seconds=deadline_seconds), running + GRACE]
-        if pod.sandbox_missing_since is not None:
-            times.append(_sandbox_due(pod.sandbox_missing_since))
+        due = _ready_due(pod, deadline_seconds)
+        times += [] if due is None else [due]
+        times += [] if pod.running_since is None else [pod.running_since + GRACE]
+        if pod.download is not None and (stalls := stalls_at(pod.download)) is not None:
+            times.append(stalls)
     return times
+
+
+def pod_times(pod: ObservedPod) -> list[datetime]:
+    """When time alone changes what is said about a pod that has not begun."""
+    times = []
+    if waiting_for_capacity(pod):
+        since = pod.unschedulable_since or pod.created_at
+        times.append(since + timedelta(seconds=UNSCHEDULABLE_SECONDS))
+    if pod.sandbox_missing_since is not None and not pod.ready:
+        times.append(_sandbox_due(pod.sandbox_missing_since))
+    return times
+
+
+def _ready_due(pod: ObservedPod, deadline_seconds: int) -> datetime | None:
+    """From when on a pod that runs without being ready counts as failed.
+
+    One that nobody answers for may be on a node that has died: Kubernetes says so within a minute.
+    """
+    since = waiting_since(pod)
+    if since is None:
+        return None
+    return since + timedelta(seconds=deadline_seconds) + (GRACE if pod.silent else timedelta())
 
 
 def _sandbox_due(since: datetime) -> datetime:
@@ -239,5 +272,5 @@ def _ended(pod: ObservedPod, termination: Termination) -> Diagnosis:
 
 
 def _say(pod: ObservedPod, reason: str, text: str, *, fatal: bool = False) -> Diagnosis:
-    message = f"engine pod {pod.name} {text}"[:_LONGEST_MESSAGE]
+    message = f"{pod.component} pod {pod.name} {text}"[:_LONGEST_MESSAGE]
     return Diagnosis(reason=reason, message=message, fatal=fatal, pod=pod.name)

@@ -1,4 +1,6 @@
-"""Pods in phase Failed: what the kubelet's word for it means, and who can do something about it.
+"""The kubelet's words: what they mean, and who can do something about it.
+
+Pods in phase Failed first.
 
 Engine pods restart for ever, so nothing that an engine does makes its pod Failed: a node ended it,
 or refused to begin it. The ReplicaSet makes another one at once. No revision is at fault, and none
@@ -7,11 +9,12 @@ is rejected or aborted for it: it is told, and the progress deadline runs.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from llmfleet.planning.snapshot import ObservedPod
+from llmfleet.planning.snapshot import ObservedPod, PodWarning
 
 FAILED_TOLD_FOR: Final = timedelta(minutes=10)
 """Failed pods lie about until they are collected; older ones explain nothing any more."""
@@ -50,6 +53,44 @@ _OUT_OF: Final = "OutOf"
 """OutOfcpu, OutOfmemory, OutOfnvidia.com/gpu: somebody else's pod was quicker on that node."""
 _REJECTED: Final = "Pod was rejected"
 """How the kubelet begins its sentence about a pod that it does not admit, whatever its word."""
+
+
+_MISSING: Final = re.compile(r'\b(secret|configmap)s? "([^"]+)" not found', re.IGNORECASE)
+_NO_KEY: Final = re.compile(r"references non-existent (secret|config) key", re.IGNORECASE)
+_VOLUME_WORDS: Final = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
+
+
+def explain_missing(said: str) -> tuple[str, str]:
+    """Reason and sentence for a Secret or ConfigMap that a container cannot be made without.
+
+    >>> explain_missing('configmap "chat" not found')[0], explain_missing("something else")[0]
+    ('ConfigMapMissing', 'SecretMissing')
+    """
+    key = _NO_KEY.search(said)
+    found = key or _MISSING.search(said)
+    kind = found[1].lower() if found else ""
+    if kind.startswith("config"):
+        reason, what = "ConfigMapMissing", "a ConfigMap"
+    else:
+        reason, what = "SecretMissing", "a Secret" if kind else "a Secret or ConfigMap"
+    if key:
+        return reason, f"names a key that {what} does not have: {said}; add it"
+    return reason, f"needs {what} that is missing: {said}; create it"
+
+
+def explain_warning(warning: PodWarning, node: str | None) -> tuple[str, str]:
+    """Reason and sentence for an Event about a pod that its node does not begin.
+
+    >>> said = 'MountVolume.SetUp failed for volume "t" : configmap "chat" not found'
+    >>> explain_warning(PodWarning(reason="FailedMount", message=said), "n1")[0]
+    'ConfigMapMissing'
+    """
+    said = warning.message
+    if _MISSING.search(said) or _NO_KEY.search(said):
+        return explain_missing(said)
+    if warning.reason in _VOLUME_WORDS:
+        return "VolumeFailed", f"waits on node {node} for a volume: {said}"
+    return "SandboxFailed", f"cannot be begun by its node {node} ({warning.reason}): {said}"
 
 
 def describe_failed(pod: ObservedPod) -> tuple[str, str]:

@@ -10,12 +10,8 @@ from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.advance import decide_advance
 from llmfleet.planning.rollout.attempt import freeze, tick
 from llmfleet.planning.rollout.capacity import pods_for
-from llmfleet.planning.rollout.diagnosis import (
-    GRACE,
-    Diagnosis,
-    diagnose_arm,
-    diagnosis_times,
-)
+from llmfleet.planning.rollout.diagnosis import GRACE, Diagnosis, diagnose_arm, diagnosis_times
+from llmfleet.planning.rollout.downloads import is_downloading
 from llmfleet.planning.rollout.failures import ends_before, is_troubled
 from llmfleet.planning.rollout.machine import Advance
 from llmfleet.planning.rollout.restarting import next_pod, wanted_replicas
@@ -257,13 +253,13 @@ def _tick(facts: Facts, advance: Advance, split: Split, now: datetime, *, no_roo
     if not isinstance(state, Going | Returning):
         return state
     target = state.attempt.revision
-    waits = no_room or facts.replicas == 0 or advance.paused is not None
+    arm, deadline_seconds = facts.arm(target), state.attempt.policy.progress_deadline_seconds
+    waits = no_room or facts.replicas == 0 or advance.paused is not None or is_downloading(arm, now)
     if isinstance(state, Forward) and state.position is not None and advance.steps is not None:
         waits = waits or describe_step_wait(advance.steps, state.position, "") is not None
     risen = split.traffic.get(target, 0) > facts.traffic.get(target, 0)
     same = before is not None and before.id == state.attempt.id
     left = same and _step(advance.state_before) != _step(state)
-    arm, deadline_seconds = facts.arm(target), state.attempt.policy.progress_deadline_seconds
     ended = ends_before(arm, state.attempt.ended_before if same else None)
     attempt = tick(
         state.attempt, now, waits=waits, progress=risen or left,
