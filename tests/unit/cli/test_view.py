@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 
 from llmfleet.api import parse
 from llmfleet.cli import annotating, view
+from llmfleet.cli.ages import age
 from tests.unit.planning.canaries import annotate, at_share, fail, started
 from tests.unit.planning.fleet import Fleet, hash_of, resource
 from tests.unit.planning.test_convergence import model
@@ -154,7 +155,7 @@ def test_fleet_when_listed_then_each_has_a_line_even_if_it_cannot_be_read() -> N
 )
 def test_age_when_shown_then_in_the_largest_unit_of_two_or_more(seconds: int, text: str) -> None:
     now = Fleet(resource()).now
-    assert view.age(now - timedelta(seconds=seconds), now) == text
+    assert age(now - timedelta(seconds=seconds), now) == text
 
 
 HOSTILE = "[/INST] [bold]x[/] :smile: \x1b]0;owned\x07\x1b[2J\u202egnol\x00"
