@@ -95,6 +95,17 @@ def test_wait_when_a_step_was_promoted_before_it_was_served_then_the_next_pause_
     assert world.status()["message"].endswith("; then a pause until promoted")
 
 
+def test_abort_when_it_is_carried_out_then_the_bell_rings_once_and_all_is_told() -> None:
+    world, _, new = at_a_pause()
+    annotate(world, "abort", f"{new}@1")
+    plan = world.reconcile()
+    assert [event.reason for event in plan.events if not event.detail] == ["UserAbort"]
+    details = {event.reason for event in plan.events if event.detail}
+    assert details >= {"ActDone", "RevisionRejected", "Degraded"}
+    for later in (turn(world), world.reconcile()):
+        assert later is None or not [event for event in later.events if event.detail]
+
+
 @pytest.mark.parametrize(
     ("replicas", "surge", "expected"), [(2, 0, "2/2"), (4, 1, "5/4")], ids=["in place", "surge"]
 )

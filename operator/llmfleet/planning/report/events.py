@@ -22,6 +22,9 @@ _WARNS_WHEN = {
     "RuntimeOutdated": "True",
 }
 
+_OF_AN_END = {"ActDone", "TrafficShifted", "RoutingChanged", "RevisionRejected", "Degraded"}
+"""What always comes with a rollout that goes back, and says less than why it does."""
+
 
 def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
     """Events for what this plan starts, ends, or finds changed."""
@@ -40,8 +43,23 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
     if status["phase"] == "Healthy" and before.phase != "Healthy":
         events.append(_normal("Healthy", status["message"]))
     events += _of_availability(situation, known.get("Available"), status)
-    occurrence = _occurrence(situation, status)
-    return tuple(replace(event, occurrence=occurrence) for event in events)
+    occurrence, ended = _occurrence(situation, status), _end(situation)
+    return tuple(
+        replace(
+            event,
+            occurrence=occurrence,
+            detail=ended is not None and event.reason in _OF_AN_END and event.reason != ended,
+        )
+        for event in events
+    )
+
+
+def _end(situation: Situation) -> str | None:
+    """The reason of the Event that says why a rollout goes back, if this plan has one."""
+    advance = situation.rollout.advance
+    if advance.failure is None or advance.ended is None:
+        return None
+    return advance.failure.reason
 
 
 def _of_availability(
