@@ -94,6 +94,7 @@ def describe_owner(found: ObservedObject) -> str:
     """Who has an object: its controller, else whoever says that he manages it.
 
     Example:
+        >>> from llmfleet.planning.snapshot import ObjectKey
         >>> key = ObjectKey(api_version="v1", kind="Service", name="chat")
         >>> owner = {"kind": "LLMDeployment", "name": "other", "controller": True}
         >>> facts = dict(key=key, uid="u", resource_version="1", owner_uid=None, deleting=False)
