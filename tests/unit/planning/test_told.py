@@ -156,12 +156,14 @@ OTHER = {"kind": "LLMDeployment", "name": "chat-preview", "uid": "other", "contr
     ("meta", "who"),
     [
         ({"ownerReferences": [OTHER]}, "LLMDeployment chat-preview"),
+        ({"ownerReferences": [{**OTHER, "name": "chat"}]},
+         "the LLMDeployment chat that was deleted, with which it goes"),
         ({"labels": {"app.kubernetes.io/instance": "web"}}, "the release web"),
         ({"labels": {"app.kubernetes.io/managed-by": "Pulumi"}}, "whoever made it with Pulumi"),
         ({"managedFields": [{"manager": "kubectl"}]}, "whoever made it with kubectl"),
         ({}, "nobody who says so"),
     ],
-)
+)  # fmt: skip
 def test_preview_when_its_name_is_taken_then_no_address_is_told_and_who_has_it_is(
     meta: JSON, who: str
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from llmfleet.api import clean_line
+from llmfleet.api import KIND, clean_line
 from llmfleet.planning.acceptance import Acceptance
 from llmfleet.planning.children.intended import Intended
 from llmfleet.planning.children.router import preview_key
@@ -67,11 +67,11 @@ class Situation:
     @property
     def foreign_sentence(self) -> str:
         """Who has the names that are in the way, and what to do."""
+        name = self.facts.deployment.metadata.name
         taken = [
-            f"{each.key.kind} {each.key.name} belongs to {describe_owner(each)}"
+            f"{each.key.kind} {each.key.name} belongs to {describe_owner(each, name)}"
             for each in self.intended.foreign
         ]
-        name = self.facts.deployment.metadata.name
         without = [
             f"{name} has no {what}"
             for what, there in (
@@ -90,24 +90,32 @@ class Situation:
         )
 
 
-def describe_owner(found: ObservedObject) -> str:
+def describe_owner(found: ObservedObject, name: str) -> str:
     """Who has an object: its controller, else whoever says that he manages it.
+
+    Args:
+        found: the object.
+        name: of the LLMDeployment that wants its name. A deleted one of the same name may still
+            have children, until the garbage collector has been there.
 
     Example:
         >>> from llmfleet.planning.snapshot import ObjectKey
         >>> key = ObjectKey(api_version="v1", kind="Service", name="chat")
         >>> owner = {"kind": "LLMDeployment", "name": "other", "controller": True}
         >>> facts = dict(key=key, uid="u", resource_version="1", owner_uid=None, deleting=False)
-        >>> describe_owner(ObservedObject(body={"metadata": {"ownerReferences": [owner]}}, **facts))
+        >>> describe_owner(ObservedObject(body={"metadata": {"ownerReferences": [owner]}}, **facts),
+        ...     "chat")
         'LLMDeployment other'
-        >>> describe_owner(ObservedObject(body={"metadata": {"name": "chat"}}, **facts))
+        >>> describe_owner(ObservedObject(body={"metadata": {"name": "chat"}}, **facts), "chat")
         'nobody who says so'
     """
     meta: JSON = found.body.get("metadata") or {}
     labels = meta.get("labels") or {}
     owners = meta.get("ownerReferences") or []
     first = next((each for each in owners if each.get("controller")), None)
-    if first is not None:
+    if first is not None and (first.get("kind"), first.get("name")) == (KIND, name):
+        text = f"the LLMDeployment {name} that was deleted, with which it goes"
+    elif first is not None:
         text = f"{first.get('kind')} {first.get('name')}"
     elif labels.get("app.kubernetes.io/instance"):
         text = f"the release {labels['app.kubernetes.io/instance']}"
