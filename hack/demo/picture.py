@@ -36,7 +36,7 @@ CHAT: dict[str, Any] = {
         "observedGeneration": 7,
         "phase": "Progressing",
         "message": f"canary {CANARY} at 25 %: step 2 of 4 pauses until 14:36:00Z; then 50 %",
-        "ready": "4/4",
+        "ready": "5/4",
         "url": "http://chat.team-a.svc",
         "servedRevision": STABLE,
         "specRevision": CANARY,

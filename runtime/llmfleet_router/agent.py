@@ -23,6 +23,8 @@ START_TIMEOUT_SECONDS = 30.0
 QUIET_SECONDS = 6.0
 """How long no request may come before the end while idle client connections are still open.
 HTTP clients drop an idle connection after 5 s (httpx's default) and would meet a reset sooner."""
+FORGOTTEN_SECONDS = 2.0
+"""So long after the last new request nobody is led here any more, whatever connections are left."""
 POLL_SECONDS = 0.1
 STOP_MARGIN_SECONDS = 2.0
 
@@ -106,20 +108,25 @@ class Agent:
             await asyncio.sleep(0.05)
 
     async def _drain(self) -> None:
-        """Leaves the Service, closes connections politely, waits for streams.
+        """Is forgotten by the Service, closes connections politely, waits for streams.
+
+        A pod that is being deleted is no ready endpoint whatever ``/ready`` says, but while there
+        is no other (all routers deleted at once) Services lead to it as long as it says so. So it
+        does until no new request comes.
 
         All of it within drainTimeout, less a margin for Envoy's own end, so that the kubelet's
         SIGKILL (its grace period is the same value) never comes first.
         """
         started = time.monotonic()
         budget = max(0.0, self.settings.drain_timeout_seconds - STOP_MARGIN_SECONDS)
-        self.state.draining = True
         log.info("draining", budget_seconds=budget)
         await asyncio.sleep(min(self.settings.endpoint_removal_seconds, budget))
         try:
             await self.admin.drain_listeners()
             left = await self._until_quiet(started + budget)
+            self.state.draining = True
         except AdminError as error:
+            self.state.draining = True
             log.warning("drain_cut_short", error=str(error))
             return
         seconds = round(time.monotonic() - started, 1)
@@ -131,14 +138,18 @@ class Agent:
             [f"http.{listener}.downstream_{what}" for listener in ROUTE_FILES]
             for what in ("rq_active", "cx_active", "rq_total")
         ]
-        last_total, last_change = -1, time.monotonic()
+        last_total, last_new, last_change = -1, time.monotonic(), time.monotonic()
         while True:
             stats = await self.admin.numbers(name for group in names for name in group)
             active, open_connections, total = (sum(stats[n] for n in group) for group in names)
             now = time.monotonic()
             if total != last_total or active:
-                last_total, last_change = total, now
-            if not active and (not open_connections or now - last_change > QUIET_SECONDS):
+                last_change = now
+            if total != last_total:
+                last_total, last_new = total, now
+            self.state.draining = self.state.draining or now - last_new > FORGOTTEN_SECONDS
+            quiet = not open_connections or now - last_change > QUIET_SECONDS
+            if self.state.draining and not active and quiet:
                 return 0
             if now > deadline:
                 return active

@@ -24,7 +24,7 @@ STALL_SECONDS = 240.0
 QUIET_SECONDS = 1.0
 REFERENCE_QUIET_SECONDS = 3.0
 TROUBLE = ("reconcile crashed", "stores a child otherwise", "Traceback")
-FOR_MOMENTS = "belongs to somebody else"
+FOR_MOMENTS = "and is left alone: rename or delete it"
 """Whether an object that is made again meets its predecessor's children is a matter of moments."""
 _DIFFERS = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"), "TIME"),

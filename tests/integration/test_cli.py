@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ MEMORY: JSON = {"metadata": {"name": "chat-llmfleet-memory"}, "data": {"rejected
 def fleet(api_server: ApiServer, namespace: str) -> Fleet:
     made = Fleet(api_server, namespace)
     made.apply(llm_deployment())
+    # As an operator would: statuses of nobody are told as such.
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec = {"holderIdentity": "a test", "renewTime": now, "leaseDurationSeconds": 3600}
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    made.server.create(path, {"metadata": {"name": "llmfleet-operator"}, "spec": spec})
     return made
 
 
@@ -114,10 +120,13 @@ def test_promote_when_a_canary_is_under_way_then_its_revision_and_a_new_token_ar
     refused = run(fleet, "promote", "chat")
     assert refused.returncode == 1
     assert "nothing is being rolled out" in refused.stderr
-    tell(fleet, CANARY)
+    tell(fleet, {**CANARY, "rollout": {**CANARY["rollout"], "step": 1}})
+    late = run(fleet, "promote", "chat", "--step", "0")
+    assert late.returncode == 1
+    assert "step 0 of abcdef0123 is not under way: it is step 1" in late.stderr
     assert run(fleet, "promote", "chat").returncode == 0
     first = (fleet.resource() or {})["metadata"]["annotations"]["llmfleet.dev/promote"]
-    assert first.startswith("abcdef0123@")
+    assert first.startswith("abcdef0123/1@")
     assert run(fleet, "promote", "chat", "--full").returncode == 0
     second = (fleet.resource() or {})["metadata"]["annotations"]["llmfleet.dev/promote"]
     assert second.startswith("abcdef0123/full@")
@@ -136,10 +145,14 @@ def test_forget_when_the_resource_is_there_then_it_is_refused_with_what_to_do_in
     fleet: Fleet,
 ) -> None:
     fleet.server.create(fleet.path("ConfigMap"), MEMORY)
+    bad = {"hash": "abcdef0123", "reason": "UserAbort", "at": "2026-03-01T12:00:00Z"}
+    tell(fleet, {**HEALTHY, "rejectedRevisions": [bad]})
     done = run(fleet, "forget", "chat", "--yes")
     assert done.returncode == 1
     assert f"kubectl delete llmdep chat -n {fleet.namespace}" in done.stderr
-    assert f"kubectl llmfleet -n {fleet.namespace} retry chat --revision HASH" in done.stderr
+    assert f"`kubectl llmfleet -n {fleet.namespace} retry chat --revision abcdef0123`" in (
+        done.stderr
+    )
     assert fleet.child("ConfigMap", "chat-llmfleet-memory") is not None
 
 

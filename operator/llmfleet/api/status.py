@@ -278,7 +278,8 @@ class LLMDeploymentStatus(ResourceModel):
     preview_url: Annotated[str, Field(max_length=512)] | None = None
     """The address of a blue-green rollout's new set, outside a rollout of the served one."""
     ready: Short | None = None
-    """Ready engine pods of those wanted, as 6/6."""
+    """Ready engine pods of all revisions that get requests, of the replicas wanted, as 6/6; more
+    than those while a rollout takes its surge, as 7/6."""
     canary_weight: Annotated[int, Field(ge=0, le=100)] | None = None
     """Percent of the requests that the revision being rolled out gets."""
     served_revision: Hash | None = None

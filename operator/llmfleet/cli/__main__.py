@@ -14,20 +14,34 @@ import typer
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
+from typer.core import TyperGroup
 
 from llmfleet import __version__
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.cli import annotating, candidates, view
 from llmfleet.cli.access import JSON, AccessError, Cluster
 from llmfleet.cli.annotating import NothingToDoError
-from llmfleet.cli.commands import Commands
+from llmfleet.cli.commands import Commands, hoist
+from llmfleet.cli.leading import Leadership
 from llmfleet.cli.view import NO_STATUS, exit_code
 
+WIDEST = 4096
+"""Characters of a line where no terminal breaks it: whoever reads it there cuts words himself."""
 FAILED = 1
 """Exit code when nothing was shown or done; wrong usage is 2."""
 
+
+class _Commands(TyperGroup):
+    """Takes the options that stand before the command wherever they stand, as kubectl does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Move them to the front."""
+        return super().parse_args(ctx, hoist(args))
+
+
 app = typer.Typer(
     name="kubectl llmfleet",
+    cls=_Commands,
     help="Look at LLMDeployments and take part in their rollouts.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -61,6 +75,16 @@ def _not_empty(value: str | None) -> str | None:
     if value is not None and not value.strip():
         raise typer.BadParameter("is empty: give a hash, or leave --revision out")
     return value
+
+
+Step = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Of status.rollout.step: refused if another step is under way.",
+        show_default=False,
+    ),
+]
 
 
 def _revision(autocompletion: candidates.Complete, text: str = "Hash of the revision.") -> Any:
@@ -111,11 +135,16 @@ def get(
     output: Print = Output.TEXT,
 ) -> None:
     """List LLMDeployments: what is served, what is rolled out."""
-    items = _options.cluster().list(everywhere=everywhere)
+    cluster = _options.cluster()
+    items = cluster.list(everywhere=everywhere)
     if output is Output.JSON:
         _print_json([{"metadata": _identity(each), "status": each.get("status")} for each in items])
     elif items:
-        console.print(view.fleet_table(items, _now(), everywhere=everywhere))
+        leading = cluster.leadership(everywhere=everywhere)
+        if leading.problem is not None:
+            text = f"{leading.problem}: READY is what is seen now, all else is of then"
+            complaints.print(text, style="red", soft_wrap=True)
+        _draw(view.fleet_table(items, _now(), everywhere=everywhere, leadership=leading))
     else:
         complaints.print("no LLMDeployments; -A looks into all namespaces")
 
@@ -128,17 +157,19 @@ def status(
 ) -> None:
     """Revisions, traffic, steps, problems and what comes next.
 
-    Exit code: 0 Healthy, 10 Progressing, 11 Paused, 12 Degraded, 13 no status yet.
+    Exit code: 0 Healthy, 10 Progressing, 11 Paused, 12 Degraded, 13 no status yet or no operator
+    that keeps it, 14 clients that were served get no answer.
     """
     cluster = _options.cluster()
     if watch:
         raise typer.Exit(_follow(cluster, name, output))
     raw, deployment = cluster.get(name)
+    leading = cluster.leadership()
     if output is Output.JSON:
         _print_json(raw.get("status"))
     else:
-        _show_status(cluster, deployment)
-    raise typer.Exit(exit_code(deployment))
+        _say(view.status_view(deployment, _now(), cluster.commands, leading))
+    raise typer.Exit(exit_code(deployment, leading))
 
 
 @app.command()
@@ -148,7 +179,7 @@ def explain(name: Name, output: Print = Output.TEXT) -> None:
     if output is Output.JSON:
         _print_status(raw, "phase", "message", "conditions", "rejectedRevisions")
     else:
-        console.print(view.explanation(deployment))
+        _draw(view.explanation(deployment))
 
 
 @app.command()
@@ -158,7 +189,7 @@ def history(name: Name, output: Print = Output.TEXT) -> None:
     if output is Output.JSON:
         _print_status(raw, "revisions", "rejectedRevisions")
     else:
-        console.print(view.history(deployment, _now()))
+        _draw(view.history(deployment, _now()))
 
 
 @app.command()
@@ -166,6 +197,7 @@ def promote(
     name: Name,
     full: Annotated[bool, typer.Option("--full", help="End all steps at once.")] = False,
     revision: Annotated[str | None, _revision(candidates.under_way, MEANT)] = None,
+    step: Step = None,
     output: Print = Output.TEXT,
 ) -> None:
     """End the step under way; with --full, all of them."""
@@ -173,7 +205,7 @@ def promote(
         name,
         output,
         lambda deployment, commands: annotating.promote(
-            deployment, _now(), revision=revision, full=full, commands=commands
+            deployment, _now(), revision=revision, step=step, full=full, commands=commands
         ),
     )
 
@@ -182,6 +214,7 @@ def promote(
 def abort(
     name: Name,
     revision: Annotated[str | None, _revision(candidates.under_way, MEANT)] = None,
+    step: Step = None,
     output: Print = Output.TEXT,
 ) -> None:
     """Send all traffic back to stable and reject the revision being rolled out."""
@@ -189,7 +222,7 @@ def abort(
         name,
         output,
         lambda deployment, commands: annotating.abort(
-            deployment, _now(), revision=revision, commands=commands
+            deployment, _now(), revision=revision, step=step, commands=commands
         ),
     )
 
@@ -281,39 +314,49 @@ def _follow(cluster: Cluster, name: str, output: Output) -> int:
                 if seen is None:
                     complaints.print(f"{name} was deleted", soft_wrap=True)
                     return FAILED
-                code = exit_code(seen[1])
-                draw(*seen)
+                leading = cluster.leadership()
+                code = exit_code(seen[1], leading)
+                draw(*seen, leading)
     except KeyboardInterrupt:
         return code
     return code
 
 
 @contextlib.contextmanager
-def _drawn(cluster: Cluster, output: Output) -> Iterator[Callable[[JSON, LLMDeployment], None]]:
+def _drawn(
+    cluster: Cluster, output: Output
+) -> Iterator[Callable[[JSON, LLMDeployment, Leadership], None]]:
     """What draws a state over the last one; as JSON or without a terminal, below it."""
     if output is Output.JSON:
-        yield lambda raw, _: _print_json(raw.get("status"), indent=None)
+        yield lambda raw, *_: _print_json(raw.get("status"), indent=None)
         return
     if not console.is_terminal:
-        yield lambda _, deployment: _show_status(cluster, deployment)
+        yield lambda _, *seen: _say(_status_of(cluster, *seen))
         return
-    latest: deque[LLMDeployment] = deque(maxlen=1)
+    latest: deque[tuple[LLMDeployment, Leadership]] = deque(maxlen=1)
 
     def seen_now() -> RenderableType:
         """Called every second, so that times count on while nothing happens."""
-        return view.status_view(latest[0], _now(), cluster.commands) if latest else Text("…")
+        return _status_of(cluster, *latest[0]) if latest else Text("…")
 
     with Live(console=console, refresh_per_second=1, get_renderable=seen_now) as live:
 
-        def draw(_: JSON, deployment: LLMDeployment) -> None:
-            latest.append(deployment)
+        def draw(_: JSON, *seen: *tuple[LLMDeployment, Leadership]) -> None:
+            latest.append(seen)
             live.refresh()
 
         yield draw
 
 
-def _show_status(cluster: Cluster, deployment: LLMDeployment) -> None:
-    _say(view.status_view(deployment, _now(), cluster.commands))
+def _status_of(cluster: Cluster, deployment: LLMDeployment, leading: Leadership) -> RenderableType:
+    return view.status_view(deployment, _now(), cluster.commands, leading)
+
+
+def _draw(table: RenderableType) -> None:
+    """A table: as wide as the terminal, and where there is none, as wide as it needs."""
+    if not console.is_terminal:
+        console.width = max(console.width, WIDEST)
+    console.print(table)
 
 
 def _say(text: RenderableType) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import urllib3
@@ -18,11 +21,15 @@ from pydantic import ValidationError
 from llmfleet.api import GROUP, PLURAL, VERSION, clean_line
 from llmfleet.api.deployment import LLMDeployment, parse
 from llmfleet.cli.commands import Commands
+from llmfleet.cli.leading import LEASE, Leadership, count_pods, find_problem
 
 JSON = dict[str, Any]
 WATCH_SECONDS = 300
 RETRY_SECONDS = 2.0
 NOT_FOUND = 404
+FORBIDDEN = 403
+OPERATOR_NAMESPACE: Final = os.environ.get("LLMFLEET_OPERATOR_NAMESPACE") or "llmfleet-system"
+"""Where the Lease is looked for by those who may not list those of all namespaces."""
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL.pattern}(\.{_LABEL.pattern})*")
 """RFC 1123, as Kubernetes checks names."""
@@ -116,6 +123,48 @@ class Cluster:
         if not isinstance(answer, dict) or not isinstance(answer.get("items"), list):
             raise AccessError(_FOREIGN)
         return list(answer["items"])
+
+    def leadership(self, *, everywhere: bool = False) -> Leadership:
+        """Whether an operator leads; where none does, what pods there are.
+
+        Never fails: not to know it keeps nobody from what he asked for.
+
+        Args:
+            everywhere: pods of all namespaces are wanted, not of one.
+        """
+        try:
+            leases, now = self._leases()
+        except (client.ApiException, urllib3.exceptions.HTTPError, ValueError, KeyError) as error:
+            where = f"{OPERATOR_NAMESPACE}/{LEASE}"
+            return Leadership(unknown=clean_line(_sentence(f"the Lease {where}", error)))
+        problem = find_problem(leases, now)
+        if problem is None:
+            return Leadership()
+        label = {"label_selector": "llmfleet.dev/deployment", "_preload_content": False}
+        try:
+            if everywhere:
+                answer = self._core.list_pod_for_all_namespaces(**label)
+            else:
+                answer = self._core.list_namespaced_pod(self.namespace, **label)
+            return Leadership(problem=problem, ready=count_pods(json.loads(answer.data)["items"]))
+        except (client.ApiException, urllib3.exceptions.HTTPError, ValueError, KeyError):
+            return Leadership(problem=problem)
+
+    def _leases(self) -> tuple[Sequence[JSON], datetime]:
+        """The operators' Leases, and the time by the clock of whoever answered."""
+        api = client.CoordinationV1Api()
+        try:
+            answer = api.list_lease_for_all_namespaces(
+                field_selector=f"metadata.name={LEASE}", _preload_content=False
+            )
+            found: Sequence[JSON] = json.loads(answer.data)["items"]
+        except client.ApiException as error:
+            if error.status != FORBIDDEN:
+                raise
+            answer = api.read_namespaced_lease(LEASE, OPERATOR_NAMESPACE, _preload_content=False)
+            found = [json.loads(answer.data)]
+        said = answer.headers.get("Date")
+        return found, parsedate_to_datetime(said) if said else datetime.now(UTC)
 
     def annotate(self, raw: JSON, annotations: Mapping[str, str | None]) -> None:
         """Set or, with None, remove annotations of exactly the object that was read.
@@ -266,10 +315,11 @@ def _is_refusal(error: Exception) -> bool:
 def _sentence(what: str, error: Any) -> str:
     try:
         said = json.loads(error.body)["message"]
-    except (TypeError, ValueError, KeyError, RecursionError):
-        said = error.reason
-    if error.status == NOT_FOUND:
+    except (AttributeError, TypeError, ValueError, KeyError, RecursionError):
+        said = getattr(error, "reason", None) or type(error).__name__
+    status = getattr(error, "status", None)
+    if status == NOT_FOUND:
         return f"{what} is not there: {said}"
-    if error.status == 403:
+    if status == FORBIDDEN:
         return f"you may not: {said}"
     return f"{what}: {said}"

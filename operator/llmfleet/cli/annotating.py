@@ -24,15 +24,17 @@ def promote(
     now: datetime,
     *,
     revision: str | None = None,
+    step: int | None = None,
     full: bool = False,
     commands: Commands = PLAIN,
 ) -> dict[str, str]:
-    """Annotation that ends the step under way, or with ``full`` all of them.
+    """Annotation that ends the step under way and no later one, or with ``full`` all of them.
 
     Args:
         deployment: as stored.
         now: becomes the token.
         revision: which one is meant; left out, it is the one being rolled out.
+        step: which step is meant, as ``status.rollout.step``; left out, the one under way.
         full: all steps.
         commands: builds those that the message names.
 
@@ -48,12 +50,14 @@ def promote(
         )
     if deployment.spec.wanted_replicas == 0:
         raise NothingToDoError("no replicas are wanted, and nothing moves: scale up first")
-    if _goes_by_itself(deployment.status.rollout):
-        raise NothingToDoError(
-            f"{revision} is rolled out without steps, so there is nothing to promote:"
-            " it goes on by itself"
-        )
-    return {f"{PREFIX}promote": _value(f"{revision}/full" if full else revision, now)}
+    why = _why_no_step(deployment.status.rollout)
+    if why is not None:
+        raise NothingToDoError(f"{revision} {why}")
+    _check_seen(deployment)
+    if full:
+        return {f"{PREFIX}promote": _value(f"{revision}/full", now)}
+    at = _at_step(deployment, "promote", revision, step, commands)
+    return {f"{PREFIX}promote": _value(revision if at is None else f"{revision}/{at}", now)}
 
 
 def abort(
@@ -61,6 +65,7 @@ def abort(
     now: datetime,
     *,
     revision: str | None = None,
+    step: int | None = None,
     commands: Commands = PLAIN,
 ) -> dict[str, str]:
     """Annotation that sends all traffic back and rejects what is being rolled out.
@@ -69,6 +74,7 @@ def abort(
         deployment: as stored.
         now: becomes the token.
         revision: which one is meant; left out, it is the one being rolled out.
+        step: goes back only while this one is under way; left out, whichever is.
         commands: builds those that the message names.
 
     Raises:
@@ -83,7 +89,10 @@ def abort(
             f"this would end an undo, and go back to {served}, which was rejected by it:"
             f" if that is meant, `{command}`"
         )
-    return {f"{PREFIX}abort": _value(revision, now)}
+    if step is None:
+        return {f"{PREFIX}abort": _value(revision, now)}
+    at = _at_step(deployment, "abort", revision, step, commands)
+    return {f"{PREFIX}abort": _value(f"{revision}/{at}", now)}
 
 
 def retry(
@@ -134,6 +143,7 @@ def undo(
     served = deployment.status.served_revision
     if served is None or served in _rejected(deployment):
         raise NothingToDoError("no good revision is served: try again when one is")
+    _check_seen(deployment)
     known = kept(deployment)
     if revision is None:
         promoted = [(each.promoted_at, each.hash) for each in known if each.hash != served]
@@ -181,6 +191,7 @@ def restart(
         raise NothingToDoError(_instead_of_restart(deployment, rollout, commands))
     if deployment.spec.wanted_replicas == 0:
         raise NothingToDoError("no replicas are wanted, so there are no pods to replace")
+    _check_seen(deployment)
     return {f"{PREFIX}restart": _value(served, now)}
 
 
@@ -225,10 +236,13 @@ def check_forget(
     """
     if raw is None or raw["metadata"].get("deletionTimestamp"):
         return
+    rejected = (raw.get("status") or {}).get("rejectedRevisions") or []
+    lifts = [f"`{commands.llmfleet('retry', name, '--revision', each['hash'])}`"
+             for each in rejected]  # fmt: skip
+    instead = f", or lift one rejection: {', '.join(lifts)}" if lifts else ""
     raise NothingToDoError(
         f"{namespace}/{name} is there, and the operator would write its memory anew from its"
-        f" status: delete it first, `{commands.kubectl('delete', 'llmdep', name)}`, or lift one"
-        f" rejection, `{commands.llmfleet('retry', name, '--revision', 'HASH')}`"
+        f" status: delete it first, `{commands.kubectl('delete', 'llmdep', name)}`{instead}"
     )
 
 
@@ -251,6 +265,23 @@ def _under_way(deployment: LLMDeployment, act: str, asked: str | None) -> str:
     return going
 
 
+def _at_step(
+    deployment: LLMDeployment, act: str, revision: str, asked: int | None, commands: Commands
+) -> int | None:
+    """The step under way; None where status does not say, and nobody asked for one."""
+    rollout = deployment.status.rollout
+    at = rollout.step if rollout is not None else None
+    if asked in {None, at}:
+        return at
+    if at is None:
+        raise NothingToDoError(f"{revision} is rolled out without steps, and nothing was done")
+    words = (deployment.metadata.name, "--revision", revision, "--step", str(at))
+    raise NothingToDoError(
+        f"step {asked} of {revision} is not under way: it is step {at}, and nothing was done; if"
+        f" that is meant, `{commands.llmfleet(act, *words)}`"
+    )
+
+
 def _instead_of_restart(
     deployment: LLMDeployment, rollout: RolloutStatus, commands: Commands
 ) -> str:
@@ -270,14 +301,31 @@ def _instead_of_restart(
     )
 
 
-def _goes_by_itself(rollout: RolloutStatus | None) -> bool:
-    """Whether a rollout has no steps; one whose plan cannot be read is left to the operator."""
+def _check_seen(deployment: LLMDeployment) -> None:
+    """What was decided on another spec is not what whoever reads it now can mean."""
+    if deployment.status.observed_generation != deployment.metadata.generation:
+        raise NothingToDoError(
+            "spec was changed, and the operator has not seen that yet: look again in a moment"
+        )
+
+
+def _why_no_step(rollout: RolloutStatus | None) -> str | None:
+    """Why there is no step to end; a plan that cannot be read is left to the operator."""
+    without = "is rolled out without steps, so there is nothing to promote: it goes on by itself"
     if rollout is None or rollout.plan is None or rollout.cause is not None:
-        return True
+        return without
+    if rollout.state not in {None, "Forward"}:
+        return f"is in a state that this version does not know ({rollout.state}): promote nothing"
     try:
-        return RolloutSpec.model_validate(rollout.plan).strategy == "RollingUpdate"
+        plan = RolloutSpec.model_validate(rollout.plan)
     except ValidationError:
-        return False
+        return None
+    if plan.strategy == "RollingUpdate":
+        return without
+    over = rollout.step is not None and rollout.step >= len(plan.effective_steps)
+    return (
+        "has no step left, so there is nothing to promote: it goes on by itself" if over else None
+    )
 
 
 def _rejected(deployment: LLMDeployment) -> set[str]:

@@ -43,5 +43,33 @@ class Commands:
         return tuple(word for option, value in named if value for word in (option, value))
 
 
+ANYWHERE: Final = frozenset({"-n", "--namespace", "--context"})
+"""Options that kubectl takes before and behind a command."""
+
+
+def hoist(words: list[str]) -> list[str]:
+    """The same words with the options of ``ANYWHERE`` in front.
+
+    Example:
+        >>> hoist(["status", "chat", "-n", "team-b", "--watch"])
+        ['-n', 'team-b', 'status', 'chat', '--watch']
+        >>> hoist(["abort", "--context=eu", "chat"])
+        ['--context=eu', 'abort', 'chat']
+    """
+    front: list[str] = []
+    rest: list[str] = []
+    left = iter(words)
+    for word in left:
+        if word == "--":  # whatever comes behind it is no option
+            rest += [word, *left]
+        elif word in ANYWHERE:
+            front += [word, *(value for value in (next(left, None),) if value is not None)]
+        elif word.partition("=")[0] in ANYWHERE or (word[:2] == "-n" and word[:3] != "-n="):
+            front.append(word)
+        else:
+            rest.append(word)
+    return [*front, *rest]
+
+
 PLAIN: Final = Commands()
 """For the current context and its own namespace."""

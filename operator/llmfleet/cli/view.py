@@ -24,18 +24,24 @@ from llmfleet.api.status import (
     MetricResult,
     RevisionStatus,
     RolloutStatus,
+    Routing,
 )
 from llmfleet.api.text import clean_tree
 from llmfleet.api.values import parse_duration_seconds
 from llmfleet.cli import annotating
+from llmfleet.cli.ages import age
 from llmfleet.cli.commands import PLAIN, Commands
+from llmfleet.cli.leading import Leadership
 
 JSON = dict[str, Any]
 
 EXIT_CODES: Final = {"Healthy": 0, "Progressing": 10, "Paused": 11, "Degraded": 12}
 """Of ``status``, by phase."""
 NO_STATUS: Final = 13
-"""The operator has not said anything yet: is it running?"""
+"""Nobody says anything: there is no status yet, or no operator that keeps it."""
+OUTAGE: Final = 14
+"""Clients that were served get no answer, whatever the phase."""
+SOMEBODY_LEADS: Final = Leadership()
 BAR: Final = 20
 _SHOULD_BE_TRUE: Final = {"Accepted", "Available", "CapacityAvailable", "Progressing"}
 _EXCEPTIONS: Final = {
@@ -44,13 +50,29 @@ _EXCEPTIONS: Final = {
 _COLOURS: Final = {"Healthy": "green", "Progressing": "cyan", "Paused": "yellow", "Degraded": "red"}
 
 
-def exit_code(deployment: LLMDeployment) -> int:
-    """0 for Healthy; the others are in ``EXIT_CODES``."""
-    return EXIT_CODES.get(deployment.status.phase or "", NO_STATUS)
+def exit_code(deployment: LLMDeployment, leadership: Leadership = SOMEBODY_LEADS) -> int:
+    """0 for Healthy; the others are in ``EXIT_CODES``, but for ``NO_STATUS`` and ``OUTAGE``."""
+    status = deployment.status
+    code = EXIT_CODES.get(status.phase or "", NO_STATUS)
+    if code == NO_STATUS or leadership.problem is not None:
+        return NO_STATUS
+    available = status.condition("Available")
+    gone = available is not None and available.status == "False"
+    wanted = status.served_revision is not None and deployment.spec.wanted_replicas > 0
+    return OUTAGE if gone and wanted else code
 
 
-def fleet_table(items: Sequence[JSON], now: datetime, *, everywhere: bool) -> Table:
-    """A line per LLMDeployment; unreadable ones are shown by name."""
+def fleet_table(
+    items: Sequence[JSON],
+    now: datetime,
+    *,
+    everywhere: bool,
+    leadership: Leadership = SOMEBODY_LEADS,
+) -> Table:
+    """A line per LLMDeployment; unreadable ones are shown by name.
+
+    Where nobody leads, READY is what is seen now.
+    """
     table = Table(box=None, pad_edge=False)
     for title in (
         *(["NAMESPACE"] if everywhere else []),
@@ -66,7 +88,7 @@ def fleet_table(items: Sequence[JSON], now: datetime, *, everywhere: bool) -> Ta
             *([meta["namespace"]] if everywhere else []),
             meta["name"],
             _cell(((item.get("spec") or {}).get("model") or {}).get("source", "")),
-            _cell(status.get("ready")),
+            _cell(_ready(meta, status, leadership)),
             Text(phase, style=_COLOURS.get(phase, "dim")),
             _cell(status.get("servedRevision")),
             _cell(f"{going} {status.get('canaryWeight') or 0} %" if going else ""),
@@ -76,7 +98,10 @@ def fleet_table(items: Sequence[JSON], now: datetime, *, everywhere: bool) -> Ta
 
 
 def status_view(
-    deployment: LLMDeployment, now: datetime, commands: Commands = PLAIN
+    deployment: LLMDeployment,
+    now: datetime,
+    commands: Commands = PLAIN,
+    leadership: Leadership = SOMEBODY_LEADS,
 ) -> RenderableType:
     """Revisions with their traffic, the steps of the rollout, what is wrong, what comes next.
 
@@ -88,12 +113,14 @@ def status_view(
         pods = everywhere.kubectl("get", "pods", "-A", "-l", "app.kubernetes.io/name=llmfleet")
         text = f"no status yet: the operator has not seen it. Is it running? {pods}"
         return Text(text, style="yellow")
-    parts: list[RenderableType] = [_title(deployment), *_revisions(status, now)]
+    parts: list[RenderableType] = [*_leading(deployment, leadership), _title(deployment)]
+    parts += _revisions(status, now)
     if status.rollout is not None and status.rollout.revision is not None:
         parts.append(_steps(status, status.rollout, now))
         parts += [_verdict(each) for each in status.rollout.metric_results]
-    if status.routing is not None:
-        parts.append(Text(f"also: {describe_routing(status.routing)}"))
+    routing = _reached(status)
+    if routing is not None:
+        parts.append(Text(f"also: {describe_routing(routing)}"))
     parts += [_problem(each) for each in status.conditions if is_problem(each)]
     parts.append(Text(f"next: {whats_next(deployment, now, commands)}"))
     return Group(*parts)
@@ -134,14 +161,18 @@ def step_due(status: LLMDeploymentStatus) -> datetime | None:
 
 
 def explanation(deployment: LLMDeployment) -> RenderableType:
-    """Every condition with its sentence, then what was rejected and why."""
+    """Every condition with its sentence, then what was rejected and why; each sentence once."""
     status = deployment.status
+    told: dict[str, str] = {status.message or "": "the first line"}
     table = Table(box=None, pad_edge=False)
     for title in ("CONDITION", "STATUS", "REASON", "WHY"):
         table.add_column(title, overflow="fold")
     for each in status.conditions:
         style = "red" if is_problem(each) else ""
-        words = (each.type, each.status, each.reason, each.message)
+        known = told.get(each.message)
+        told.setdefault(each.message, each.type)
+        why = each.message if known is None else f"as {known}"
+        words = (each.type, each.status, each.reason, why)
         table.add_row(*map(_cell, words), style=style)
     parts: list[RenderableType] = [Text(status.message or "no status yet"), table]
     parts += [
@@ -182,18 +213,12 @@ def is_problem(condition: Condition) -> bool:
     )
 
 
-def age(since: datetime, now: datetime) -> str:
-    """Time passed, in the largest unit that fits: 45s, 12m, 7h, 3d.
-
-    >>> from datetime import UTC
-    >>> age(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 7, 30, tzinfo=UTC))
-    '7h'
-    """
-    seconds = max(0, int((now - since).total_seconds()))
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
+def _ready(meta: JSON, status: JSON, leadership: Leadership) -> str | None:
+    said: str | None = status.get("ready")
+    if leadership.problem is None:
+        return said
+    seen, _ = leadership.ready.get((meta["namespace"], meta["name"], "engine"), (0, 0))
+    return f"{seen}/{(said or '/?').partition('/')[2]}"
 
 
 def _cell(value: Any) -> Text:
@@ -202,6 +227,16 @@ def _cell(value: Any) -> Text:
 
 def _ahead(due: datetime, now: datetime) -> str:
     return age(now, due) if due > now else "a moment"
+
+
+def _leading(deployment: LLMDeployment, leadership: Leadership) -> Iterator[Text]:
+    """What to think of all that follows."""
+    meta = deployment.metadata
+    if leadership.problem is not None:
+        yield Text(f"! {leadership.problem}: what follows is of then", "red")
+        yield Text(f"! {leadership.pods_of(meta.namespace, meta.name)}", "red")
+    elif leadership.unknown is not None:
+        yield Text(f"whether an operator keeps this is not known: {leadership.unknown}", "dim")
 
 
 def _title(deployment: LLMDeployment) -> Text:
@@ -240,6 +275,14 @@ def _revisions(status: LLMDeploymentStatus, now: datetime) -> Iterator[Text]:
         yield line
 
 
+def _reached(status: LLMDeploymentStatus) -> Routing | None:
+    """Routing as clients meet it: without a preview address nobody is led anywhere by one."""
+    routing = status.routing
+    if routing is not None and status.preview_url is None:
+        routing = routing.model_copy(update={"preview": None})
+    return None if routing == Routing() else routing
+
+
 def _state(status: LLMDeploymentStatus, one: RevisionStatus, rejected: dict[str, str]) -> Text:
     going = status.rollout.revision if status.rollout else None
     if one.hash in rejected:
@@ -272,12 +315,15 @@ def _steps(status: LLMDeploymentStatus, rollout: RolloutStatus, now: datetime) -
     line = Text(f"rollout of {rollout.revision}, attempt {(rollout.attempt or 0) + 1}: ")
     if rollout.aborted:
         return line.append(f"aborted, {rollout.aborted}", "red")
-    if plan is None or not plan.effective_steps:
+    # A first revision has nothing to be compared with, whatever steps its plan keeps.
+    if plan is None or not plan.effective_steps or status.served_revision is None:
         return line.append("as pods get ready, without steps")
     for number, step in enumerate(plan.effective_steps):
-        at = rollout.step or 0
+        at, weight = rollout.step or 0, status.canary_weight or 0
         mark, style = ("▶", "cyan") if number == at else ("·", "dim")
-        if number < at:
+        if number < at and weight < (step.set_weight or 0):
+            mark, style = "»", "dim"  # promoted past before that weight was served
+        elif number < at:
             mark, style = "✓", "green"
         line.append(f" {mark} {describe_step(step)}", style)
     if rollout.step_started_at is not None:

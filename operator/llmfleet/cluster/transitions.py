@@ -32,6 +32,6 @@ class Transitions:
             metrics.ROLLOUT_ABORTS.labels(outcome.reason).inc()
 
     async def publish(self, raw: JSON, event: PlannedEvent, status: JSON | None) -> None:
-        """Post an Event about the LLMDeployment ``raw``, and queue it for the webhook."""
-        if await self._events.post(raw, event):
+        """Post an Event about the LLMDeployment ``raw``; details are not sent to the webhook."""
+        if await self._events.post(raw, event) and not event.detail:
             self._notifier.send(raw, event, status or {})

@@ -55,6 +55,8 @@ class PlannedEvent:
     message: str
     occurrence: str = ""
     """What tells two transitions that read alike: the attempt, its step, the split, the acts."""
+    detail: bool = False
+    """It belongs to another of the same plan, which says more: no bell is rung for it."""
 
 
 class Result(StrEnum):

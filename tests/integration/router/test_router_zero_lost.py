@@ -60,15 +60,39 @@ async def test_prober_when_the_router_drains_then_nothing_is_lost(
             async with request as long_stream, Prober(router.url) as prober:
                 await prober.seen(30)
                 router.stop_event.set()
-                await asyncio.wait_for(poll(lambda: not router.agent.state.ready), 5)
-                async with session.get(f"{router.agent_url}/ready") as answer:
-                    assert answer.status == 503
                 await prober.seen(30)  # clients that have not heard of it yet
                 await prober.stop()
+                await asyncio.wait_for(poll(lambda: not router.agent.state.ready), 15)
+                async with session.get(f"{router.agent_url}/ready") as answer:
+                    assert answer.status == 503
                 text = await long_stream.text()
                 assert text.endswith("data: [DONE]\n\n")
                 assert prober.tally.failures == []
         async with asyncio.timeout(20):
+            await router.task
+
+
+async def test_drain_when_all_routers_go_at_once_then_this_one_is_ready_while_requests_still_come(
+    tmp_path: Path, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Services lead to terminating endpoints that are ready still while there are no others."""
+    # A busy machine lets the prober wait for seconds.
+    monkeypatch.setattr("llmfleet_router.agent.FORGOTTEN_SECONDS", 6.0)
+    engine = await start_engine("a1")
+    async with running_router(tmp_path, drain_timeout_seconds=30.0) as router:
+        await router.serve(1, {"aaaa": 100}, aaaa=[engine])
+        async with aiohttp.ClientSession() as session, Prober(router.url) as prober:
+            await prober.seen(10)
+            router.stop_event.set()
+            started = asyncio.get_running_loop().time()
+            while asyncio.get_running_loop().time() < started + 8:  # longer than the first wait
+                async with session.get(f"{router.agent_url}/ready") as answer:
+                    assert answer.status == 200
+                await prober.seen(1)
+                await asyncio.sleep(0.2)
+            await prober.stop()
+            assert prober.tally.failures == []
+        async with asyncio.timeout(30):
             await router.task
 
 

@@ -157,6 +157,30 @@ def test_steps_when_risky_then_they_are_stored_with_a_warning(
     assert_warned(api_server, namespace, deployment("warned", rollout), expected)
 
 
+def test_steps_when_a_patch_does_not_touch_them_then_nobody_is_warned_again(
+    api_server: ApiServer, namespace: str
+) -> None:
+    body = deployment("untouched", {"steps": [{"setWeight": 30}]})
+    api_server.create(PATH.format(namespace), body)
+    path = f"{PATH.format(namespace)}/untouched?dryRun=All"
+    for change, expected in (
+        ({"replicas": 3}, 0),
+        ({"rollout": {"maxSurge": 0}}, 0),
+        ({"rollout": {"steps": [{"setWeight": 40}]}}, 2),
+    ):
+        answer = api_server.request("PATCH", path, {"spec": change}, "application/merge-patch+json")
+        assert answer.status_code == 200, answer.text
+        assert len(answer.headers.get_list("warning")) == expected, change
+
+
+def test_name_when_it_is_the_preview_address_of_another_then_a_warning_says_so(
+    api_server: ApiServer, namespace: str
+) -> None:
+    said = "its Service chat-preview has the name of the preview address of an LLMDeployment chat:"
+    assert_warned(api_server, namespace, deployment("chat-preview"), [said])
+    assert_warned(api_server, namespace, deployment("preview"), [])
+
+
 @pytest.mark.parametrize(
     ("value", "warned"),
     [

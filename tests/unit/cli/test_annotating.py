@@ -14,7 +14,7 @@ from llmfleet.cli import annotating
 from llmfleet.cli.annotating import NothingToDoError
 from llmfleet.cli.commands import Commands
 from llmfleet.planning.children.naming import memory_key
-from tests.unit.planning.canaries import at_share, fail, rejected, split, started
+from tests.unit.planning.canaries import at_share, canary, fail, rejected, split, started
 from tests.unit.planning.fleet import Fleet, resource
 from tests.unit.planning.test_convergence import model
 from tests.unit.planning.test_rollout import turn
@@ -169,6 +169,42 @@ def test_act_when_another_revision_is_meant_then_it_is_refused(act: Any) -> None
     with pytest.raises(NothingToDoError, match=f"it is {new}, and nothing was done"):
         act(seen(world), NOW, revision=old)
     assert act(seen(world), NOW, revision=new) == act(seen(world), NOW)
+
+
+def test_promote_when_somebody_else_ended_the_step_meanwhile_then_no_other_one_ends() -> None:
+    """Two people see the same pause, and both promote it."""
+    world, _, new = started()
+    at_share(world, new, 25)
+    first, second = (annotating.promote(seen(world), NOW.replace(second=at)) for at in (1, 2))
+    assert first["llmfleet.dev/promote"].startswith(f"{new}/1@")
+    carry_out(world, first, 1)
+    assert world.status()["rollout"]["step"] == 2
+    carry_out(world, second, 1)
+    assert world.status()["rollout"]["step"] == 2
+    assert "names step 1" in world.condition("ActRefused")["message"]
+
+
+@pytest.mark.parametrize("act", [annotating.promote, annotating.abort])
+def test_act_when_another_step_is_meant_then_it_is_refused_with_the_one_under_way(act: Any) -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    with pytest.raises(NothingToDoError, match=r"step 0 of .* it is step 1, and nothing was done"):
+        act(seen(world), NOW, step=0)
+    name = act.__name__
+    assert act(seen(world), NOW, step=1)[f"llmfleet.dev/{name}"].startswith(f"{new}/1@")
+
+
+@pytest.mark.parametrize("act", [annotating.promote, annotating.undo, annotating.restart])
+def test_act_when_the_newest_spec_is_not_seen_yet_then_it_is_refused(act: Any) -> None:
+    """Whoever acts means what he has just applied, and status is about what was before."""
+    world, _, new = started(canary([{"setWeight": 25}, {"pause": {}}]))
+    at_share(world, new, 25)
+    if act is not annotating.promote:
+        carry_out(world, {"llmfleet.dev/promote": f"{new}/full@1"}, 60)
+    act(seen(world), NOW)
+    world.edit(model=model("three"))
+    with pytest.raises(NothingToDoError, match="the operator has not seen that yet"):
+        act(seen(world), NOW)
 
 
 def fails_once_more(world: Fleet, new: str) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 
 from llmfleet.api import parse
 from llmfleet.cli import annotating, view
+from llmfleet.cli.ages import age
 from tests.unit.planning.canaries import annotate, at_share, fail, started
 from tests.unit.planning.fleet import Fleet, hash_of, resource
 from tests.unit.planning.test_convergence import model
@@ -90,6 +91,34 @@ def test_status_when_degraded_with_nothing_to_retry_then_no_retry_is_offered() -
     )
 
 
+def test_status_when_the_first_revision_comes_up_then_no_steps_are_shown_that_it_skips() -> None:
+    world = Fleet(resource(rollout={"strategy": "Canary", "steps": [{"setWeight": 25}]}))
+    world.broken = frozenset({hash_of(world.raw)})
+    turn(world, 4)
+    text = shown(world)
+    assert "as pods get ready, without steps" in text
+    assert "25 %" not in text
+
+
+def test_status_when_a_step_was_promoted_past_then_it_is_not_shown_as_served() -> None:
+    world, _, new = started()
+    annotate(world, "promote", f"{new}/0@1")
+    world.reconcile()
+    assert "» 25 % ▶ a pause of 5m" in shown(world)
+
+
+def test_explanation_when_conditions_say_the_same_then_it_is_told_once() -> None:
+    world, _, new = started()
+    at_share(world, new, 25)
+    annotate(world, "abort", f"{new}@1")
+    turn(world, 20)
+    message = world.status()["message"]
+    assert len([each for each in world.status()["conditions"] if each["message"] == message]) > 2
+    text = text_of(view.explanation(parse(world.raw)))
+    assert text.count("that spec asks for was rejected") == 1
+    assert "as the first line" in text
+
+
 def test_status_when_spec_changes_in_mid_rollout_then_no_step_is_announced() -> None:
     world, old, new = started()
     at_share(world, new, 25)
@@ -154,7 +183,7 @@ def test_fleet_when_listed_then_each_has_a_line_even_if_it_cannot_be_read() -> N
 )
 def test_age_when_shown_then_in_the_largest_unit_of_two_or_more(seconds: int, text: str) -> None:
     now = Fleet(resource()).now
-    assert view.age(now - timedelta(seconds=seconds), now) == text
+    assert age(now - timedelta(seconds=seconds), now) == text
 
 
 HOSTILE = "[/INST] [bold]x[/] :smile: \x1b]0;owned\x07\x1b[2J\u202egnol\x00"

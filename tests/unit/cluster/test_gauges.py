@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +90,27 @@ def test_available_when_no_revision_was_served_yet_then_it_is_no_outage(
     assert value("available") is None
     gauges.show(OWNER, {**status, "ready": "0/2"})
     assert value("available") == 0
+
+
+ALERTS = re.compile(r"^\| `(?:absent\()?llmfleet_(\w+)(\{[^}]*\})? == ", re.MULTILINE)
+
+
+def test_alert_when_the_page_names_it_then_its_series_is_there_in_the_state_that_it_is_about(
+    gauges: ObjectGauges,
+) -> None:
+    """An expression without a series is an alert that never comes."""
+    named = ALERTS.findall((Path(__file__).parents[3] / "docs" / "operator.md").read_text())
+    assert {name for name, _ in named} == {"available", "phase", "rejected", "leader"}
+    for name, matcher in named:
+        phase = matcher.partition('"')[2].partition('"')[0]
+        gauges.show(OWNER, {**REJECTED, "phase": phase or "Degraded"})
+        labels = {"phase": phase} if phase else {}
+        if name == "rejected":
+            labels = {"revision": "new"}
+        if name == "leader":
+            assert REGISTRY.get_sample_value("llmfleet_leader") is not None
+        else:
+            assert value(name, **labels) == 1, name
 
 
 def test_series_when_the_object_is_gone_then_none_is_left(gauges: ObjectGauges) -> None:

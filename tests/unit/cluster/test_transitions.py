@@ -12,6 +12,7 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 
 from llmfleet.cluster.notifying import CONTENT_TYPE, Notifier, build_cloud_event
+from llmfleet.cluster.transitions import Transitions
 from llmfleet.planning.plan import PlannedEvent
 
 RAW: dict[str, Any] = {
@@ -89,6 +90,32 @@ async def test_event_when_a_webhook_is_set_then_it_gets_a_cloud_event(webhook: W
         "servedRevision": "old", "canaryWeight": 25,
         "rollout": {"id": 3, "revision": "new", "step": 1},
     }  # fmt: skip
+
+
+class Recorder:
+    """Takes every Event for new."""
+
+    def __init__(self) -> None:
+        self.posted: list[str] = []
+
+    async def post(self, raw: Any, event: PlannedEvent) -> bool:
+        del raw
+        self.posted.append(event.reason)
+        return True
+
+
+async def test_event_when_it_is_a_detail_of_another_then_it_is_posted_and_rings_no_bell(
+    webhook: Webhook,
+) -> None:
+    recorder, notifier = Recorder(), Notifier(await webhook.start())
+    transitions = Transitions(recorder, notifier)  # type: ignore[arg-type]
+    detail = PlannedEvent(type="Warning", reason="Degraded", message="x", detail=True)
+    for event in (detail, PROMOTED):
+        await transitions.publish(RAW, event, STATUS)
+    _, body = await webhook.next()
+    await notifier.close()
+    assert recorder.posted == ["Degraded", "Promoted"]
+    assert (body["type"], webhook.got.empty()) == ("dev.llmfleet.Promoted", True)
 
 
 async def test_webhook_when_it_fails_for_a_while_then_the_same_event_comes_again(

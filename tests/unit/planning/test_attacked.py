@@ -221,7 +221,7 @@ def test_message_when_the_served_revision_has_no_ready_pod_then_its_advice_helps
     said = world.status()["message"]
     assert "keeps serving" not in said
     assert "is served" not in said
-    assert f"annotate llmfleet.dev/promote: {TWO}/full@TOKEN" in said
+    assert f"promote chat --revision {TWO} --full`" in said
     annotate(world, "promote", f"{TWO}/full@1")
     world.settle()
     assert split(world) == {TWO: 100}

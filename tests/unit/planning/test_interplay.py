@@ -62,7 +62,7 @@ def test_abort_when_the_rollout_is_an_undo_then_it_is_refused_and_the_good_one_i
     world, old, new = undoing(25)
     annotate(world, "abort", f"{old}@2")
     world.settle()
-    assert f"llmfleet.dev/retry: {new}@TOKEN" in world.condition("ActRefused")["message"]
+    assert f"retry chat --revision {new}`" in world.condition("ActRefused")["message"]
     assert split(world) == {old: 100}
     assert rejected(world) == {new: "UserUndo"}
 

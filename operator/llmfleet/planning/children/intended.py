@@ -26,7 +26,7 @@ from llmfleet.planning.revisions.revision import (
     build_controller_revision,
     return_owner,
 )
-from llmfleet.planning.snapshot import ObjectKey, ObservedPod, Snapshot
+from llmfleet.planning.snapshot import ObjectKey, ObservedObject, ObservedPod, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +35,8 @@ class Intended:
 
     children: tuple[Child, ...]
     deletions: tuple[Deletion, ...]
-    foreign: tuple[str, ...]
-    """Names among them that belong to somebody else, whose objects are left alone."""
+    foreign: tuple[ObservedObject, ...]
+    """Objects of somebody else that have a name among them; they are left alone."""
     refused: tuple[str, ...]
     """Sentences about children that the API server refused at the last attempt."""
     lost: tuple[str, ...]
@@ -71,7 +71,7 @@ def decide_children(
     return Intended(
         children=kept,
         deletions=deletions,
-        foreign=tuple(f"{key.kind} {key.name}" for key in foreign),
+        foreign=tuple(snapshot.objects[key] for key in foreign),
         refused=_refused(snapshot, (*kept, *deletions)),
         lost=tuple(sorted(served & replicas.keys() - history.known.keys())),
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from llmfleet.api import Condition
+from llmfleet.planning.advice import command
 from llmfleet.planning.clock import format_time
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.facts.routers import Routers
@@ -109,6 +110,9 @@ def _ready(
         status, reason, text = "Unknown", "Progressing", available.message
     else:
         status, reason, text = "True", "Ready", progressing.message
+    capacity = situation.capacity
+    if status != "False" and capacity.status == "False":
+        text = f"{capacity.message.rstrip('.')}; {text}"  # what everything else waits for
     outage = _outage(situation, available)
     if outage is not None:
         text = outage if text == available.message else f"{outage}; {text}"
@@ -181,8 +185,8 @@ def _rejected_sentence(situation: Situation) -> str:
     return (
         f"revision {situation.rejected} that spec asks for was rejected"
         f" ({why}{': ' + said if said else ''});"
-        f" {describe_traffic(rollout.split.traffic)}: change spec, or annotate"
-        f" llmfleet.dev/retry: {situation.rejected}@TOKEN"
+        f" {describe_traffic(rollout.split.traffic)}: change spec, or"
+        f" {command(situation.facts.deployment, 'retry', situation.rejected)}"
     )
 
 

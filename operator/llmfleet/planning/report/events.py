@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from llmfleet.api import Condition, describe_routing
+from llmfleet.api import Condition, Routing, describe_routing, describe_step
 from llmfleet.planning.children.naming import canonical_json
 from llmfleet.planning.plan import PlannedEvent
 from llmfleet.planning.report.situation import Situation
-from llmfleet.planning.rollout.state import attempt_of
+from llmfleet.planning.rollout.state import Forward, attempt_of
 from llmfleet.planning.snapshot import JSON
 
 _WARNS_WHEN = {
@@ -21,6 +21,9 @@ _WARNS_WHEN = {
     "RolledBack": "True",
     "RuntimeOutdated": "True",
 }
+
+_OF_AN_END = {"ActDone", "TrafficShifted", "RoutingChanged", "RevisionRejected", "Degraded"}
+"""What always comes with a rollout that goes back, and says less than why it does."""
 
 
 def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
@@ -40,8 +43,23 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
     if status["phase"] == "Healthy" and before.phase != "Healthy":
         events.append(_normal("Healthy", status["message"]))
     events += _of_availability(situation, known.get("Available"), status)
-    occurrence = _occurrence(situation, status)
-    return tuple(replace(event, occurrence=occurrence) for event in events)
+    occurrence, ended = _occurrence(situation, status), _end(situation)
+    return tuple(
+        replace(
+            event,
+            occurrence=occurrence,
+            detail=ended is not None and event.reason in _OF_AN_END and event.reason != ended,
+        )
+        for event in events
+    )
+
+
+def _end(situation: Situation) -> str | None:
+    """The reason of the Event that says why a rollout goes back, if this plan has one."""
+    advance = situation.rollout.advance
+    if advance.failure is None or advance.ended is None:
+        return None
+    return advance.failure.reason
 
 
 def _of_availability(
@@ -81,14 +99,15 @@ def _of_rollout(situation: Situation) -> Iterator[PlannedEvent]:
     rollout, facts, advance = situation.rollout, situation.facts, situation.rollout.advance
     if advance.started is not None:
         instead = f" instead of {advance.stable}" if advance.stable else ""
-        yield _normal("RolloutStarted", f"rolling out {advance.started}{instead}")
+        what = f"rolling out {advance.started}{instead}{situation.without_comparison}"
+        yield _normal("RolloutStarted", what)
     if rollout.split.traffic and dict(rollout.split.traffic) != dict(facts.traffic):
         split = ", ".join(
             f"{name} {weight} %" for name, weight in sorted(rollout.split.traffic.items())
         )
         yield _normal("TrafficShifted", f"traffic is now {split}")
-    if rollout.routing != facts.routing:
-        yield _normal("RoutingChanged", describe_routing(rollout.routing))
+    if _reached(situation, rollout.routing) != _reached(situation, facts.routing):
+        yield _normal("RoutingChanged", describe_routing(_reached(situation, rollout.routing)))
     if advance.promoted is not None:
         yield _normal("Promoted", f"{advance.promoted} is served to all clients")
     failure = advance.failure
@@ -96,7 +115,27 @@ def _of_rollout(situation: Situation) -> Iterator[PlannedEvent]:
         what = "rejected" if failure.rejected else "aborted"
         yield _warning(failure.reason, f"{advance.ended} is {what}: {failure.message}")
     for act, revision in advance.acts.run.items():
-        yield _normal("ActDone", f"llmfleet.dev/{act} of {revision} is carried out")
+        where = _step_left(situation) if act == "promote" else ""
+        yield _normal("ActDone", f"llmfleet.dev/{act} of {revision}{where} is carried out")
+
+
+def _reached(situation: Situation, routing: Routing | None) -> Routing | None:
+    """Routing as clients meet it: nobody is led anywhere by an address that is another's."""
+    if routing is None or situation.preview_url is not None:
+        return routing
+    return routing.model_copy(update={"preview": None})
+
+
+def _step_left(situation: Situation) -> str:
+    """Which steps a promotion has ended, as part of a sentence."""
+    advance, steps = situation.rollout.advance, situation.rollout.policy.effective_steps
+    state = advance.state_before
+    position = state.position if isinstance(state, Forward) else None
+    if advance.acts.full:
+        return " (all steps)"
+    at = position.step if position is not None else 0
+    what = f" ({describe_step(steps[at])})" if at < len(steps) else ""
+    return f" at step {at + 1} of {len(steps)}{what}"
 
 
 def _normal(reason: str, message: str) -> PlannedEvent:

@@ -7,6 +7,7 @@ from datetime import UTC
 from typing import Final
 
 from llmfleet.api import describe_step
+from llmfleet.planning.advice import command
 from llmfleet.planning.report.situation import Situation, count, describe_traffic
 from llmfleet.planning.rollout.downloads import describe_downloads
 from llmfleet.planning.rollout.restarting import old_pods
@@ -85,7 +86,7 @@ def _between_tries(situation: Situation) -> Answer | None:
     served = describe_traffic(situation.rollout.split.traffic)
     text = f"revision {what} was aborted {tries} times, last for {state.reason}; {served}"
     if state.retry_at is None:
-        act = f"annotate llmfleet.dev/retry: {what}@TOKEN, or change spec"
+        act = f"{command(situation.facts.deployment, 'retry', what)}, or change spec"
         return "False", "RetriesExhausted", f"{text}: {act}"
     when = f"{state.retry_at.astimezone(UTC):%H:%M:%SZ}"
     return "True", "WaitingForRetry", f"{text}, tried again at {when}"
@@ -98,7 +99,7 @@ def _at_rest(situation: Situation) -> Answer | None:
     if not isinstance(state, Going) or rollout.stable is None:
         return None
     where = f"canary {rollout.target} at {facts.traffic.get(rollout.target or '', 0)} %"
-    preview = facts.deployment.preview_url
+    preview = situation.preview_url
     if rollout.policy.strategy == "BlueGreen" and preview is not None:
         served = describe_traffic(rollout.split.traffic)
         where = f"{rollout.target} is reached at {preview}, {served}"
@@ -158,7 +159,7 @@ def _going_on(situation: Situation) -> Answer | None:
     arm, wanted = facts.arm(target), rollout.split.replicas.get(target, 0)
     if arm.wanted is None:
         text = f"making revision {target} with {count(wanted, 'replica')}"
-        return "True", "CreatingRevision", text
+        return "True", "CreatingRevision", text + situation.without_comparison
     then = _then(situation)
     if rollout.moved or (facts.reaches(target) and not facts.routers.confirmed):
         text = f"revision {target} gets {rollout.share} % of the traffic; waiting for the routers"
@@ -169,7 +170,8 @@ def _going_on(situation: Situation) -> Answer | None:
         return "True", "ScalingDown", text
     text = f"{arm.ready} of {rollout.pods} engine pods of revision {target} are ready"
     text += describe_downloads(arm, situation.now)
-    return "True", "WaitingForReady", text + (_way_out(situation) or then)
+    then = _way_out(situation) or then or situation.without_comparison
+    return "True", "WaitingForReady", text + then
 
 
 def _restarting(situation: Situation) -> Answer | None:
@@ -218,7 +220,7 @@ def _way_out(situation: Situation) -> str:
     steps = isinstance(rollout.state, Forward) and rollout.state.attempt.stepwise
     if not steps or facts.arm(rollout.stable).ready or not facts.arm(rollout.target).ready:
         return ""
-    act = f"annotate llmfleet.dev/promote: {rollout.target}/full@TOKEN"
+    act = command(facts.deployment, "promote", rollout.target, "--full")
     return f"; {rollout.target} is ready, and to serve it unjudged {act}"
 
 
@@ -228,6 +230,9 @@ def _then(situation: Situation) -> str:
     position = state.position if isinstance(state, Forward) else None
     if situation.rollout.advance.steps is None or position is None or position.step >= len(steps):
         return ""
+    at = steps[position.step]
+    if position.started_at is None and (at.pause is not None or at.analysis is not None):
+        return f"; then {describe_step(at)}"  # promoted to before its weight was served
     following = position.step + 1
     if following >= len(steps):
         return "; then 100 % and promotion"

@@ -40,8 +40,7 @@ def build_status(
         "schema": schema_of(rollout.state),
         "phase": "Paused" if paused else PHASES[values["Ready"].status],
         "message": values["Ready"].message,
-        "url": deployment.url,
-        "ready": f"{arm.ready}/{facts.replicas}",
+        "ready": f"{_ready_pods(facts, rollout)}/{facts.replicas}",
         "specRevision": facts.spec_revision,
         "replicas": len(arm.live),
         "selector": ",".join(f"{key}={value}" for key, value in labels.items()),
@@ -51,7 +50,8 @@ def build_status(
         "revisions": revisions,
     }
     optional: JSON = {
-        "previewUrl": deployment.preview_url,
+        "url": situation.url,
+        "previewUrl": situation.preview_url,
         "rollout": write_state(rollout.state),
         "handledActs": handled_acts,
         "tokenSecret": _dump(before.token_secret),
@@ -70,6 +70,15 @@ def build_status(
         **status,
         **{key: value for key, value in optional.items() if value not in (None, [], {})},
     }
+
+
+def _ready_pods(facts: Facts, rollout: Rollout) -> int:
+    """Ready engine pods of every revision that gets requests, as a Deployment counts its own.
+
+    Beside the size that is wanted they may be more, while a rollout takes its surge.
+    """
+    before_the_first = [rollout.stable or rollout.target]
+    return sum(facts.arm(name).ready for name in [*rollout.split.traffic] or before_the_first)
 
 
 def schema_of(state: State) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from llmfleet.planning.advice import go_on_or_back, resume
 from llmfleet.planning.facts.read import Facts, give_up_silent
 from llmfleet.planning.rollout.acts import Acts, decide_acts
 from llmfleet.planning.rollout.arriving import take_spec
@@ -32,7 +33,6 @@ from llmfleet.planning.rollout.judging import (
 from llmfleet.planning.rollout.machine import (
     FAILED_MEANWHILE,
     NOWHERE,
-    PAUSED_BY_ANNOTATION,
     Advance,
     Machine,
 )
@@ -196,13 +196,13 @@ def _take_steps(machine: Machine, found: Advance) -> Advance:
     if isinstance(state, Undoing) or not state.attempt.stepwise or judgement is None:
         if not found.acts.paused:
             return found
-        return replace(found, paused=PAUSED_BY_ANNOTATION, by_annotation=True)
+        return replace(found, paused=resume(machine.facts.deployment), by_annotation=True)
     state = replace(state, position=state.position or Position())
     context, position = build_step_context(machine.facts, state, stable, judgement, now)
     machine.state = replace(state, position=position)
     found = replace(found, steps=context, judgement=context.shown(position))
     if found.acts.paused:
-        return replace(found, paused=PAUSED_BY_ANNOTATION, by_annotation=True)
+        return replace(found, paused=resume(machine.facts.deployment), by_annotation=True)
     if "promote" in found.acts.run:
         machine.put(Promote(full=found.acts.full))
         position = machine.state.position or position
@@ -217,5 +217,14 @@ def _take_steps(machine: Machine, found: Advance) -> Advance:
     return replace(
         found,
         due=step_due(context, position),
-        paused=waits_for_person(context, position, now),
+        paused=_ask_person(machine, waits_for_person(context, position, now), position),
     )
+
+
+def _ask_person(machine: Machine, why: str | None, position: Position) -> str | None:
+    """What a person can do about a step that waits for one."""
+    revision = _revision(machine.state)
+    if why is None or revision is None:
+        return None
+    ask = go_on_or_back(machine.facts.deployment, revision, position.step)
+    return f"{why}: {ask}" if why else ask

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from llmfleet.api import LLMDeployment
+from llmfleet.planning.advice import command, resume
 from llmfleet.planning.rollout.gates import may_promote, why_held, why_not_begun
 from llmfleet.planning.rollout.inputs import (
     Restarted,
@@ -15,7 +17,6 @@ from llmfleet.planning.rollout.inputs import (
     Supersede,
 )
 from llmfleet.planning.rollout.machine import (
-    PAUSED_BY_ANNOTATION,
     REPLACED_ANYWAY,
     SUPERSEDED_MEANWHILE,
     Advance,
@@ -37,7 +38,7 @@ def take_spec(machine: Machine, found: Advance, blocked: str | None) -> Advance:
     """What spec asks for: goes on, goes back, or begins."""
     facts, state = machine.facts, machine.state
     if isinstance(state, Unreadable):
-        return replace(found, held=_unreadable_sentence(state))
+        return replace(found, held=_unreadable_sentence(facts.deployment, state))
     if isinstance(state, Going):
         target = state.attempt.revision
         if may_promote(facts, state, machine.rejected, stopped=found.by_annotation):
@@ -65,11 +66,11 @@ def take_spec(machine: Machine, found: Advance, blocked: str | None) -> Advance:
     return _begin_next(machine, found, blocked)
 
 
-def _unreadable_sentence(state: Unreadable) -> str:
+def _unreadable_sentence(deployment: LLMDeployment, state: Unreadable) -> str:
     text = f"the rollout in status cannot be read ({state.problem}), so everything stays as it is"
     fix = "upgrade the operator if a newer one wrote it, or correct status"
     if state.revision is not None:
-        fix += f", or annotate llmfleet.dev/abort: {state.revision}@TOKEN to go back"
+        fix += f", or {command(deployment, 'abort', state.revision)} to go back"
     return f"{text}: {fix}"
 
 
@@ -130,5 +131,5 @@ def _begin_next(machine: Machine, found: Advance, blocked: str | None) -> Advanc
     machine.put(Start(revision=wanted, cause=cause))
     found = replace(found, acts=found.acts.withdraw("restart", REPLACED_ANYWAY))
     if found.acts.paused and cause is None and stable is not None:
-        return replace(found, paused=PAUSED_BY_ANNOTATION, by_annotation=True)
+        return replace(found, paused=resume(facts.deployment), by_annotation=True)
     return found

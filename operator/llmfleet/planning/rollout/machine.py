@@ -31,7 +31,6 @@ from llmfleet.planning.rollout.transitions import (
     transition,
 )
 
-PAUSED_BY_ANNOTATION: Final = "remove the annotation llmfleet.dev/pause to go on"
 SUPERSEDED_MEANWHILE: Final = "came when spec asked for another revision: it goes back instead"
 REPLACED_ANYWAY: Final = "came when another revision was to be rolled out: it has pods of its own"
 NOWHERE: Final = "has nowhere to go back to: every other kept revision is rejected"

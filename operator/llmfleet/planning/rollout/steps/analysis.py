@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from llmfleet.api import Step
 from llmfleet.planning.analysis.judge import Verdict
 from llmfleet.planning.rollout.failures import Failure
-from llmfleet.planning.rollout.steps.kind import PROMOTE, StepContext, StepKind
+from llmfleet.planning.rollout.steps.kind import StepContext, StepKind
 
 
 class AnalysisStep(StepKind):
@@ -41,7 +41,7 @@ class AnalysisStep(StepKind):
         del step
         if not _expired(context, due, now):
             return None
-        return f"the analysis has no verdict ({context.own_judgement.message}): {PROMOTE}"
+        return f"the analysis has no verdict ({context.own_judgement.message})"
 
     def wait(self, context: StepContext, until: str) -> tuple[str, str] | None:
         """What is known so far, and until when."""

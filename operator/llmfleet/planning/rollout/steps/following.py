@@ -77,7 +77,7 @@ def step_failure(context: StepContext, position: Position, now: datetime) -> Fai
 
 
 def waits_for_person(context: StepContext, position: Position, now: datetime) -> str | None:
-    """What a person has to do for the step under way to end, as a sentence."""
+    """Why a person has to end the step under way, "" if that needs no word; None otherwise."""
     step, due = step_under_way(context, position), step_due(context, position)
     if step is None or position.started_at is None:
         return None

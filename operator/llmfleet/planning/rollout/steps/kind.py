@@ -14,9 +14,6 @@ from llmfleet.planning.rollout.failures import Failure
 
 Routes = tuple[HeaderRoute | None, Mirror | None]
 """What reaches a canary beside its weight."""
-PROMOTE = (
-    "annotate llmfleet.dev/promote: HASH@TOKEN to go on, llmfleet.dev/abort: HASH@TOKEN to go back"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +115,7 @@ class StepKind:
     def needs_person(
         self, step: Step, context: StepContext, due: datetime | None, now: datetime
     ) -> str | None:
-        """What a person has to do for the step to end, as a sentence."""
+        """Why a person has to end the step, "" if that needs no word; None when nobody has to."""
         del step, context, due, now
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from llmfleet.api import Step, parse_duration_seconds
-from llmfleet.planning.rollout.steps.kind import PROMOTE, StepContext, StepKind
+from llmfleet.planning.rollout.steps.kind import StepContext, StepKind
 
 
 class Pause(StepKind):
@@ -32,8 +32,8 @@ class Pause(StepKind):
         del due, now
         if context.lacks_requests and context.judgement.requests is None:
             needed = f"the {context.needed_requests} requests that it needs cannot be counted"
-            return f"{needed} ({context.judgement.message}): {PROMOTE}"
-        return PROMOTE if step.pause is not None and step.pause.duration is None else None
+            return f"{needed} ({context.judgement.message})"
+        return "" if step.pause is not None and step.pause.duration is None else None
 
     def wait(self, context: StepContext, until: str) -> tuple[str, str] | None:
         """Until when it pauses, and for which requests."""
