@@ -25,6 +25,7 @@ from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError
 from llmfleet.cluster.kinds import NODE, POD_EVENT
 from llmfleet.cluster.pods import parse_time
+from llmfleet.cluster.routers import UNREADABLE
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.snapshot import JSON, Download, ObservedPod, PodWarning
 
@@ -47,7 +48,6 @@ REASONS: Final = frozenset({
     "NetworkNotReady", "FailedPrepareDynamicResources",
 })  # fmt: skip
 """Of Events that say why a node does not begin a pod."""
-UNREADABLE: Final = (KeyError, RecursionError, TypeError, ValueError)
 
 log: Any = structlog.get_logger(__name__)
 
