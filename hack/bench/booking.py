@@ -54,6 +54,11 @@ class Books:
                 self._push(one.at + one.first_after, cell, "first")
             self._push(one.at + one.ends_after, cell, one.outcome)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it has been read to its end."""
+        return not self._due
+
     def forget(self) -> None:
         """Envoy starts anew: what was booked is lost, and what was under way is cut."""
         self._due.clear()

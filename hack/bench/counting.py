@@ -72,11 +72,19 @@ class Operator:
     """Routers of which all is to be read."""
     away_until: dict[str, float] = field(default_factory=dict)
     """Routers whose agent does not answer."""
+    leaving: set[str] = field(default_factory=set)
+    """Routers that get no more requests."""
     made: int = 2
+
+    @property
+    def serving(self) -> list[Books]:
+        """Routers that get requests."""
+        return [one for one in self.books if one.uid not in self.leaving]
 
     def read(self) -> None:
         """One turn."""
-        self.cohorts.expect(one.uid for one in self.books)
+        self.books = [one for one in self.books if one.uid not in self.leaving or not one.is_done]
+        self.cohorts.expect((one.uid for one in self.books), self.now)
         for one in self.books:
             if self.away_until.get(one.uid, 0.0) <= self.now:
                 rows = one.read(self.now, everything=one.uid in self.everything)
@@ -97,21 +105,21 @@ class Operator:
 
     def restart_envoy(self, source: random.Random) -> None:
         """Its table is lost, and so is what it had under way."""
-        source.choice(self.books).forget()
+        source.choice(self.serving).forget()
 
     def lose_router(self, source: random.Random) -> None:
         """It is gone unread, and another one comes."""
-        gone = source.randrange(len(self.books))
+        gone = source.choice(self.serving)
         self.made += 1
-        self.books[gone] = Books(f"r{self.made}")
+        self.books[self.books.index(gone)] = Books(f"r{self.made}")
 
     def scale_routers(self, source: random.Random) -> None:
-        """One comes, or goes after it was read to its end."""
-        if len(self.books) < 4:
+        """One comes, or gets no more requests and goes when it was read to its end."""
+        if len(self.serving) < 4:
             self.made += 1
             self.books.append(Books(f"r{self.made}"))
         else:
-            self.books.insert(0, self.books.pop(source.randrange(len(self.books))))
+            self.leaving.add(source.choice(self.serving).uid)
 
 
 def _all(operator: Operator, source: random.Random) -> None:
@@ -133,6 +141,12 @@ LINES = (
         name="failures 300 s late, weight falls", outcome="cut", late_seconds=300.0, weights=FALLING
     ),
     Line(name="the canary's answers take 45 s, not 30", failing=0.05, seconds=(30.0, 45.0)),
+    Line(
+        name="they take 120 s, not 60, and failures come at once",
+        failing=0.05,
+        seconds=(60.0, 120.0),
+        late_seconds=0.1,
+    ),
 )
 
 
@@ -179,7 +193,7 @@ def release(number: int, seed: int) -> tuple[bool, bool]:
             for one in _requests(line, source, since, operator.now):
                 truth[one.revision][0] += 1
                 truth[one.revision][1] += one.outcome in FAILED
-                source.choice(operator.books).send([one])
+                source.choice(operator.serving).send([one])
             if line.trouble is not None and operator.now > trouble:
                 line.trouble(operator, source)
                 trouble = operator.now + source.expovariate(1 / DISTURBED_SECONDS)

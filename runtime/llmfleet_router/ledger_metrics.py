@@ -7,6 +7,7 @@ the agent lives.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import accumulate
@@ -36,6 +37,8 @@ class LedgerMetrics(Collector):
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self._of = (settings.namespace, settings.name)
         self._ledger = ledger
+        self._one_at_a_time = threading.Lock()
+        """Two scrapes at once would add the same growth twice."""
         self._epoch = 0
         self._seen: dict[int, tuple[int, ...]] = {}
         """Counts of each row, by its birth, as they were added up."""
@@ -44,7 +47,7 @@ class LedgerMetrics(Collector):
 
     def update(self) -> None:
         """Add what rows have grown by; nothing while there is no table."""
-        with contextlib.suppress(LedgerError):
+        with self._one_at_a_time, contextlib.suppress(LedgerError):
             epoch = self._ledger.epoch()
             if epoch != self._epoch:
                 self._epoch, self._seen = epoch, {}

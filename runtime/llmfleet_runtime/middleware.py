@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -147,15 +148,17 @@ class EngineMiddleware:
 class _Answer:
     """Watches an answer go by: its status, its end, and errors inside a stream.
 
-    Its status and headers are kept back until the first byte of its body. vLLM sends a stream's
-    before there is any token, so whoever waits would take an engine that hangs for one that
-    answers, and one that fails before its first token could not be told by its status.
+    Its status and headers, and what of a stream is no token, are kept back until there is one: vLLM
+    sends them before, so whoever waits would take an engine that hangs for one that answers, and
+    one that fails before its first token could not be told by its status.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._start: Message | None = None
-        """Kept back."""
+        self._held: list[Message] | None = None
+        """What is kept back, the start of the answer first; None: nothing."""
+        self._unread = b""
+        """The end of what is kept back, behind its last whole event."""
         self._stream = False
         self.status = 500
         self.complete = False
@@ -174,42 +177,71 @@ class _Answer:
                 name.lower() == b"content-type" and value.startswith(b"text/event-stream")
                 for name, value in message["headers"]
             )
-            self._start = message
+            self._held = [message]
             return
-        if message["type"] == "http.response.body":
-            body, more = message.get("body", b""), message.get("more_body", False)
-            if self._stream and is_engine_failure(body):
-                self.broken = True
-                if self._start is None:
-                    await self._send({**message, "more_body": True})
-                raise EngineBrokeError("the engine failed")
-            if self._start is not None and more and (not body or _is_comment(body)):
-                return
-            self.complete = not more
+        if message["type"] != "http.response.body":
+            if self._held is None:
+                await self._send(message)
+            else:
+                self._held.append(message)
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self._held is not None and more and not await self._says_something(body):
+            self._held.append(message)
+            return
+        if self._stream and is_engine_failure(body):
+            await self._break(message)
+        self.complete = not more
         await self._release()
         await self._send(message)
 
     async def give_up(self, reason: str) -> None:
         """The engine failed: answer 500 if nothing was sent yet, else leave the answer broken."""
         self.status = 500
-        if self._start is not None:
-            self._start, self.complete = None, True
+        if self._held is not None:
+            self._held, self.complete = None, True
             await _answer(self._send, 500, f"{reason}.", "engine_error")
 
+    async def _says_something(self, body: bytes) -> bool:
+        """Whether a token may have come, in an answer of which nothing has left yet.
+
+        Raises:
+            EngineBrokeError: a failure has come.
+        """
+        if not self._stream:
+            return bool(body)
+        *events, self._unread = re.split(rb"(?<=\n)\r?\n", self._unread + body)
+        if any(map(is_engine_failure, events)):
+            await self._break({})
+        return not all(map(_is_preface, events))
+
+    async def _break(self, message: Message) -> None:
+        self.broken = True
+        if self._held is None:
+            await self._send({**message, "more_body": True})
+        raise EngineBrokeError("the engine failed")
+
     async def _release(self) -> None:
-        start, self._start = self._start, None
-        if start is not None:
-            await self._send(start)
+        held, self._held = self._held or (), None
+        for message in held:
+            await self._send(message)
 
 
-def _is_comment(chunk: bytes) -> bool:
-    r"""Whether a piece of an SSE stream is nothing but comments (HTML standard, 9.2.6).
+PREFACES = (b"response.created", b"response.in_progress", b"response.queued")
+"""Events of ``/v1/responses`` that vLLM sends before it has asked its engine for anything."""
 
-    >>> _is_comment(b": ping\n\n"), _is_comment(b"data: 1\n\n")
-    (True, False)
+
+def _is_preface(event: bytes) -> bool:
+    r"""Whether an event of a stream says nothing: comments, and what comes before any token.
+
+    >>> _is_preface(b": ping\n"), _is_preface(b"event: response.created\ndata: {}\n")
+    (True, True)
+    >>> _is_preface(b"data: 1\n")
+    False
     """
-    lines = [line for line in chunk.split(b"\n") if line.strip()]
-    return bool(lines) and all(line.startswith(b":") for line in lines)
+    lines = [line.strip() for line in event.splitlines()]
+    said = [line for line in lines if line and not line.startswith(b":")]
+    return not said or said[0].removeprefix(b"event:").strip() in PREFACES
 
 
 def forwarded(header: tuple[bytes, bytes], *, ours: bool) -> bool:
@@ -221,17 +253,20 @@ def forwarded(header: tuple[bytes, bytes], *, ours: bool) -> bool:
 
 
 def is_engine_failure(chunk: bytes) -> bool:
-    r"""Whether an SSE chunk is vLLM's report of a server-side error (code 500 and above).
+    r"""Whether an event of a stream is vLLM's report of a server-side error (code 500 and above).
 
     >>> is_engine_failure(b'data: {"error": {"message": "x", "code": 500}}\n\n')
+    True
+    >>> is_engine_failure(b'event: error\ndata: {"error": {"message": "x", "code": 500}}\n\n')
     True
     >>> is_engine_failure(b'data: {"error": {"message": "x", "code": 400}}\n\n')
     False
     """
-    if b'"error"' not in chunk[:64] or not chunk.startswith(b"data: {"):
+    event = chunk.removeprefix(b"event: error\n")
+    if b'"error"' not in event[:64] or not event.startswith(b"data: {"):
         return False
     try:
-        error = json.loads(chunk[6:].split(b"\n", 1)[0]).get("error")
+        error = json.loads(event[6:].split(b"\n", 1)[0]).get("error")
     except ValueError:
         return False
     code = error.get("code") if isinstance(error, dict) else None

@@ -31,15 +31,34 @@ ENDED: Final = (
 )  # fmt: skip
 COUNTED: Final = ("sent", "first", *ENDED)
 """Columns of an answer that are used, in this order."""
+_SENT, _FIRST = 0, 1
+_ANSWERS: Final = tuple(
+    at for at, name in enumerate(COUNTED) if name in ENDED and name not in {*FAILED, "abandoned"}
+)
+"""Columns of answers of any kind: a refusal is one, and so is that a client asked for nonsense."""
 GROUPS: Final = ((120.0, SLOT_SECONDS), (600.0, 15.0))
 """Until a trafficGeneration is so many seconds old, cohorts are so many seconds long."""
 LONG_GROUP_SECONDS: Final = 60.0
 LATE_ROUTER_SECONDS: Final = 15.0
-"""A router that was not read for so long after a cohort's end is left out of it."""
+"""A router that was not read for so long after a cohort's end, or since it came, is left out."""
+SKEW_SECONDS: Final = SLOT_SECONDS
+"""Slots of routers' clocks are not exactly ours: so long after its end a cohort may still grow."""
 DECIDED_SHARE: Final = 0.99
 AFTER_TIMEOUT_SECONDS: Final = 5.0
 LATE_SECONDS: Final = 600.0
 """A cohort's second look is taken at this age, unless all of its requests have ended before."""
+MOST_GROUPS: Final = 2000
+"""Cohorts that are still looked at: nearly three hours of them, split anew all the time."""
+MOST_ROWS: Final = 100_000
+"""Rows that are still looked at, of all routers of an object; one's whole table has 32,000."""
+HUNG_REQUESTS: Final = 3
+HUNG_TIMEOUTS: Final = 2.0
+"""A revision hangs when it answered none of so many requests, each older than the timeout of the
+first token and one older than so many of them, while the other revision answered."""
+
+
+class TooManyRowsError(ValueError):
+    """A router says more than any router can have to say."""
 
 
 class BookedRow(NamedTuple):
@@ -66,7 +85,6 @@ class _Sum:
     open: int = 0
     """Not ended."""
     failed: int = 0
-    abandoned: int = 0
 
     def __add__(self, other: _Sum) -> _Sum:
         return _Sum(
@@ -74,7 +92,6 @@ class _Sum:
             self.waiting + other.waiting,
             self.open + other.open,
             self.failed + other.failed,
-            self.abandoned + other.abandoned,
         )
 
 
@@ -96,6 +113,8 @@ class _Group:
         default_factory=lambda: defaultdict(dict)
     )
     """By router, then by revision, slot, class and size."""
+    left: set[str] = field(default_factory=set)
+    """Routers that are gone, whose rows say all that there is to say."""
     failed_before: dict[str, dict[str, int]] | None = None
     """Failures at the first look, by router and revision; None before it."""
 
@@ -114,13 +133,25 @@ class Cohorts:
     Args:
         since: when it began, in seconds since 1970; what was sent before is not counted.
         timeout_seconds: of the first token; a little later nothing is waited for any more.
+        revisions: that are judged; others' requests are not counted. None: all.
     """
 
-    def __init__(self, since: float, timeout_seconds: float) -> None:
+    def __init__(
+        self, since: float, timeout_seconds: float, revisions: frozenset[str] | None = None
+    ) -> None:
         self.since = since
         self._timeout = timeout_seconds
+        self._revisions = revisions
         self._read_until: dict[str, float] = {}
         """By router that is there: what it booked before is known."""
+        self._expected_since: dict[str, float] = {}
+        self._answered: dict[str, float] = {}
+        """When the last request with a first token was sent, by revision."""
+        self._unanswered: dict[str, tuple[float, int]] = {}
+        """When the first request since then was sent that is no cohort's any more, and how many."""
+        self._looked_at = since
+        self._rows = 0
+        """In all groups."""
         self._groups: dict[_GroupKey, _Group] = {}
         self._over: set[_GroupKey] = set()
         self._began: dict[int, float] = {}
@@ -134,31 +165,68 @@ class Cohorts:
         """Take an answer of a router; its counts are absolute, so twice is as good as once.
 
         Args:
-            router: uid of the pod.
+            router: one start of one router's Envoy.
             rows: what changed.
-            until: our time at which it was asked, in seconds since 1970.
+            until: our time at which it was asked, in seconds since 1970; 0 while there is more.
+
+        Raises:
+            TooManyRowsError: more is said than any router can have to say.
         """
         self._read_until[router] = max(until, self._read_until.get(router, 0.0))
         for row in rows:
             if row.start < self.since or row.kind not in JUDGED:
                 continue
+            if self._revisions is not None and row.revision not in self._revisions:
+                continue
             key = self._group_of(row)
             if key in self._over:
                 continue
+            if key not in self._groups and len(self._groups) >= MOST_GROUPS:
+                raise TooManyRowsError(f"more than {MOST_GROUPS} cohorts at once")
             group = self._groups.setdefault(key, _Group())
             if group.failed_before is None or router in group.failed_before:
                 cell = (row.revision, row.start, row.kind, row.size)
-                group.rows[router][cell] = row.counts
+                cells = group.rows[router]
+                if cell not in cells:
+                    if self._rows >= MOST_ROWS:
+                        raise TooManyRowsError(f"more than {MOST_ROWS} rows at once")
+                    self._rows += 1
+                cells[cell] = row.counts
 
-    def expect(self, routers: Iterable[str]) -> None:
-        """Wait for these routers' counts, too, and no longer for others: they are gone."""
+    def expect(self, routers: Iterable[str], now: float = 0.0) -> None:
+        """Wait for these routers' counts, too, and no longer for others: they are gone.
+
+        Args:
+            routers: as ``take`` calls them.
+            now: seconds since 1970.
+        """
         wanted = set(routers)
+        for router in wanted - self._read_until.keys():
+            self._read_until[router] = 0.0
+            self._expected_since[router] = now
         for router in self._read_until.keys() - wanted:
             del self._read_until[router]
+            self._expected_since.pop(router, None)
             for group in self._groups.values():
-                group.rows.pop(router, None)
-                if group.failed_before is not None:
-                    group.failed_before.pop(router, None)
+                self._leave(router, group)
+
+    def _leave(self, router: str, group: _Group) -> None:
+        """Look on at what a router that is gone said of a cohort if that was all; else at none."""
+        if router not in group.rows or router in group.left:
+            return
+        if any(each.open for each in group.sums([router]).values()):
+            self._drop(router, group)
+        else:
+            group.left.add(router)
+
+    def _drop(self, router: str, group: _Group) -> None:
+        """No look sees its rows; they stay in the totals, which steps take to rise only."""
+        for revision, each in group.sums([router]).items():
+            self._settled[revision][0] += each.sent
+            self._settled[revision][1] += each.failed
+        self._rows -= len(group.rows.pop(router, ()))
+        if group.failed_before is not None:
+            group.failed_before.pop(router, None)
 
     def look(self, now: float) -> None:
         """Look at the cohorts that it is time for.
@@ -166,6 +234,7 @@ class Cohorts:
         Args:
             now: seconds since 1970.
         """
+        self._looked_at = now
         for key in sorted(self._groups):
             group = self._groups[key]
             if group.failed_before is None:
@@ -175,6 +244,7 @@ class Cohorts:
 
     def counts(self, as_of: datetime) -> dict[str, RequestCounts]:
         """By revision; one that was sent nothing is absent."""
+        hanging = self._hanging(self._looked_at)
         totals = {revision: tuple(known) for revision, known in self._settled.items()}
         for group in self._groups.values():
             for revision, now in group.sums().items():
@@ -183,8 +253,9 @@ class Cohorts:
         return {
             revision: RequestCounts(
                 total=requests,
-                failed=failed,
+                failed=min(failed, requests),
                 as_of=as_of,
+                hanging=hanging.get(revision, 0),
                 looks=tuple(look.get(revision, (0, 0)) for look in self._looks),
                 late_looks=tuple(look.get(revision, (0, 0)) for look in self._late),
             )
@@ -199,28 +270,31 @@ class Cohorts:
         return _GroupKey(start, row.generation, length)
 
     def _first_look(self, key: _GroupKey, group: _Group, now: float) -> None:
-        late = {router for router, until in self._read_until.items() if until < key.end}
-        if now < key.end or (late and now < key.end + LATE_ROUTER_SECONDS):
+        late = {
+            router
+            for router, until in self._read_until.items()
+            if until < key.end + SKEW_SECONDS and router not in group.left
+        }
+        waits = any(
+            now < max(key.end, self._expected_since.get(router, 0.0)) + LATE_ROUTER_SECONDS
+            for router in late
+        )
+        if now < key.end + SKEW_SECONDS or waits:
             return
         for router in late:
-            group.rows.pop(router, None)
+            self._drop(router, group)
         sums = group.sums()
-        sent = sum(each.sent for each in sums.values())
-        waiting = sum(each.waiting for each in sums.values())
-        timed_out = now >= key.end + self._timeout + AFTER_TIMEOUT_SECONDS
-        if waiting > (1.0 - DECIDED_SHARE) * sent and not timed_out:
+        decided = all(each.waiting <= (1.0 - DECIDED_SHARE) * each.sent for each in sums.values())
+        if not decided and now < key.end + self._timeout + AFTER_TIMEOUT_SECONDS:
             return
         group.failed_before = {
             router: {revision: each.failed for revision, each in group.sums([router]).items()}
             for router in list(group.rows)
         }
-        self._note(
-            self._looks,
-            {
-                revision: (each.sent - each.waiting - each.abandoned, each.failed)
-                for revision, each in sums.items()
-            },
-        )
+        # All that were sent: what waits, or was left alone, has not failed. Were only those looked
+        # at that have ended, failures, which are quick, would stand against few slow answers.
+        found = {revision: (each.sent, each.failed) for revision, each in sums.items()}
+        self._note(self._looks, found)
 
     def _late_look(self, key: _GroupKey, group: _Group, now: float) -> None:
         before = group.failed_before or {}
@@ -231,25 +305,56 @@ class Cohorts:
         for known in before.values():
             for revision, count in known.items():
                 failed[revision] += count
-        self._note(
-            self._late,
-            {
-                revision: (
-                    each.sent - each.open - each.abandoned - failed[revision],
-                    each.failed - failed[revision],
-                )
-                for revision, each in sums.items()
-            },
-        )
+        late = {
+            revision: (
+                each.sent - failed[revision], each.failed - failed[revision]
+            )
+            for revision, each in sums.items()
+        }  # fmt: skip
+        self._note(self._late, late)
         for revision, each in sums.items():
             self._settled[revision][0] += each.sent
             self._settled[revision][1] += each.failed
+        self._note_answers(group)
+        self._rows -= sum(map(len, group.rows.values()))
         del self._groups[key]
         self._over.add(key)
 
+    def _note_answers(self, group: _Group) -> None:
+        """Remember of what is over when a revision answered last, and what it did not since."""
+        for revision, (answered, silent) in _answers([group]).items():
+            self._answered[revision] = max(answered, self._answered.get(revision, 0.0))
+            first, many = self._unanswered.get(revision, (float("inf"), 0))
+            if first < self._answered[revision]:
+                first, many = float("inf"), 0
+            late = [(at, sent) for at, sent in silent if at > self._answered[revision]]
+            if late:
+                first, many = min(first, late[0][0]), many + sum(sent for _, sent in late)
+            self._unanswered[revision] = (first, many)
+
+    def _hanging(self, now: float) -> dict[str, int]:
+        """Requests of revisions that answer none while another one does."""
+        found = _answers(self._groups.values())
+        answered = dict(self._answered)
+        for revision, (at, _) in found.items():
+            answered[revision] = max(at, answered.get(revision, 0.0))
+        hanging = {}
+        for revision, last in answered.items():
+            first, many = self._unanswered.get(revision, (float("inf"), 0))
+            if first < last:
+                first, many = float("inf"), 0
+            for at, sent in found.get(revision, (0.0, []))[1]:
+                if last < at <= now - self._timeout:
+                    first, many = min(first, at), many + sent
+            others = max((at for other, at in answered.items() if other != revision), default=0.0)
+            lasts = now - first >= HUNG_TIMEOUTS * self._timeout
+            if many >= HUNG_REQUESTS and lasts and others > first:
+                hanging[revision] = many
+        return hanging
+
     @staticmethod
     def _note(looks: list[dict[str, Look]], found: Mapping[str, Look]) -> None:
-        some = {revision: (max(0, n), max(0, a)) for revision, (n, a) in found.items() if n > 0}
+        some = {r: (n, max(0, min(n, a))) for r, (n, a) in found.items() if n > 0}
         if some:
             looks.append(some)
 
@@ -264,5 +369,26 @@ def _sum(counts: tuple[int, ...]) -> _Sum:
         waiting=max(0, known["sent"] - known["first"] - without_first),
         open=max(0, known["sent"] - ended),
         failed=sum(known[name] for name in FAILED),
-        abandoned=known["abandoned"],
     )
+
+
+def _answers(groups: Iterable[_Group]) -> dict[str, tuple[float, list[tuple[float, int]]]]:
+    """By revision, when the last request that was answered was sent, and what was not answered.
+
+    The former is 0 where none was; the latter are the slots in which none was, with how many were
+    sent in each.
+    """
+    slots: dict[str, dict[float, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
+    for group in groups:
+        for cells in group.rows.values():
+            for (revision, start, *_), counts in cells.items():
+                slot = slots[revision][start]
+                slot[0] += counts[_SENT]
+                slot[1] += counts[_FIRST] + sum(counts[at] for at in _ANSWERS)
+    return {
+        revision: (
+            max((at for at, (_, first) in known.items() if first), default=0.0),
+            sorted((at, sent) for at, (sent, first) in known.items() if sent and not first),
+        )
+        for revision, known in slots.items()
+    }

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -42,12 +42,13 @@ POLL_SECONDS: Final = 5.0
 ASKED_PER_SECOND: Final = 40.0
 """Questions; with 100 objects under judgement of two routers each, one turn takes five seconds."""
 STALE_SECONDS: Final = 60.0
-MOST_TURNS: Final = 50
-"""Answers of one router, one after the other, while each says that there is more."""
+TURN_SECONDS: Final = 5.0
+"""For all answers of one router in a turn, while each says that there is more; the rest is read in
+the next turn, so that a slow one holds nobody up."""
 LARGEST_COUNT: Final = 2**32 - 1
 """Of a cell of a router's table."""
-SKEWED_SECONDS: Final = 3600.0
-"""So far its slots may be ahead of what it calls now; later ones are of no clock to believe."""
+AHEAD_SECONDS: Final = 60.0
+"""So far its slots may be ahead of our time; later ones are of no clock to believe."""
 KEYS: Final = ("slot", "generation", "revision", "class", "size")
 NOT_COUNTED: Final = "no request of the new revision is counted yet"
 NO_ROUTERS: Final = "no router is there that could say what it counted"
@@ -55,6 +56,7 @@ NOT_ASKED: Final = "routers were not asked yet what they counted"
 
 log: Any = structlog.get_logger(__name__)
 _TIME: Final = TypeAdapter[datetime](Time)
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class RouterOutdatedError(ValueError):
@@ -70,15 +72,22 @@ class _Reader:
     next: int = 0
     ahead_seconds: float = 0.0
     """Its clock beside ours, as of the first answer of an epoch: slots stay where they were."""
+    complete_until: float | None = None
+    """Our time at the first of several answers, until the last of them has come."""
     answered: float | None = None
     """Monotonic time of its last answer."""
     problem: str = NOT_ASKED
 
+    @property
+    def name(self) -> str:
+        """What cohorts call it: a new start of its Envoy counts from 0 again."""
+        return f"{self.router.pod_uid}/{self.epoch}"
+
 
 @dataclass(slots=True, kw_only=True)
 class _Tracked:
-    since: datetime
-    timeout_seconds: float
+    what: tuple[datetime, float, frozenset[str]]
+    """Since when, the timeout of the first token, and the revisions that are judged."""
     cohorts: Cohorts
     readers: dict[str, _Reader] = field(default_factory=dict)
     """By uid of the pod."""
@@ -140,18 +149,18 @@ class LedgerPoller:
         if since is None:
             self._tracked.pop(owner, None)
             return
+        what = (since, timeout_seconds, judged_revisions(status))
         held = self._tracked.get(owner)
-        if held is None or (held.since, held.timeout_seconds) != (since, timeout_seconds):
-            cohorts = Cohorts(since.timestamp(), timeout_seconds)
-            held = _Tracked(since=since, timeout_seconds=timeout_seconds, cohorts=cohorts)
-            self._tracked[owner] = held
+        if held is None or held.what != what:
+            cohorts = Cohorts(since.timestamp(), *what[1:])
+            held = self._tracked[owner] = _Tracked(what=what, cohorts=cohorts)
         readers = {}
         for router in routers:
             before = held.readers.get(router.pod_uid)
             known = before is not None and before.router == router
             readers[router.pod_uid] = before if known and before else _Reader(router=router)
         held.readers = readers
-        held.cohorts.expect(readers)
+        held.cohorts.expect((one.name for one in readers.values()), self._clock())
         self._wanted.set()
 
     def forget(self, owner: Owner) -> None:
@@ -191,7 +200,7 @@ class LedgerPoller:
             return
         held.cohorts.look(self._clock())
         before, held.shown = held.shown, self._shown(held)
-        if before != held.shown:
+        if _undated(before) != _undated(held.shown):
             self._wake(owner)
 
     def _shown(self, held: _Tracked) -> tuple[Mapping[str, RequestCounts] | None, str]:
@@ -209,9 +218,9 @@ class LedgerPoller:
     async def _ask(self, held: _Tracked, reader: _Reader) -> None:
         pod = reader.router.pod
         try:
-            for _ in range(MOST_TURNS):
-                if not await self._read(held, reader):
-                    break
+            async with asyncio.timeout(TURN_SECONDS):
+                while await self._read(held, reader):
+                    pass
         except RouterOutdatedError as error:
             reader.problem = (
                 f"router {pod} keeps no ledger that this operator can read ({error}): it is judged"
@@ -234,6 +243,8 @@ class LedgerPoller:
             aiohttp.ClientError, TimeoutError: it does not answer.
         """
         asked_at = self._clock()
+        if reader.complete_until is None:
+            reader.complete_until = asked_at
         async with self._session().get(
             router_url(reader.router, self._port, "/llmfleet/ledger"),
             params={"since": str(reader.next)},
@@ -249,16 +260,25 @@ class LedgerPoller:
         if not isinstance(epoch, str):
             raise TypeError("epoch is no text")
         if epoch != reader.epoch:
-            reader.ahead_seconds = _number(body["now"]) - asked_at
+            # Its clock was read somewhere between question and answer.
+            answered_at = self._clock()
+            ahead = _number(body["now"]) - (asked_at + answered_at) / 2
+            reader.ahead_seconds = ahead if abs(ahead) > (answered_at - asked_at) / 2 else 0.0
             again = reader.epoch != "" and reader.next > 0
-            reader.epoch, reader.next = epoch, 0
+            reader.epoch, reader.next, reader.complete_until = epoch, 0, None
+            held.cohorts.expect((one.name for one in held.readers.values()), asked_at)
             if again:
                 return True  # it was asked for what changed since a time of the epoch before
         # All of an answer is read before any of it is believed.
-        rows, following = read_rows(body, reader.ahead_seconds), _count(body["next"], LARGEST_INT64)
-        held.cohorts.take(reader.router.pod_uid, rows, asked_at)
+        rows = read_rows(body, reader.ahead_seconds, self._clock())
+        following, more = _count(body["next"], LARGEST_INT64), body.get("more") is True
+        # What is not complete may have one revision's rows and not yet the other's.
+        until = 0.0 if more else reader.complete_until or asked_at
+        held.cohorts.take(reader.name, rows, until)
         reader.next = following
-        return body.get("more") is True
+        if not more:
+            reader.complete_until = None
+        return more
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
@@ -282,12 +302,30 @@ def counted_since(status: JSON | None) -> datetime | None:
         return None
 
 
-def read_rows(answer: JSON, ahead_seconds: float) -> list[BookedRow]:
+def judged_revisions(status: JSON | None) -> frozenset[str]:
+    """Hashes of the revisions that this status holds against each other."""
+    traffic = (status or {}).get("traffic") or []
+    rollout = (status or {}).get("rollout") or {}
+    named = [rollout.get("revision"), (status or {}).get("servedRevision")]
+    named += [each.get("revision") for each in traffic if isinstance(each, dict)]
+    return frozenset(each for each in named if isinstance(each, str))
+
+
+def _undated(shown: tuple[Mapping[str, RequestCounts] | None, str]) -> object:
+    """What is shown, whenever routers were asked: that alone is worth no look at the object."""
+    counts, problem = shown
+    if counts is None:
+        return problem
+    return {name: replace(one, as_of=_NEVER) for name, one in counts.items()}, problem
+
+
+def read_rows(answer: JSON, ahead_seconds: float, now: float) -> list[BookedRow]:
     """The rows of an answer; columns that nobody here knows are left out.
 
     Args:
         answer: of ``GET /llmfleet/ledger``.
         ahead_seconds: its clock beside ours.
+        now: our time, in seconds since 1970.
 
     Raises:
         RouterOutdatedError: it lacks a column.
@@ -297,12 +335,12 @@ def read_rows(answer: JSON, ahead_seconds: float) -> list[BookedRow]:
     missing = [name for name in (*KEYS, *COUNTED) if name not in columns]
     if missing or answer["slotSeconds"] != SLOT_SECONDS:
         raise RouterOutdatedError(f"it does not count {', '.join(missing) or 'in such slots'}")
-    latest = _number(answer["now"]) + SKEWED_SECONDS
+    latest = int((now + ahead_seconds + AHEAD_SECONDS) / SLOT_SECONDS)
     slot, generation, revision, kind, size = (columns[name] for name in KEYS)
     counted = [columns[name] for name in COUNTED]
     rows = []
     for row in answer["rows"]:
-        start = _count(row[slot], int(latest / SLOT_SECONDS)) * SLOT_SECONDS
+        start = _count(row[slot], latest) * SLOT_SECONDS
         if not isinstance(row[revision], str) or not isinstance(row[kind], str):
             raise TypeError("a row names no revision or no class")
         rows.append(

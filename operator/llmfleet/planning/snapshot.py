@@ -210,6 +210,9 @@ class RequestCounts:
     looks: tuple[Look, ...] = ()
     """The same by cohort, in the order in which nearly all of each had a first token or had failed;
     the cohorts are those of the other revisions. Nothing is added to a look any more."""
+    hanging: int = 0
+    """Requests that it got since it last answered one, if that is too long ago while the other
+    revision answered; else 0."""
     late_looks: tuple[Look, ...] = ()
     """By cohort, in the order in which all of each had ended: those that had not failed at the look
     above, and how many of them failed later (streams that were cut off)."""

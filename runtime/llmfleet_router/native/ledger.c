@@ -11,11 +11,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { kRemembered = 64 };  // rows a thread finds again; a few are written at a time
+// Rows that a thread finds again. Several have the same place, or two that are both written to
+// would put each other out, and each time a new row were made.
+enum { kSets = 32, kWays = 8 };
 
 static _Thread_local struct {
   struct ledger *ledger;
-  struct place places[kRemembered];
+  struct place places[kSets][kWays];
 } mine;
 
 static uint64_t clock_now(clockid_t clock, uint64_t parts_per_second) {
@@ -25,7 +27,7 @@ static uint64_t clock_now(clockid_t clock, uint64_t parts_per_second) {
          (uint64_t)now.tv_nsec / (1000000000U / parts_per_second);
 }
 
-struct ledger *ledger_make(const char *path) {
+static struct ledger *map_new(const char *path) {
   // Who has the old one mapped goes on reading it: this is another file, with the old one's name.
   char fresh[4096];
   int length = snprintf(fresh, sizeof fresh, "%s.new", path);
@@ -47,6 +49,12 @@ struct ledger *ledger_make(const char *path) {
   munmap(memory, sizeof *ledger);
   unlink(fresh);
   return NULL;
+}
+
+struct ledger *ledger_make(const char *path) {
+  struct ledger *ledger = map_new(path);
+  if (!ledger) unlink(path);  // an old one would be taken for today's
+  return ledger;
 }
 
 static bool is_alive(struct place place) {
@@ -79,14 +87,18 @@ struct place ledger_place(struct ledger *ledger, const struct key *key) {
     memset(&mine, 0, sizeof mine);
     mine.ledger = ledger;
   }
-  struct place *place = &mine.places[hash(key) % kRemembered];
-  if (!is_alive(*place) || memcmp(&place->row->key, key, sizeof *key)) *place = make(ledger, key);
-  return *place;
+  struct place *set = mine.places[hash(key) % kSets], *oldest = set;
+  for (unsigned way = 0; way < kWays; way++) {
+    if (is_alive(set[way]) && !memcmp(&set[way].row->key, key, sizeof *key)) return set[way];
+    if (set[way].birth < oldest->birth) oldest = &set[way];
+  }
+  return *oldest = make(ledger, key);
 }
 
 void ledger_add(struct place place, enum outcome what, int32_t more) {
   if (!is_alive(place)) return;
-  // Nobody else writes it, so this need not be one step.
+  // Nobody else writes it, so this need not be one step. (Another thread may be making the row anew
+  // this very moment, after 32,000 others; then one count of a cohort is wrong.)
   _Atomic uint32_t *count = &place.row->counts[what];
   uint32_t value = atomic_load_explicit(count, memory_order_relaxed) + (uint32_t)more;
   atomic_store_explicit(count, value, memory_order_relaxed);

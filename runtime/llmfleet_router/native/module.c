@@ -65,8 +65,10 @@ enum attribute { kResponseCode = 15, kResponseFlags = 17 };
 bool envoy_dynamic_module_callback_http_filter_get_attribute_int(envoy_stream, enum attribute,
                                                                  uint64_t *value);
 
-// Of Envoy's response flags: DownstreamConnectionTermination and DownstreamRemoteReset.
-static const uint64_t kClientGone = (uint64_t)1 << 14 | (uint64_t)1 << 28;
+// Of Envoy's response flags: DownstreamConnectionTermination, DownstreamProtocolError and
+// DownstreamRemoteReset. A client that ends its connection by nonsense is gone as well.
+static const uint64_t kClientGone =
+    (uint64_t)1 << 14 | (uint64_t)1 << 18 | (uint64_t)1 << 28;
 
 enum metadata { kOfTheHost = 3 };
 bool envoy_dynamic_module_callback_http_get_metadata_number(envoy_stream, enum metadata,
@@ -228,6 +230,15 @@ static void key_of_body(envoy_stream stream, bool has_last, size_t prefix) {
     key_of_pieces(stream, prefix);
 }
 
+// It leaves for an engine.
+static void book(envoy_stream stream, struct request *request, size_t body_bytes) {
+  struct text cluster = {0};
+  if (request->is_counted && envoy_dynamic_module_callback_http_get_cluster_name(stream, &cluster))
+    count_sent(&request->sent, request->config->ledger,
+               envoy_dynamic_module_callback_get_most_specific_route_config(stream), cluster,
+               body_bytes);
+}
+
 // ── what Envoy calls ────────────────────────────────────────────────────────────────────────────
 
 EXPORT const char *envoy_dynamic_module_on_program_init(void) {
@@ -287,22 +298,16 @@ EXPORT enum headers_status envoy_dynamic_module_on_http_filter_request_headers(e
   }
   if (config->token)
     add(stream, TEXT("x-llmfleet-token"), (struct text){config->token, config->token_length});
-  if (is_end) return kHeadersContinue;
+  if (is_end) return book(stream, request, 0), kHeadersContinue;
   envoy_dynamic_module_callback_http_set_buffer_limit(stream, config->body_limit_bytes);
   return kHeadersStop;
 }
 
 static void complete(envoy_stream stream, struct request *request, bool has_last) {
-  const struct config *config = request->config;
-  if (request->wants_key) key_of_body(stream, has_last, config->prefix_bytes);
-  if (!request->is_counted) return;
+  if (request->wants_key) key_of_body(stream, has_last, request->config->prefix_bytes);
   size_t bytes = envoy_dynamic_module_callback_http_get_body_size(stream, kBufferedBody);
   if (has_last) bytes += envoy_dynamic_module_callback_http_get_body_size(stream, kReceivedBody);
-  struct text cluster = {0};
-  if (envoy_dynamic_module_callback_http_get_cluster_name(stream, &cluster))
-    count_sent(&request->sent, config->ledger,
-               envoy_dynamic_module_callback_get_most_specific_route_config(stream), cluster,
-               bytes);
+  book(stream, request, bytes);
 }
 
 EXPORT enum body_status envoy_dynamic_module_on_http_filter_request_body(envoy_stream stream,

@@ -23,8 +23,11 @@ from llmfleet.planning.snapshot import JSON, RequestCounts
 OWNER = ("team-a", "chat")
 SINCE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 START = SINCE.timestamp()
-JUDGED = {"rollout": {"servedSince": "2026-03-01T12:00:00Z"}}
 STABLE, CANARY = "a000000001", "b000000002"
+JUDGED = {
+    "rollout": {"servedSince": "2026-03-01T12:00:00Z", "revision": CANARY},
+    "traffic": [{"revision": STABLE, "weight": 90}, {"revision": CANARY, "weight": 10}],
+}
 
 
 @dataclass
@@ -41,6 +44,11 @@ class Agent:
     status: int = 200
     raw: bytes | None = None
     page: int = 1000
+    lost_after: int | None = None
+    """So many rows in, it answers no more."""
+    takes: float = 0.0
+    """Seconds that an answer takes."""
+    tick: Callable[[float], None] = lambda _: None
     asked: list[int] = field(default_factory=list)
     _rows: list[list[Any]] = field(default_factory=list)
     runner: web.AppRunner | None = None
@@ -57,6 +65,9 @@ class Agent:
         self.asked.append(since)
         if self.raw is not None or self.status != 200:
             return web.Response(status=self.status, body=self.raw)
+        if self.lost_after is not None and since >= self.lost_after:
+            return web.Response(status=503)
+        self.tick(self.takes)
         now = self.clock()
         # Rows of what changed, the oldest change first; a change's number is its place.
         for row in self.books.read(now):
@@ -102,9 +113,13 @@ class Fleet:
             address=f"127.0.0.{number}",
         )  # fmt: skip
         agent = Agent(router, Books(f"r{number}"), lambda: self.now, **more)
+        agent.tick = self._tick
         await agent.start(self.port)
         self.agents.append(agent)
         return agent
+
+    def _tick(self, seconds: float) -> None:
+        self.now += seconds
 
     async def read(
         self, seconds: float, poller: LedgerPoller | None = None
@@ -283,6 +298,58 @@ async def test_router_when_it_answers_no_more_then_the_counts_are_unknown_after_
     counts, problem = await fleet.read(5)
     assert counts is None
     assert "500" in problem
+
+
+async def test_answer_when_the_rest_of_it_is_lost_then_no_cohort_is_looked_at(fleet: Fleet) -> None:
+    agent = await fleet.add(page=1)
+    agent.books.send([sent(1, STABLE), sent(2)])
+    agent.lost_after = 1
+    counts, _ = await fleet.read(30)
+    assert counts is None or all(one.looks == () for one in counts.values())
+    agent.lost_after = None
+    counts, _ = await fleet.read(1)
+    assert counts is not None
+    assert counts[STABLE].looks == counts[CANARY].looks == ((1, 0),)
+
+
+async def test_first_answer_when_it_takes_seconds_then_its_slots_stay_where_they_are(
+    fleet: Fleet,
+) -> None:
+    agent = await fleet.add()
+    agent.takes = 4.0
+    agent.books.send([sent(at) for at in range(0, 60, 5)])
+    await fleet.read(10)
+    agent.takes = 0.0
+    for _ in range(10):
+        counts, _ = await fleet.read(10)
+    assert counts is not None
+    assert counts[CANARY].total == 12
+    assert sum(n for n, _ in counts[CANARY].looks) == 12
+
+
+async def test_router_when_it_names_thousands_of_revisions_then_they_cost_nothing(
+    fleet: Fleet,
+) -> None:
+    slot = round(START / 5)
+    rows = [[slot, at, f"{at:010x}", "split", 0, *[1] * len(COUNTED), 7] for at in range(9000)]
+    await fleet.add(changes={"rows": rows})
+    counts, _ = await fleet.read(30)
+    assert not counts
+    (held,) = fleet.poller._tracked.values()
+    assert held.cohorts._groups == {}
+
+
+async def test_router_when_it_always_has_more_then_the_others_are_read(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "TURN_SECONDS", 0.2)
+    await fleet.add(changes={"more": True})
+    good = await fleet.add()
+    good.books.send([sent(1)])
+    counts, problem = await fleet.read(30)
+    assert problem == ""
+    assert counts is not None
+    assert counts[CANARY].total == 1
 
 
 async def test_rollout_when_it_is_not_judged_then_nobody_is_asked(fleet: Fleet) -> None:

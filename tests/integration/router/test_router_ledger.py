@@ -225,6 +225,37 @@ async def test_ledger_when_asked_then_it_says_whose_it_is_and_what_is_new(
                 assert refused.status == 400
 
 
+async def test_request_when_it_has_no_body_then_it_is_booked_as_well(
+    router: RunningRouter, start_engine: StartEngine
+) -> None:
+    await router.serve(7, {OLD: 100}, **{OLD: [await start_engine("a")]})
+    headers = {"content-type": "application/json", "content-length": "0"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(router.url + CHAT, headers=headers) as answer,
+    ):
+        assert answer.status == 200
+    assert await _settled(router, 1) == {"sent": 1, "first": 1, "answered": 1}
+
+
+async def test_client_when_it_writes_nonsense_then_its_request_is_no_failure_of_the_engine(
+    router: RunningRouter, start_engine: StartEngine
+) -> None:
+    engine = await start_engine("a")
+    await router.serve(7, {OLD: 100}, **{OLD: [engine]})
+    body = json.dumps({"messages": [], "stub": {"stream": 50, "delay": 0.1}}).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", router.agent.settings.http_port)
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+    writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    received = b""
+    while b"data: 1" not in received:  # the engine answers
+        received += await reader.read(65536)
+    writer.write(b"\xff" * 40)
+    await writer.drain()
+    assert await _settled(router, 1) == {"sent": 1, "first": 1, "answered": 1}
+    writer.close()
+
+
 async def test_dead_address_when_it_never_was_an_engine_then_no_other_outcome_is_booked(
     router: RunningRouter,
 ) -> None:

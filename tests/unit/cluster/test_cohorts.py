@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from hack.bench.booking import Books, Sent
 
-from llmfleet.cluster.cohorts import ENDED, FAILED, BookedRow, Cohorts
+from llmfleet.cluster.cohorts import ENDED, FAILED, BookedRow, Cohorts, TooManyRowsError
 from llmfleet.planning.snapshot import RequestCounts
 
 SINCE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp()
@@ -25,9 +25,9 @@ def played(
     now = SINCE
     while now < SINCE + until:
         now += every
+        cohorts.expect((one.uid for one in books), now)
         for one in books:
             cohorts.take(one.uid, one.read(now), now)
-        cohorts.expect(one.uid for one in books)
         cohorts.look(now)
     return cohorts
 
@@ -48,8 +48,8 @@ def test_request_when_it_ended_soon_then_it_is_in_the_first_look(outcome: str) -
     found = counts(played([books], 60))[CANARY]
     failed = int(outcome in FAILED)
     assert (found.total, found.failed) == (1, failed)
-    assert found.looks == (() if outcome == "abandoned" else ((1, failed),))
-    assert found.late_looks == (() if failed or outcome == "abandoned" else ((1, 0),))
+    assert found.looks == ((1, failed),)
+    assert found.late_looks == (() if failed else ((1, 0),))
 
 
 def test_stream_when_it_is_cut_much_later_then_it_fails_in_the_late_look_of_its_own_cohort() -> (
@@ -94,7 +94,7 @@ def test_cohort_when_some_wait_for_a_first_token_then_both_revisions_wait_until_
     assert counts(played([slow()], 60))[STABLE].looks == ()
     assert counts(played([slow()], 75))[STABLE].looks == ((50, 0),)
     found = counts(played([slow()], 75))[CANARY]
-    assert found.looks == ((10, 0),)
+    assert found.looks == ((11, 0),)  # what waits has not failed yet
     assert counts(played([slow()], 400))[CANARY].late_looks == ((11, 1),)
 
 
@@ -124,7 +124,11 @@ def test_answers_when_one_revision_is_slower_then_no_look_shows_it() -> None:
 def test_router_when_it_is_gone_unread_then_both_revisions_lack_its_open_cohorts() -> None:
     kept, gone = Books("r1"), Books("r2")
     for books in (kept, gone):
-        books.send([sent(at, revision) for at in (1, 21) for revision in (STABLE, CANARY)])
+        books.send([
+            sent(at, revision, ends_after=9)
+            for at in (1, 21)
+            for revision in (STABLE, CANARY)
+        ])  # fmt: skip
     cohorts = Cohorts(SINCE, 60)
     for now in (10, 22):  # read in the middle of the second one, then it is gone
         for books in (kept, gone):
@@ -183,9 +187,8 @@ def test_counts_when_read_twice_in_any_order_and_by_a_new_operator_then_they_are
             found = counts(cohorts)[revision]
             assert (found.total, found.failed) == (len(mine), failed)
             assert sum(a for _, a in (*found.looks, *found.late_looks)) == failed
-            judged = [one for one in mine if one.outcome != "abandoned"]
             late = sum(n for n, _ in found.late_looks)
-            assert late == len(judged) - sum(a for _, a in found.looks)
+            assert late == len(mine) - sum(a for _, a in found.looks)
 
 
 def _any(source: random.Random) -> Sent:
@@ -242,3 +245,131 @@ def test_rows_when_they_contradict_themselves_then_no_count_is_below_zero() -> N
     cohorts.look(SINCE + 900)
     found = counts(cohorts)[CANARY]
     assert all(n >= a >= 0 for n, a in (*found.looks, *found.late_looks)) or found.looks == ()
+
+
+def test_router_when_it_left_after_it_was_read_to_its_end_then_it_stays_counted() -> None:
+    books = Books("r1")
+    books.send([sent(1, ends_after=2), sent(2, STABLE, ends_after=2)])
+    cohorts = Cohorts(SINCE, 60)
+    cohorts.take("r1", books.read(SINCE + 9), SINCE + 9)
+    cohorts.expect([])
+    cohorts.look(SINCE + 60)
+    found = counts(cohorts)
+    assert found[STABLE].looks == found[CANARY].looks == ((1, 0),)
+
+
+def test_totals_when_a_router_is_gone_unread_then_they_do_not_fall() -> None:
+    books = Books("r1")
+    books.send([sent(1, ends_after=300), sent(1, outcome="error", first_after=None)])
+    cohorts = Cohorts(SINCE, 60)
+    cohorts.take("r1", books.read(SINCE + 30), SINCE + 30)
+    cohorts.look(SINCE + 30)
+    cohorts.expect([])
+    cohorts.look(SINCE + 60)
+    found = counts(cohorts)[CANARY]
+    assert (found.total, found.failed) == (2, 1)
+    assert found.late_looks == ()
+
+
+def test_router_when_it_has_not_answered_yet_then_it_is_waited_for() -> None:
+    """An operator that starts anew meets cohorts that were over long ago."""
+    quick, slow = Books("r1"), Books("r2")
+    for books in (quick, slow):
+        books.send([sent(1, outcome="error", first_after=None), sent(1, STABLE)])
+    cohorts = Cohorts(SINCE, 60)
+    cohorts.expect(["r1", "r2"], SINCE + 500)
+    cohorts.take("r1", quick.read(SINCE + 500), SINCE + 500)
+    cohorts.look(SINCE + 500)
+    assert counts(cohorts)[CANARY].looks == ()
+    cohorts.take("r2", slow.read(SINCE + 510), SINCE + 510)
+    cohorts.look(SINCE + 510)
+    assert counts(cohorts)[CANARY].looks == ((2, 2),)
+
+
+@pytest.mark.parametrize("seconds", [(60.0, 120.0), (10.0, 40.0)])
+@pytest.mark.parametrize("weight", [0.5, 0.02])
+def test_canary_when_it_only_answers_slower_and_failures_are_quick_then_no_look_shows_it(
+    seconds: tuple[float, float], weight: float
+) -> None:
+    source = random.Random(11)
+    books = Books("r1")
+    for number in range(12_000):
+        is_canary = source.random() < weight
+        failed = source.random() < 0.05
+        takes = source.expovariate(1 / seconds[is_canary])
+        books.send([
+            sent(
+                number / 20,
+                CANARY if is_canary else STABLE,
+                outcome="error" if failed else "answered",
+                first_after=None if failed else takes,
+                ends_after=0.1 if failed else takes,
+            )
+        ])  # fmt: skip
+    found = counts(played([books], 800))
+    for revision in (STABLE, CANARY):
+        n, a = (sum(each) for each in zip(*found[revision].looks, strict=True))
+        assert abs(a / n - 0.05) < 4 * (0.05 / n) ** 0.5
+
+
+@pytest.mark.parametrize("leave_after", [30.0, 900.0])
+def test_revision_when_it_answers_nothing_while_the_other_does_then_it_hangs(
+    leave_after: float,
+) -> None:
+    books = Books("r1")
+    outcome = "abandoned" if leave_after < 60 else "noFirstToken"
+    for number in range(40):
+        at = 10.0 * number
+        books.send([
+            sent(at, STABLE),
+            sent(at, outcome=outcome, first_after=None, ends_after=leave_after),
+        ])  # fmt: skip
+    assert counts(played([books], 100))[CANARY].hanging == 0
+    found = counts(_again(books, 130))
+    assert found[CANARY].hanging >= 3
+    assert found[STABLE].hanging == 0
+
+
+def _again(books: Books, until: float) -> Cohorts:
+    """The same router, read from its beginning."""
+    cohorts = Cohorts(SINCE, 60)
+    cohorts.take("r1", books.read(SINCE + until, everything=True), SINCE + until)
+    cohorts.look(SINCE + until)
+    return cohorts
+
+
+@pytest.mark.parametrize("whole", [STABLE, CANARY])
+def test_revision_when_nobody_answers_or_it_answers_at_times_then_it_does_not_hang(
+    whole: str,
+) -> None:
+    books = Books("r1")
+    for number in range(40):
+        at = 10.0 * number
+        books.send([sent(at, whole, outcome="abandoned", first_after=None, ends_after=30)])
+    if whole == CANARY:  # it refuses now and then, so it lives
+        books.send([sent(at, outcome="refused", first_after=None) for at in range(0, 400, 50)])
+        books.send([sent(at, STABLE) for at in range(0, 400, 50)])
+    found = counts(_again(books, 400))
+    assert all(one.hanging == 0 for one in found.values())
+
+
+def test_rows_when_a_router_says_more_than_any_can_then_they_are_refused() -> None:
+    cohorts = Cohorts(SINCE, 60)
+    many = (0,) * (2 + len(ENDED))
+    with pytest.raises(TooManyRowsError):
+        cohorts.take(
+            "r1", [BookedRow(SINCE, at, CANARY, "split", 0, many) for at in range(10_000)], 0.0
+        )
+    cohorts = Cohorts(SINCE, 60)
+    with pytest.raises(TooManyRowsError):
+        cohorts.take(
+            "r1", [BookedRow(SINCE, 1, f"{at:x}", "split", 0, many) for at in range(200_000)], 0.0
+        )
+
+
+def test_rows_when_they_are_of_a_revision_that_is_not_judged_then_they_count_nowhere() -> None:
+    books = Books("r1")
+    books.send([sent(1), sent(1, "c000000003")])
+    cohorts = Cohorts(SINCE, 60, frozenset({STABLE, CANARY}))
+    cohorts.take("r1", books.read(SINCE + 60), SINCE + 60)
+    assert set(counts(cohorts)) == {CANARY}

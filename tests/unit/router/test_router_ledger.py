@@ -300,6 +300,43 @@ def test_rows_when_more_are_made_than_there_are_then_the_oldest_are_lost_and_not
     assert module.booked() == {"sent": ROWS}
 
 
+def test_rows_when_many_cohorts_are_written_in_turn_then_none_is_made_twice(module: Module) -> None:
+    sizes = [1 << bits for bits in range(9, 23)]
+    for _ in range(200):
+        for revision in ("a000000001", "b000000002"):
+            for size in sizes:
+                module.send(revision=revision, size=size)
+    assert len(list(Ledger(module.path).rows())) <= 2 * 2 * len(sizes)  # the slot may change once
+
+
+def test_ledger_when_no_new_one_can_be_made_then_the_old_one_is_gone(module: Module) -> None:
+    module.path.with_name("ledger.new").mkdir()
+    assert not module.library.ledger_make(str(module.path).encode())
+    with pytest.raises(LedgerError):
+        Ledger(module.path).epoch()
+
+
+def test_ledger_when_its_file_is_deleted_then_the_agent_reads_on(module: Module) -> None:
+    module.send()
+    ledger = Ledger(module.path)
+    assert list(ledger.rows())
+    module.path.unlink()
+    module.send()
+    assert ledger.cohorts_since(0)[0].counts[0] == 2
+
+
+def test_metrics_when_two_scrapes_come_at_once_then_nothing_is_added_twice(module: Module) -> None:
+    for generation in range(2000):
+        module.send(f"{generation} split")
+    metrics = LedgerMetrics(Settings(namespace="team-a", name="chat"), Ledger(module.path))
+    threads = [threading.Thread(target=metrics.update) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _page(metrics)[f"llmfleet_router_sent_total/{REVISION}"] == 2000
+
+
 def test_threads_when_both_book_in_a_cohort_then_its_rows_are_added_up(module: Module) -> None:
     def work() -> None:
         for _ in range(1000):

@@ -80,14 +80,49 @@ async def test_stream_when_no_token_has_come_then_its_headers_have_not_left(tmp_
     assert engine.sent == engine.steps
 
 
-@pytest.mark.parametrize("nothing", [b": ping\n\n", b"", b": a\r\n: b\r\n\r\n"])
-async def test_keep_alive_when_it_comes_before_a_token_then_it_is_none(
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        b": ping\n\n",
+        b"",
+        b": a\r\n: b\r\n\r\n",
+        b": half of a comm",
+        b"event: response.created\ndata: {}\n\nevent: response.in_progress\ndata: {}\n\n",
+    ],
+)
+async def test_what_comes_before_a_token_when_it_is_none_then_it_leaves_with_the_first(
     tmp_path: Path, nothing: bytes
 ) -> None:
-    engine = Engine(tmp_path, [START, chunk(nothing), chunk(b"data: 1\n\n", more=False)])
+    engine = Engine(tmp_path, [START, chunk(nothing), chunk(b"\ndata: 1\n\n", more=False)])
     await engine.ask()
-    assert engine.left_after == [0, 0, 2]
-    assert engine.body == b"data: 1\n\n"
+    assert engine.left_after == [0, 0, 3]
+    assert engine.sent == engine.steps
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        (b": ping\n\n" + FAILURE,),
+        (FAILURE[:20], FAILURE[20:]),
+        (b"event: error\n" + FAILURE,),
+        (b"event: response.created\ndata: {}\n\n", b"event: error\n" + FAILURE),
+    ],
+)
+async def test_engine_when_it_fails_before_a_token_however_it_says_so_then_the_answer_is_500(
+    tmp_path: Path, chunks: tuple[bytes, ...]
+) -> None:
+    engine = Engine(tmp_path, [START, *map(chunk, chunks), chunk(b"data: [DONE]\n\n", more=False)])
+    await engine.ask()
+    assert [message.get("status") for message in engine.sent] == [500, None]
+
+
+async def test_bytes_when_they_are_no_stream_then_they_pass_whatever_they_begin_with(
+    tmp_path: Path,
+) -> None:
+    start = {**START, "headers": [(b"content-type", b"application/octet-stream")]}
+    engine = Engine(tmp_path, [start, chunk(b":\x00\x80?"), chunk(b"x", more=False)])
+    await engine.ask()
+    assert engine.sent == engine.steps
 
 
 async def test_keep_alive_when_it_comes_after_a_token_then_it_passes(tmp_path: Path) -> None:

@@ -175,6 +175,19 @@ def _compare(
     """The verdict on counts that can be judged."""
     metric, effect = criterion.metric, criterion.min_effect
     enough = -math.log(criterion.alpha)
+    if after.hanging:
+        return Judgement(
+            metric=metric,
+            verdict=Verdict.FAILED,
+            message=(
+                f"none of its last {after.hanging} requests was answered, while {stable} answered"
+            ),
+            stable=_share(before),
+            canary=_share(after),
+            requests=after.total,
+            min_effect=effect,
+            as_of=as_of,
+        )
     if metric.process_alone(before.looks, after.looks, metric.effect_alone) >= enough:
         return _worse_than_the_past(before, after, metric, stable, as_of)
     evidence = _evidence(before, after, criterion)
