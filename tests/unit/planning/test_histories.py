@@ -134,6 +134,13 @@ def play(actions: Actions, last: str, *, surge: int, replicas: int, new: bool, k
     last="one",
     beginning={"surge": 1, "replicas": 1, "new": False, "kept": True},
 )
+@example(  # in place: what an undo gives up on its way has taken the room that its target needs
+    actions=[
+        ("acts", [("abort", "target"), ("undo", "three")]), ("turns", 2), ("edit", "two"),
+        ("turns", 3),
+    ],
+    last="one", beginning={"surge": 0, "replicas": 1, "new": False, "kept": True},
+)  # fmt: skip
 @example(  # an attempt that ends before memory knows of it leaves its number to nobody
     actions=[("lose status", None), ("crash", 1), ("turn", None)],
     last="two", beginning={"surge": 0, "replicas": 1, "new": False, "kept": False},

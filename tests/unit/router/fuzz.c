@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 #include "checks.h"
+#include "counting.h"
 #include "key.h"
 
-struct text { const char *data; size_t length; };
 struct header { const char *name; size_t name_length; const char *value; size_t value_length; };
 
 // ── the module's side ───────────────────────────────────────────────────────────────────────────
@@ -88,8 +88,8 @@ enum { kMost = 200, kPieces = 70 };
 static struct {
   struct header headers[kMost];
   size_t header_count;
-  struct text pieces[2][kPieces];
-  size_t piece_count[2];
+  struct text pieces[3][kPieces];  // the last of the answer
+  size_t piece_count[3];
   char key[kKeyDigits + 1];
   unsigned status, tokens, limits;
 } envoy;
@@ -140,6 +140,22 @@ bool envoy_dynamic_module_callback_http_get_body_chunks(void *s, int kind, struc
   return true;
 }
 void envoy_dynamic_module_callback_http_set_buffer_limit(void *s, uint64_t bytes) { (void)s; envoy.limits += bytes > 0; }
+static const struct booking booking = {7, kSplit};
+const void *envoy_dynamic_module_callback_get_most_specific_route_config(void *s) { (void)s; return &booking; }
+bool envoy_dynamic_module_callback_http_get_cluster_name(void *s, struct text *name) {
+  (void)s;
+  *name = (struct text){"rev-a000000001", 14};
+  return true;
+}
+bool envoy_dynamic_module_callback_http_filter_get_attribute_int(void *s, int which, uint64_t *value) {
+  (void)s;
+  *value = which == 15 ? 200 : 0;
+  return true;
+}
+bool envoy_dynamic_module_callback_http_get_metadata_number(void *s, int where, struct text name, struct text key, double *value) {
+  (void)s, (void)where, (void)name, (void)key, (void)value;
+  return false;
+}
 void envoy_dynamic_module_callback_http_send_response(void *s, uint32_t status, struct header *h, size_t n, struct text body, struct text details) {
   (void)s, (void)h, (void)n, (void)body, (void)details;
   if (envoy.status) fail("two answers");

@@ -213,7 +213,7 @@ MISTAKES = {
     "pods": ("balancer.c", "balancer->pods = calloc(count,", "balancer->pods = calloc(count / 2,"),
     "tried": ("balance.c", "(pods[i].is_tried && !is_any)", "(pods[i].is_tried && is_any)"),
     "update": ("balancer.c", "  look((struct balancer *)balancer, envoy);\n", "  (void)envoy;\n"),
-    "trailers": ("module.c", "  complete(stream, request, false);\n", ""),
+    "trailers": ("module.c", "  complete(stream, (struct request *)request, false);\n", ""),
 }  # fmt: skip
 
 

@@ -176,18 +176,9 @@ def _compare(
     metric, effect = criterion.metric, criterion.min_effect
     enough = -math.log(criterion.alpha)
     if after.hanging:
-        return Judgement(
-            metric=metric,
-            verdict=Verdict.FAILED,
-            message=(
-                f"none of its last {after.hanging} requests was answered, while {stable} answered"
-            ),
-            stable=_share(before),
-            canary=_share(after),
-            requests=after.total,
-            min_effect=effect,
-            as_of=as_of,
-        )
+        text = f"none of its last {after.hanging} requests was answered, while {stable} answered"
+        hung = undecided(criterion, Verdict.FAILED, text, as_of)
+        return replace(hung, stable=_share(before), canary=_share(after), requests=after.total)
     if metric.process_alone(before.looks, after.looks, metric.effect_alone) >= enough:
         return _worse_than_the_past(before, after, metric, stable, as_of)
     evidence = _evidence(before, after, criterion)

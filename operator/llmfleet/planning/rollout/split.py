@@ -106,7 +106,7 @@ def move(facts: Facts, asked: Move, rejected: Collection[str]) -> Split:
     }
     replicas |= spared
     kept = sum(traffic.get(name, 0) for name in given_up)
-    old_wanted = _old_size(facts, asked, share + kept, asked.pods + sum(spared.values()))
+    old_wanted = _old_size(facts, asked, share + kept, asked.pods, sum(spared.values()))
     replicas[asked.new] = _new_size(facts, asked, share, old_wanted)
     if asked.old is not None:
         replicas[asked.old] = old_wanted
@@ -239,20 +239,21 @@ def _carried(facts: Facts, asked: Move, present: int) -> int:
     return max(present, weight_for(new_ready, facts.replicas) if new_ready else 0)
 
 
-def _old_size(facts: Facts, asked: Move, share: int, pods: int) -> int:
+def _old_size(facts: Facts, asked: Move, share: int, pods: int, spared: int) -> int:
     """Replicas of the arm that is left: what is confirmed to be carried by others is let go.
 
     Args:
         facts: what is observed.
         asked: from where to where, and how far.
         share: percent that others shall have.
-        pods: that others shall have.
+        pods: that the new arm shall have.
+        spared: pods of what is given up.
     """
     if asked.old is None:
         return 0
     arm, new_ready = facts.arm(asked.old), facts.arm(asked.new).ready
     confirmed = 100 - max(facts.traffic.get(asked.old, 0), 100 - share)
-    size = old_replicas(facts.replicas, asked.surge, confirmed, new_ready, new_pods=pods)
+    size = old_replicas(facts.replicas, asked.surge, confirmed, new_ready, new_pods=pods + spared)
     present = arm.wanted or 0
     at_least: list[int] = []
     at_most: list[int] = []
@@ -262,6 +263,9 @@ def _old_size(facts: Facts, asked: Move, share: int, pods: int) -> int:
             at_least.append(facts.replicas - (asked.surge == 0) - new_ready)
     if not facts.may_shrink:
         at_least.append(min(facts.replicas, present))
+    elif spared and asked.surge == 0 and new_ready == 0:
+        # In place, one pod makes room for the new arm, and what is given up has taken it.
+        at_most.append(max(0, facts.replicas - 1 - spared))
     return clamp(size, at_least=at_least, at_most=at_most)
 
 
