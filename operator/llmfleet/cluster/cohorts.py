@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from llmfleet.cluster.hanging import Hanging
 from llmfleet.planning.snapshot import Look, RequestCounts
 
 SLOT_SECONDS: Final = 5.0
@@ -51,10 +52,6 @@ MOST_GROUPS: Final = 2000
 """Cohorts that are still looked at: nearly three hours of them, split anew all the time."""
 MOST_ROWS: Final = 100_000
 """Rows that are still looked at, of all routers of an object; one's whole table has 32,000."""
-HUNG_REQUESTS: Final = 3
-HUNG_TIMEOUTS: Final = 2.0
-"""A revision hangs when it answered none of so many requests, each older than the timeout of the
-first token and one older than so many of them, while the other revision answered."""
 
 
 class TooManyRowsError(ValueError):
@@ -126,6 +123,16 @@ class _Group:
                 found[revision] += _sum(counts)
         return found
 
+    def answers(self) -> dict[tuple[str, float], tuple[int, int]]:
+        """By revision and slot, how many were sent and how many got an answer of any kind."""
+        found: dict[tuple[str, float], tuple[int, int]] = {}
+        for cells in self.rows.values():
+            for (revision, at, *_), counts in cells.items():
+                sent, answered = found.get((revision, at), (0, 0))
+                answers = counts[_FIRST] + sum(counts[which] for which in _ANSWERS)
+                found[revision, at] = (sent + counts[_SENT], answered + answers)
+        return found
+
 
 class Cohorts:
     """The requests of one attempt of a rollout.
@@ -145,10 +152,7 @@ class Cohorts:
         self._read_until: dict[str, float] = {}
         """By router that is there: what it booked before is known."""
         self._expected_since: dict[str, float] = {}
-        self._answered: dict[str, float] = {}
-        """When the last request with a first token was sent, by revision."""
-        self._unanswered: dict[str, tuple[float, int]] = {}
-        """When the first request since then was sent that is no cohort's any more, and how many."""
+        self._hanging = Hanging(timeout_seconds)
         self._looked_at = since
         self._rows = 0
         """In all groups."""
@@ -237,6 +241,8 @@ class Cohorts:
         self._looked_at = now
         for key in sorted(self._groups):
             group = self._groups[key]
+            for (revision, at), (sent, answered) in group.answers().items():
+                self._hanging.note(revision, at, sent, answered)
             if group.failed_before is None:
                 self._first_look(key, group, now)
             if group.failed_before is not None:
@@ -244,7 +250,7 @@ class Cohorts:
 
     def counts(self, as_of: datetime) -> dict[str, RequestCounts]:
         """By revision; one that was sent nothing is absent."""
-        hanging = self._hanging(self._looked_at)
+        hanging = self._hanging.requests(self._looked_at)
         totals = {revision: tuple(known) for revision, known in self._settled.items()}
         for group in self._groups.values():
             for revision, now in group.sums().items():
@@ -315,42 +321,9 @@ class Cohorts:
         for revision, each in sums.items():
             self._settled[revision][0] += each.sent
             self._settled[revision][1] += each.failed
-        self._note_answers(group)
         self._rows -= sum(map(len, group.rows.values()))
         del self._groups[key]
         self._over.add(key)
-
-    def _note_answers(self, group: _Group) -> None:
-        """Remember of what is over when a revision answered last, and what it did not since."""
-        for revision, (answered, silent) in _answers([group]).items():
-            self._answered[revision] = max(answered, self._answered.get(revision, 0.0))
-            first, many = self._unanswered.get(revision, (float("inf"), 0))
-            if first < self._answered[revision]:
-                first, many = float("inf"), 0
-            late = [(at, sent) for at, sent in silent if at > self._answered[revision]]
-            if late:
-                first, many = min(first, late[0][0]), many + sum(sent for _, sent in late)
-            self._unanswered[revision] = (first, many)
-
-    def _hanging(self, now: float) -> dict[str, int]:
-        """Requests of revisions that answer none while another one does."""
-        found = _answers(self._groups.values())
-        answered = dict(self._answered)
-        for revision, (at, _) in found.items():
-            answered[revision] = max(at, answered.get(revision, 0.0))
-        hanging = {}
-        for revision, last in answered.items():
-            first, many = self._unanswered.get(revision, (float("inf"), 0))
-            if first < last:
-                first, many = float("inf"), 0
-            for at, sent in found.get(revision, (0.0, []))[1]:
-                if last < at <= now - self._timeout:
-                    first, many = min(first, at), many + sent
-            others = max((at for other, at in answered.items() if other != revision), default=0.0)
-            lasts = now - first >= HUNG_TIMEOUTS * self._timeout
-            if many >= HUNG_REQUESTS and lasts and others > first:
-                hanging[revision] = many
-        return hanging
 
     @staticmethod
     def _note(looks: list[dict[str, Look]], found: Mapping[str, Look]) -> None:
@@ -370,25 +343,3 @@ def _sum(counts: tuple[int, ...]) -> _Sum:
         open=max(0, known["sent"] - ended),
         failed=sum(known[name] for name in FAILED),
     )
-
-
-def _answers(groups: Iterable[_Group]) -> dict[str, tuple[float, list[tuple[float, int]]]]:
-    """By revision, when the last request that was answered was sent, and what was not answered.
-
-    The former is 0 where none was; the latter are the slots in which none was, with how many were
-    sent in each.
-    """
-    slots: dict[str, dict[float, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
-    for group in groups:
-        for cells in group.rows.values():
-            for (revision, start, *_), counts in cells.items():
-                slot = slots[revision][start]
-                slot[0] += counts[_SENT]
-                slot[1] += counts[_FIRST] + sum(counts[at] for at in _ANSWERS)
-    return {
-        revision: (
-            max((at for at, (_, first) in known.items() if first), default=0.0),
-            sorted((at, sent) for at, (sent, first) in known.items() if sent and not first),
-        )
-        for revision, known in slots.items()
-    }

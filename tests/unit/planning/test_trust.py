@@ -52,6 +52,25 @@ def test_result_when_there_are_no_numbers_then_it_names_what_spec_accepts_all_th
         assert found.as_result().min_effect == 0.2
 
 
+def test_canary_when_it_answers_nothing_any_more_then_it_fails_and_the_sentence_says_so() -> None:
+    world, old, new = started(canary([{"setWeight": 10}, {"pause": {"duration": "1h"}}]))
+    at_share(world, new, 10)
+    world.requests = {old: counted(900), new: replace(counted(4), hanging=4)}
+    turn(world)
+    assert rejected(world) == {new: "ErrorRateRegression"}
+    wanted = f"none of its last 4 requests was answered, while {old} answered"
+    assert wanted in world.condition("RolledBack")["message"]
+
+
+def test_streams_when_the_canary_s_break_off_later_then_that_is_evidence_as_well() -> None:
+    calm = replace(counted(900), looks=((90, 0),) * 10, late_looks=((90, 0),) * 10)
+    cut = replace(counted(100, 40), looks=((10, 0),) * 10, late_looks=((10, 4),) * 10)
+    found = judge_requests(
+        {"old": calm, "new": cut}, HELD_TO, stable="old", canary="new", now=START
+    )
+    assert found.verdict is Verdict.FAILED
+
+
 def test_canary_when_it_fails_all_at_100_percent_then_it_is_sent_back_and_not_rejected() -> None:
     world, old, new = started(canary([{"setWeight": 100}, {"pause": {"duration": "1h"}}]))
     at_share(world, new, 100)
