@@ -25,8 +25,7 @@ VARIABLES: Final = {
     "LLMFLEET_PROMETHEUS_NAMESPACE_LABELS": "NAME=VALUE,… of the namespace Prometheus runs in"
     " (default kubernetes.io/metadata.name=monitoring; none = every namespace)",
     "LLMFLEET_PROMETHEUS_POD_LABELS": "NAME=VALUE,… of Prometheus' pods (default: none, any pod)",
-    "LLMFLEET_PROMETHEUS_URL": "where request counts are asked for (default: nowhere, and canaries"
-    " are judged by readiness and exits alone)",
+    "LLMFLEET_PROMETHEUS_URL": "Prometheus, for what is not built yet: autoscaling (default: none)",
     "LLMFLEET_PROMETHEUS_TOKEN_FILE": "file of a bearer token for it (default: none)",
     "LLMFLEET_PROMETHEUS_BASIC_AUTH_DIR": "folder with the files username and password for it"
     " (default: none)",
