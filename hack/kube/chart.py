@@ -41,7 +41,6 @@ def values(images: Images, *, overrides: Mapping[str, object] | None = None) -> 
             "runtimeCPU": split(images.runtime),
         },
         "logging": {"level": "info", "format": "json"},
-        "prometheus": {"url": "http://prometheus.monitoring.svc:9090"},
         **(overrides or {}),
     }
 
