@@ -43,6 +43,8 @@ _HEADER: Final = struct.Struct("<8sIIQQ32x")
 _ROW: Final = struct.Struct("<QQQIBB2x16s20I")
 _CHANGED: Final = 1
 """Which of a row's 64-bit words is the time of its change."""
+_KEY: Final = slice(16, 48)
+"""Where its key lies."""
 
 
 class LedgerError(RuntimeError):
@@ -111,17 +113,8 @@ class Ledger:
         Raises:
             LedgerError: there is no table.
         """
-        memory = self._map()
-        _, _, capacity, _, made = _HEADER.unpack_from(memory)
-        length = min(made, capacity) * _ROW.size
-        copy = memory[_HEADER.size : _HEADER.size + length]
-        for at, fields in enumerate(_ROW.iter_unpack(copy)):
-            birth, changed, generation, slot, kind, size, revision = fields[:7]
-            (now,) = struct.unpack_from("<Q", memory, _HEADER.size + at * _ROW.size)
-            if not birth or now != birth:
-                continue  # it is being made anew, so what was copied may be of both
-            name = revision.rstrip(b"\0").decode("ascii", "replace")
-            yield Row(birth, changed, Key(slot, generation, name, kind, size), fields[7:])
+        memory, copy = self._copied()
+        return _parsed(memory, copy, range(len(copy) // _ROW.size))
 
     def cohorts_since(self, since_ms: int) -> list[Cohort]:
         """Cohorts that changed after a moment of the monotonic clock, by the time they did so.
@@ -129,22 +122,29 @@ class Ledger:
         Raises:
             LedgerError: there is no table.
         """
+        memory, copy = self._copied()
+        # A table has 32,000 rows, and few of them changed: only those become Python objects.
+        keys = [copy[at + _KEY.start : at + _KEY.stop] for at in range(0, len(copy), _ROW.size)]
+        times = memoryview(copy).cast("Q")[_CHANGED :: _ROW.size // 8]
+        fresh = {key for key, changed in zip(keys, times, strict=True) if changed > since_ms}
         found: dict[Key, list[Row]] = defaultdict(list)
-        if self._changed_last() > since_ms:
-            for row in self.rows():
-                found[row.key].append(row)
+        for row in _parsed(memory, copy, (at for at, key in enumerate(keys) if key in fresh)):
+            found[row.key].append(row)
         changed = [
-            Cohort(key=key, counts=add(row.counts for row in rows), changed_ms=last)
+            Cohort(
+                key=key,
+                counts=add(row.counts for row in rows),
+                changed_ms=max(row.changed_ms for row in rows),
+            )
             for key, rows in found.items()
-            if (last := max(row.changed_ms for row in rows)) > since_ms
         ]
         return sorted(changed, key=lambda cohort: (cohort.changed_ms, cohort.key))
 
-    def _changed_last(self) -> int:
-        """When any row changed last; a look at one column is cheap."""
-        with memoryview(self._map()) as memory, memory[_HEADER.size :].cast("Q") as words:
-            times = words[_CHANGED :: _ROW.size // 8]
-            return max(times, default=0)
+    def _copied(self) -> tuple[mmap.mmap, bytes]:
+        """The table, and a copy of the rows that were ever made."""
+        memory = self._map()
+        _, _, capacity, _, made = _HEADER.unpack_from(memory)
+        return memory, memory[_HEADER.size : _HEADER.size + min(made, capacity) * _ROW.size]
 
     def _map(self) -> mmap.mmap:
         try:
@@ -157,6 +157,17 @@ class Ledger:
             self._memory = _mapped(self._path)
             self._file = inode
         return self._memory
+
+
+def _parsed(memory: mmap.mmap, copy: bytes, places: Iterable[int]) -> Iterator[Row]:
+    """Rows of a copy, but for those that are being made anew: what was copied may be of both."""
+    for place in places:
+        at = place * _ROW.size
+        birth, changed, generation, slot, kind, size, revision, *counts = _ROW.unpack_from(copy, at)
+        (now,) = struct.unpack_from("<Q", memory, _HEADER.size + at)
+        if birth and now == birth:
+            name = revision.rstrip(b"\0").decode("ascii", "replace")
+            yield Row(birth, changed, Key(slot, generation, name, kind, size), tuple(counts))
 
 
 def _mapped(path: Path) -> mmap.mmap:

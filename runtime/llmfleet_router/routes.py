@@ -54,7 +54,8 @@ def build_public_table(routes: Routes | None, settings: Settings) -> JSON:
         only = ((routing.header_route.revision, 100),)
         matches = [_match(header) for header in routing.header_route.headers]
         booking = build_booking(settings, routes.generation, "header")
-        choices.append((matches, {**_to_engines(only, settings), **_booked(booking)}))
+        own = {"typed_per_filter_config": build_switch(booking)}
+        choices.append((matches, _to_engines(only, settings) | own))
     if routing.sticky and len(routes.split) > 1:
         choices.append(_sticky(routes, settings))
     ordinary = _to_engines(routes.split, settings, routing.mirror) if routes.split else NOTHING
@@ -112,11 +113,6 @@ def _engine_route(path: str, method: str, matches: list[JSON], action: JSON) -> 
         "typed_per_filter_config": build_switch(),
         **action,
     }
-
-
-def _booked(booking: JSON) -> JSON:
-    """What a route with a booking of its own has beside its action."""
-    return {"typed_per_filter_config": build_switch(booking)}
 
 
 def _not_allowed(path: str, allow: str) -> JSON:

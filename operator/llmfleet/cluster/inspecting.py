@@ -20,12 +20,12 @@ import orjson
 import structlog
 
 from llmfleet.api import clean_line
+from llmfleet.cluster.answers import UNREADABLE, pod_url, read_body, whole_number
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError
 from llmfleet.cluster.kinds import NODE, POD_EVENT
 from llmfleet.cluster.pods import parse_time
-from llmfleet.cluster.routers import UNREADABLE
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.snapshot import JSON, Download, ObservedPod, PodWarning
 
@@ -220,14 +220,13 @@ class PodInspector:
         if self._http is None:
             connector = aiohttp.TCPConnector(limit=AT_ONCE, force_close=True)
             self._http = aiohttp.ClientSession(connector=connector, auto_decompress=False)
-        host = f"[{pod.pod_ip}]" if ":" in pod.pod_ip else pod.pod_ip
         try:
             async with self._http.get(
-                f"http://{host}:{self._port}/health",
+                pod_url(pod.pod_ip, self._port, "/health"),
                 timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
                 allow_redirects=False,
             ) as answer:
-                body = await answer.content.read(LONGEST_ANSWER)
+                body = await read_body(answer, LONGEST_ANSWER)
             return Answers(download=read_download(orjson.loads(body), datetime.now(UTC)))
         except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
             log.debug("no answer about a download", pod=pod.name, error=repr(error))
@@ -270,8 +269,8 @@ def read_download(answer: Any, now: datetime) -> Download | None:
         raise ValueError(f"idleSeconds is {idle}")
     total = said["totalBytes"]
     return Download(
-        bytes_done=_count(said["bytes"]),
-        bytes_total=None if total is None else _count(total),
+        bytes_done=whole_number(said["bytes"], "bytes"),
+        bytes_total=None if total is None else whole_number(total, "totalBytes"),
         moved_at=(now - timedelta(seconds=min(idle, 10**9))).replace(microsecond=0),
         ended=answer["phase"] != "Fetching",
     )
@@ -282,12 +281,6 @@ def _is_silence(error: Exception) -> bool:
     if isinstance(error, aiohttp.ClientConnectorError):
         return not isinstance(error.os_error, ConnectionRefusedError)
     return isinstance(error, TimeoutError)
-
-
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
-        raise ValueError(f"{value!r:.100} is no number of bytes")
-    return value
 
 
 def _waits_since(pod: ObservedPod, now: datetime) -> datetime | None:

@@ -22,18 +22,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from llmfleet.api.values import Time
 from llmfleet.cluster import metrics
+from llmfleet.cluster.answers import UNREADABLE, pod_url, read_body, whole_number
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.cohorts import COUNTED, SLOT_SECONDS, BookedRow, Cohorts
-from llmfleet.cluster.routers import (
-    AGENT_PORT,
-    ANSWER_SECONDS,
-    LARGEST_INT64,
-    UNREADABLE,
-    Router,
-    check_identity,
-    read_body,
-    router_url,
-)
+from llmfleet.cluster.routers import AGENT_PORT, ANSWER_SECONDS, Router, check_identity
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.revisions.shapes import show
 from llmfleet.planning.snapshot import JSON, RequestCounts
@@ -246,7 +238,7 @@ class LedgerPoller:
         if reader.complete_until is None:
             reader.complete_until = asked_at
         async with self._session().get(
-            router_url(reader.router, self._port, "/llmfleet/ledger"),
+            pod_url(reader.router.address, self._port, "/llmfleet/ledger"),
             params={"since": str(reader.next)},
             timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
             allow_redirects=False,
@@ -271,7 +263,7 @@ class LedgerPoller:
                 return True  # it was asked for what changed since a time of the epoch before
         # All of an answer is read before any of it is believed.
         rows = read_rows(body, reader.ahead_seconds, self._clock())
-        following, more = _count(body["next"], LARGEST_INT64), body.get("more") is True
+        following, more = whole_number(body["next"], "next"), body.get("more") is True
         # What is not complete may have one revision's rows and not yet the other's.
         until = 0.0 if more else reader.complete_until or asked_at
         held.cohorts.take(reader.name, rows, until)
@@ -338,29 +330,23 @@ def read_rows(answer: JSON, ahead_seconds: float, now: float) -> list[BookedRow]
     latest = int((now + ahead_seconds + AHEAD_SECONDS) / SLOT_SECONDS)
     slot, generation, revision, kind, size = (columns[name] for name in KEYS)
     counted = [columns[name] for name in COUNTED]
+    # Whole slots, so that those of several routers are the same cohorts.
+    slots_ahead = round(ahead_seconds / SLOT_SECONDS)
     rows = []
     for row in answer["rows"]:
-        start = _count(row[slot], latest) * SLOT_SECONDS
         if not isinstance(row[revision], str) or not isinstance(row[kind], str):
             raise TypeError("a row names no revision or no class")
         rows.append(
             BookedRow(
-                # Whole slots, so that those of several routers are the same cohorts.
-                start=start - round(ahead_seconds / SLOT_SECONDS) * SLOT_SECONDS,
-                generation=_count(row[generation], LARGEST_INT64),
+                start=(whole_number(row[slot], "slot", latest) - slots_ahead) * SLOT_SECONDS,
+                generation=whole_number(row[generation], "generation"),
                 revision=row[revision],
                 kind=row[kind],
-                size=_count(row[size], 64),
-                counts=tuple(_count(row[at], LARGEST_COUNT) for at in counted),
+                size=whole_number(row[size], "size", 64),
+                counts=tuple(whole_number(row[at], "a count", LARGEST_COUNT) for at in counted),
             )
         )
     return rows
-
-
-def _count(value: object, largest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest:
-        raise ValueError(f"{show(value)} is no count")
-    return value
 
 
 def _number(value: object) -> float:

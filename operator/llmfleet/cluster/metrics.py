@@ -98,11 +98,6 @@ CHILD_EDITS: Final = Counter(
 ROUTER_POLLS: Final = Counter(
     "llmfleet_router_polls_total", "Questions to routers by result: answered, failed.", ["result"]
 )
-PROMETHEUS_QUERIES: Final = Counter(
-    "llmfleet_prometheus_queries_total",
-    "Questions to Prometheus by result: answered, failed.",
-    ["result"],
-)
 EVENTS: Final = Counter(
     "llmfleet_events_total",
     "Events by result: posted, deduplicated, failed.",

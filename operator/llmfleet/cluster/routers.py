@@ -24,6 +24,7 @@ import orjson
 import structlog
 
 from llmfleet.cluster import metrics
+from llmfleet.cluster.answers import UNREADABLE, pod_url, read_body, whole_number
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.snapshot import JSON, ObservedPod, RouterReach, RouterReport
@@ -38,11 +39,6 @@ RETRY_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 5.0
 """For an answer, beyond the time that a hanging GET may hang."""
 SILENT_AFTER_SECONDS: Final = 30.0
-LARGEST_INT64: Final = (1 << 63) - 1
-LONGEST_ANSWER: Final = 1 << 20
-"""Of a router, in bytes; with ten revisions it is a few thousand."""
-UNREADABLE: Final = (LookupError, RecursionError, TypeError, ValueError)
-"""What is raised for an answer that is not of the contract's shape."""
 
 log: Any = structlog.get_logger(__name__)
 
@@ -125,7 +121,7 @@ class RouterPoller:
             del self._pollers[owner]
 
     def _start(self, router: Router, pod: ObservedPod) -> _Poller:
-        url = router_url(router, self._port, "/llmfleet/state")
+        url = pod_url(router.address, self._port, "/llmfleet/state")
         poller = _Poller(self._session(), router, pod.running_since, url, self._silent_after)
         poller.start(lambda: self._wake(router.owner))
         return poller
@@ -318,20 +314,6 @@ class _Poller:
         self.report = replace(last, reach=RouterReach.SILENT, silent_since=since_time)
 
 
-async def read_body(answer: aiohttp.ClientResponse) -> bytes:
-    """The body of an answer.
-
-    Raises:
-        ValueError: it is longer than any router's; what comes after is not read.
-    """
-    body = bytearray()
-    async for chunk in answer.content.iter_any():
-        body += chunk
-        if len(body) > LONGEST_ANSWER:
-            raise ValueError(f"its answer is longer than {LONGEST_ANSWER} bytes")
-    return bytes(body)
-
-
 def read_report(router: Router, answer: object) -> RouterReport:
     """A router's answer as a report (docs/contract.md, Router).
 
@@ -372,13 +354,7 @@ def check_identity(router: Router, answer: object) -> JSON:
 
 
 def _generation(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_INT64:
-        raise ValueError(
-            f"trafficGeneration is {value!r:.100}, and no integer of 64 bits from 0 on"
-        )
-    return value
+    return None if value is None else whole_number(value, "trafficGeneration")
 
 
 def routers_of(
@@ -395,9 +371,3 @@ def routers_of(
         for pod in pods
         if pod.component == "router" and pod.pod_ip is not None
     ]  # fmt: skip
-
-
-def router_url(router: Router, port: int, path: str) -> str:
-    """Where a router's agent answers."""
-    host = f"[{router.address}]" if ":" in router.address else router.address
-    return f"http://{host}:{port}{path}"
