@@ -86,6 +86,7 @@ async def run(environment: Environment) -> None:
         RuntimeError: no access to a cluster.
         OSError: the metrics port is taken.
     """
+    asyncio.get_running_loop().set_exception_handler(tell_loop_error)
     probes = ProbeServer(environment.metrics_host, environment.metrics_port)
     await probes.start()
     configuration = await load_configuration()
@@ -167,6 +168,20 @@ async def _lead(
         await notifier.close()
         await events.close()
         await api.close()
+
+
+def tell_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Exception handler of the event loop: a connection's end is not an error of the operator.
+
+    What a transport meets outside of any call (uvloop reports bytes that arrive on a TLS connection
+    being closed as ``RuntimeError``) has no caller to be raised in, and whoever used the connection
+    is told by its own call. Everything else is logged as asyncio does it, with its traceback.
+    """
+    error = context.get("exception")
+    if "transport" in context and isinstance(error, RuntimeError | OSError):
+        log.debug("a connection broke off", what=context.get("message"), error=str(error))
+        return
+    loop.default_exception_handler(context)
 
 
 def one_line(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import ssl
 import re
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from llmfleet.__main__ import configure_logging
+from llmfleet.__main__ import configure_logging, tell_loop_error
 from llmfleet.cluster.environment import read_environment
 
 FORGED = "no\n2026-12-01T00:00:00Z [error] the lease is lost\r\x1b[2J\u202eword"
@@ -60,3 +62,26 @@ def test_log_when_foreign_words_hold_line_ends_then_no_line_is_forged(
     assert len(records) == 3
     assert all(line.startswith("| ") for line in lines if line not in records)
     assert not any("\x1b" in line or "\u202e" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("context", "told"),
+    [
+        ({"transport": "t", "exception": RuntimeError("the handler is closed")}, False),
+        ({"transport": "t", "exception": ssl.SSLError("data after close notify")}, False),
+        ({"transport": "t", "exception": KeyError("a fault of the program")}, True),
+        ({"exception": RuntimeError("no connection's")}, True),
+        ({"message": "a task was destroyed but it is pending"}, True),
+    ],
+    ids=str,
+)
+def test_loop_error_when_it_is_a_connections_end_then_it_is_no_error_of_the_operators(
+    context: dict[str, object], told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def meet() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(tell_loop_error)
+        loop.call_exception_handler(context)
+
+    asyncio.run(meet())
+    assert [record.name == "asyncio" for record in caplog.records] == ([True] if told else [])
