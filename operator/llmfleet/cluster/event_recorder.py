@@ -30,7 +30,7 @@ from llmfleet.planning.snapshot import JSON
 
 SAME_EVENT_SECONDS: Final = 600.0
 """The same sentence about the same occurrence is posted once in this time: a state that flaps."""
-AVAILABILITY: Final = frozenset({"Available", "NoReadyReplicas", "NoReadyRouters"})
+AVAILABILITY: Final = frozenset({"Available", "NoAddress", "NoReadyReplicas", "NoReadyRouters"})
 """Reasons of which each ends the one before: an outage is told again after its end was."""
 REMEMBERED_EVENTS: Final = 10_000
 WAITING_EVENTS: Final = 1000

@@ -172,7 +172,7 @@ def test_event_when_repeated_then_new_again_only_after_a_while() -> None:
     assert recorder.is_new("u1", event)
 
 
-@pytest.mark.parametrize("reason", ["NoReadyReplicas", "NoReadyRouters"])
+@pytest.mark.parametrize("reason", ["NoAddress", "NoReadyReplicas", "NoReadyRouters"])
 def test_outage_when_there_is_another_within_minutes_then_both_and_their_ends_are_told(
     reason: str,
 ) -> None:
