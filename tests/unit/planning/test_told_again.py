@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from llmfleet.planning.report.conditions import LONGEST_MESSAGE
+from llmfleet.planning.report.unreadable import decide_unreadable
 from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject
 from tests.unit.planning.canaries import annotate, at_share, canary, fail, rejected, split, started
 from tests.unit.planning.fleet import Fleet, hash_of, resource
@@ -206,3 +208,30 @@ def test_first_revision_when_it_is_scaled_to_zero_then_its_pods_end_before_it_is
     assert world.status()["message"].startswith("2 surplus engine pods being stopped")
     world.settle()
     assert (world.status()["phase"], world.status()["ready"]) == ("Healthy", "0/0")
+
+
+def test_available_when_the_spec_cannot_be_read_then_what_was_true_once_is_not_said_any_more() -> (
+    None
+):
+    world = Fleet(resource())
+    world.settle()
+    assert world.condition("Available")["status"] == "True"
+    plan = decide_unreadable(world.raw, "spec.engine: not an object", world.now)
+    assert plan.status is not None
+    (said,) = [each for each in plan.status["conditions"] if each["type"] == "Available"]
+    assert (said["status"], said["reason"]) == ("Unknown", "InvalidSpec")
+    world.raw = {**world.raw, "status": plan.status}
+    assert decide_unreadable(world.raw, "spec.engine: not an object", world.now).events == ()
+    world.settle()
+    assert world.condition("Available")["status"] == "True"
+
+
+def test_message_when_what_others_say_is_endless_then_the_status_can_still_be_written() -> None:
+    world, _, new = started()
+    world.refuse(f"chat-rev-{new}", f"exceeded quota: {'é' * 40_000}")
+    world.pods = {name: pod for name, pod in world.pods.items() if pod.revision != new}
+    world.reconcile()
+    status = world.status()
+    assert world.condition("CapacityAvailable")["status"] == "False"
+    said = [status["message"], *(each["message"] for each in status["conditions"])]
+    assert max(map(len, said)) <= LONGEST_MESSAGE

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from llmfleet.api import Condition
+from llmfleet.api import Condition, shorten
 from llmfleet.planning.advice import command
 from llmfleet.planning.clock import format_time
 from llmfleet.planning.facts.routers import Routers
@@ -19,6 +19,8 @@ from llmfleet.planning.report.situation import Situation, count
 from llmfleet.planning.snapshot import JSON
 from llmfleet.planning.stage import ConditionValue
 
+LONGEST_MESSAGE: Final = 32768
+"""Of a condition, by the CRD, which counts characters: beyond it no status could be written."""
 MEET: Final = {"NoReadyReplicas": "clients get 503", "NoAddress": "clients do not reach this one"}
 """What clients meet for want of what a reason of Available names."""
 
@@ -42,7 +44,7 @@ def build_conditions(
             "observedGeneration": generation,
             "lastTransitionTime": format_time(since),
             "reason": value.reason,
-            "message": value.message,
+            "message": shorten(value.message, LONGEST_MESSAGE),
         })  # fmt: skip
     return conditions
 
