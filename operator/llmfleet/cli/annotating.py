@@ -46,7 +46,7 @@ def promote(
     if paused_by_hand(deployment):
         raise NothingToDoError(
             f"{revision} is paused by hand, and nothing moves until it is resumed:"
-            f" {commands.llmfleet('resume', deployment.metadata.name)}"
+            f" `{commands.llmfleet('resume', deployment.metadata.name)}`"
         )
     if deployment.spec.wanted_replicas == 0:
         raise NothingToDoError("no replicas are wanted, and nothing moves: scale up first")
