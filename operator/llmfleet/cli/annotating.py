@@ -106,8 +106,11 @@ def retry(
         revision: left out, it is the one that spec asks for.
 
     Raises:
-        NothingToDoError: that revision was neither rejected nor aborted.
+        NothingToDoError: that revision was neither rejected nor aborted; or none is named, and the
+            operator has not seen what spec asks for.
     """
+    if revision is None:
+        _check_seen(deployment)
     wanted = deployment.status.spec_revision if revision is None else revision
     known = retryable(deployment)
     if wanted is None or wanted not in known:

@@ -133,6 +133,8 @@ def status_view(
 
 def whats_next(deployment: LLMDeployment, now: datetime, commands: Commands = PLAIN) -> str:
     """What happens by itself and when, or what a person has to do."""
+    if deployment.metadata.deletion_timestamp is not None:
+        return "it is being deleted, with all that is its own"
     if not _is_seen(deployment):
         return "the operator looks at the newest spec"
     return _what_follows(deployment, now, commands)
@@ -275,7 +277,9 @@ def _title(deployment: LLMDeployment) -> Text:
         (f"{meta.namespace}/{meta.name}", "bold"), "  ", (phase, _COLOURS.get(phase, "")),
         f"  {status.ready or '0/0'} ready  {status.url or ''}",
     )  # fmt: skip
-    if not _is_seen(deployment):
+    if meta.deletion_timestamp is not None:
+        title.append("  (being deleted)", "yellow")
+    elif not _is_seen(deployment):
         title.append("  (the newest spec is not yet seen)", "yellow")
     return title
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from rich.console import Console
 
 from llmfleet.api import parse
 from llmfleet.cli import __main__ as program
-from llmfleet.cli import view
+from llmfleet.cli import annotating, view
 from tests.unit.cli.played import HEALTHY, JSON, SERVED, Answer, chat, kubeconfig, play, run
 from tests.unit.gitops.states import reach
 
@@ -141,3 +143,25 @@ def test_available_when_no_replicas_are_wanted_then_it_is_no_problem() -> None:
     assert available.status == "False"
     assert not view.is_problem(available, deployment)
     assert view.is_problem(available, parse(reach("healthy").raw))
+
+
+def test_deletion_when_somebodys_finalizer_holds_it_up_then_nothing_else_is_said_to_be_next() -> (
+    None
+):
+    raw = chat("a")
+    raw["metadata"] |= {"deletionTimestamp": "2026-03-01T11:00:00Z"}
+    deployment = parse(raw)
+    assert view.whats_next(deployment, NOW) == "it is being deleted, with all that is its own"
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(view.status_view(deployment, NOW))
+    assert "(being deleted)" in shown.getvalue()
+
+
+def test_retry_when_the_newest_spec_is_not_seen_then_only_one_that_is_named_is_lifted() -> None:
+    world = reach("aborted by hand")
+    old = world.status()["specRevision"]
+    world.edit(engine={"maxModelLen": 4096})
+    deployment = parse(world.raw)
+    with pytest.raises(annotating.NothingToDoError, match="the operator has not seen that yet"):
+        annotating.retry(deployment, NOW)
+    assert annotating.retry(deployment, NOW, revision=old)

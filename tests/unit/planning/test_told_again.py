@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -235,3 +236,30 @@ def test_message_when_what_others_say_is_endless_then_the_status_can_still_be_wr
     assert world.condition("CapacityAvailable")["status"] == "False"
     said = [status["message"], *(each["message"] for each in status["conditions"])]
     assert max(map(len, said)) <= LONGEST_MESSAGE
+
+
+def test_phase_when_another_spec_comes_with_a_promotion_then_it_is_not_said_to_be_served() -> None:
+    """``kubectl wait`` would take the end of the rollout before it for its own."""
+    world, _, new = started(canary([{"setWeight": 50}]))
+    for _ in range(60):
+        world.kubelet()
+        world.routers()
+        world.wait(1)
+        other = copy.deepcopy(world)
+        other.edit(model=model("three"))
+        if "Promoted" in {event.reason for event in other.reconcile().events}:
+            break
+        world.reconcile()
+    status = other.status()
+    assert (status["servedRevision"], status["specRevision"]) == (new, hash_of(other.raw))
+    assert status["observedGeneration"] == other.raw["metadata"]["generation"]
+    assert (status["phase"], other.condition("Ready")["status"]) == ("Progressing", "Unknown")
+    other.reconcile()
+    assert len(told(other, "RolloutStarted")) == len(told(world, "RolloutStarted")) + 1
+
+
+def test_events_when_a_rejection_moves_the_traffic_then_its_reason_comes_first() -> None:
+    world, _, new = at_the_first_pause()
+    annotate(world, "abort", f"{new}@1")
+    reasons = [event.reason for event in world.reconcile().events]
+    assert reasons[:2] == ["UserAbort", "TrafficShifted"]

@@ -135,6 +135,13 @@ def _occurrence(situation: Situation, status: JSON) -> str:
 
 def _of_rollout(situation: Situation) -> Iterator[PlannedEvent]:
     rollout, facts, advance = situation.rollout, situation.facts, situation.rollout.advance
+    # What ended comes before what takes its place, and before what follows from it.
+    if advance.promoted is not None:
+        yield _normal("Promoted", f"{advance.promoted} is served to all clients")
+    failure = advance.failure
+    if failure is not None and advance.ended is not None:
+        what = "rejected" if failure.rejected else "aborted"
+        yield _warning(failure.reason, f"{advance.ended} is {what}: {failure.message}")
     if advance.started is not None:
         instead = f" instead of {advance.stable}" if advance.stable else ""
         what = f"rolling out {advance.started}{instead}{situation.without_comparison}"
@@ -146,12 +153,6 @@ def _of_rollout(situation: Situation) -> Iterator[PlannedEvent]:
         yield _normal("TrafficShifted", f"traffic is now {split}")
     if _reached(situation, rollout.routing) != _reached(situation, facts.routing):
         yield _normal("RoutingChanged", describe_routing(_reached(situation, rollout.routing)))
-    if advance.promoted is not None:
-        yield _normal("Promoted", f"{advance.promoted} is served to all clients")
-    failure = advance.failure
-    if failure is not None and advance.ended is not None:
-        what = "rejected" if failure.rejected else "aborted"
-        yield _warning(failure.reason, f"{advance.ended} is {what}: {failure.message}")
     for act, revision in advance.acts.run.items():
         where = _step_left(situation) if act == "promote" else ""
         yield _normal("ActDone", f"llmfleet.dev/{act} of {revision}{where} is carried out")

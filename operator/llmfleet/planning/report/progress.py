@@ -187,7 +187,10 @@ def _restarting(situation: Situation) -> Answer | None:
 
 def _steady(situation: Situation) -> Answer:
     facts, rollout = situation.facts, situation.rollout
-    served = facts.arm(rollout.stable)
+    served, spec = facts.arm(rollout.stable), facts.spec_revision
+    if rollout.stable not in {None, spec} and spec not in rollout.advance.rejected:
+        # Another spec came with the end of the rollout before it.
+        return "True", "CreatingRevision", f"{rollout.stable} is served; {spec} is rolled out next"
     if served.ready < facts.replicas:
         text = f"{served.ready} of {facts.replicas} engine pods of {rollout.stable} are ready"
         text += describe_downloads(served, situation.now)
