@@ -17,7 +17,7 @@ from llmfleet.planning.analysis import judge
 from llmfleet.planning.analysis.metrics import METRICS
 from llmfleet.planning.children import intended
 from llmfleet.planning.facts import read as facts
-from llmfleet.planning.report import conditions, progress, status
+from llmfleet.planning.report import situation, status
 from llmfleet.planning.rollout import (
     acts,
     advance,
@@ -179,8 +179,8 @@ def f24_undo_target_not_watched() -> None:
 @bug
 def f25_served_said_of_a_split() -> None:
     """The message names one revision, whatever the traffic is."""
-    for module in (conditions, progress):
-        swap(module, "describe_traffic", lambda traffic: f"{min(traffic, default='?')} is served")
+    said = lambda traffic, **_: f"{min(traffic, default='?')} is served"  # noqa: E731
+    swap(situation, "describe_traffic", said)
 
 
 @bug

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from llmfleet import __version__
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.cli import annotating, candidates, view
-from llmfleet.cli.access import JSON, AccessError, Cluster
+from llmfleet.cli.access import JSON, AccessError, Cluster, NotInstalledError
 from llmfleet.cli.annotating import NothingToDoError
 from llmfleet.cli.commands import Commands, hoist
 from llmfleet.cli.leading import Leadership
@@ -144,7 +144,8 @@ def get(
         if leading.problem is not None:
             text = f"{leading.problem}: READY is what is seen now, all else is of then"
             complaints.print(text, style="red", soft_wrap=True)
-        _draw(view.fleet_table(items, _now(), everywhere=everywhere, leadership=leading))
+        table = view.fleet_table(items, _now(), everywhere=everywhere, leadership=leading)
+        _draw(table, whole=True)
     else:
         complaints.print("no LLMDeployments; -A looks into all namespaces")
 
@@ -189,7 +190,7 @@ def history(name: Name, output: Print = Output.TEXT) -> None:
     if output is Output.JSON:
         _print_status(raw, "revisions", "rejectedRevisions")
     else:
-        _draw(view.history(deployment, _now()))
+        _draw(view.history(deployment, _now()), whole=True)
 
 
 @app.command()
@@ -281,7 +282,10 @@ def forget(
     For a name that will be used for something else; refused while its LLMDeployment is there.
     """
     cluster = _options.cluster()
-    annotating.check_forget(cluster.find(name), cluster.namespace, name, cluster.commands)
+    found: JSON | None = None
+    with contextlib.suppress(NotInstalledError):  # what is remembered outlives the CRD
+        found = cluster.find(name)
+    annotating.check_forget(found, cluster.namespace, name, cluster.commands)
     if not yes:
         typer.confirm(f"Forget what was rejected of {cluster.namespace}/{name}?", abort=True)
     if not cluster.forget(name):
@@ -352,9 +356,9 @@ def _status_of(cluster: Cluster, deployment: LLMDeployment, leading: Leadership)
     return view.status_view(deployment, _now(), cluster.commands, leading)
 
 
-def _draw(table: RenderableType) -> None:
-    """A table: as wide as the terminal, and where there is none, as wide as it needs."""
-    if not console.is_terminal:
+def _draw(table: RenderableType, *, whole: bool = False) -> None:
+    """A table: as wide as the terminal, and where there is none, or with ``whole``, as it needs."""
+    if whole or not console.is_terminal:
         console.width = max(console.width, WIDEST)
     console.print(table)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from llmfleet.api import clean_line, clean_text
+from llmfleet.api import clean_line, clean_text, shorten
 from llmfleet.cluster.kinds import COMPONENT_LABEL, REVISION_LABEL
 from llmfleet.planning.snapshot import (
     JSON,
@@ -14,6 +14,9 @@ from llmfleet.planning.snapshot import (
     ObservedReplicaSet,
     Termination,
 )
+
+LONGEST_SENTENCE: Final = 2000
+"""Bytes of what a scheduler, a webhook or the API server says about a pod."""
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -76,7 +79,7 @@ def observe_replica_set(body: JSON) -> ObservedReplicaSet:
     for condition in (body.get("status") or {}).get("conditions") or []:
         failing = condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
         if failing and condition.get("reason") == "FailedCreate":
-            refused = _line(condition.get("message")) or "the API server does not say why"
+            refused = _sentence(condition.get("message")) or "the API server does not say why"
     return ObservedReplicaSet(
         uid=body["metadata"]["uid"], controller=_controller(body["metadata"]), refused=refused
     )
@@ -98,7 +101,7 @@ def _unschedulable(conditions: JSON) -> tuple[str | None, datetime | None]:
     scheduled: JSON = conditions.get("PodScheduled") or {}
     if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
         return None, None
-    return str(scheduled.get("message") or "Unschedulable"), _since(scheduled)
+    return _sentence(scheduled.get("message")) or "Unschedulable", _since(scheduled)
 
 
 def _is_node_lost(conditions: JSON) -> bool:
@@ -133,6 +136,11 @@ def _main_container(status: JSON, component: str) -> JSON:
 
 def _line(text: str | None) -> str | None:
     return None if text is None else clean_line(text)
+
+
+def _sentence(text: str | None) -> str | None:
+    """What a scheduler or a webhook says, of which nobody bounds the length."""
+    return None if text is None else shorten(clean_line(text), LONGEST_SENTENCE)
 
 
 def _termination(state: JSON, last_state: JSON) -> Termination | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmfleet.cluster.pods import observe_pod, observe_replica_set
+from llmfleet.cluster.pods import LONGEST_SENTENCE, observe_pod, observe_replica_set
 from llmfleet.planning.snapshot import Controller
 
 JSON = dict[str, Any]
@@ -168,3 +168,20 @@ def test_replica_set_when_the_api_server_refuses_it_a_pod_then_deployment_and_se
     deleting["status"]["conditions"][0]["reason"] = "FailedDelete"
     assert observe_replica_set(deleting).refused is None
     assert observe_replica_set(pod({})).refused is None
+
+
+def test_sentence_when_a_scheduler_or_a_webhook_writes_anything_then_it_is_clean_and_bounded() -> (
+    None
+):
+    words = f"\x1b[31m0/1 nodes\r{'x' * 40_000} the end"
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}
+    told = (
+        observe_pod(pod({"conditions": [{**scheduled, "message": words}]})).unschedulable,
+        observe_replica_set(pod({"conditions": [{**failure, "message": words}]})).refused,
+    )
+    for each in told:
+        assert each is not None
+        assert each.startswith("0/1 nodes xx")
+        assert each.endswith("xx the end")
+        assert len(each.encode()) <= LONGEST_SENTENCE

@@ -43,6 +43,8 @@ def check_plan(seen: Snapshot, plan: Plan, now: datetime) -> None:
     _check_promotion(seen, plan, before, now)
     _check_crash(seen, before, after)
     _check_words(plan, after)
+    _check_health(seen, after)
+    assert after != before or not plan.events, f"nothing changes, and {plan.events} are told"
 
 
 def weights(status: JSON) -> dict[str, int]:
@@ -236,6 +238,19 @@ def _check_words(plan: Plan, after: JSON) -> None:
         assert problem is None, f"{text!r}, and {problem}"
     if plan.outcome is not None and plan.outcome.result is Result.REJECTED:
         assert plan.outcome.revision in _rejected(plan, after), f"{plan.outcome} is not rejected"
+
+
+def _check_health(seen: Snapshot, after: JSON) -> None:
+    """Who waits for Ready waits for spec to be served, and for clients that get answers."""
+    conditions = {each["type"]: each for each in after["conditions"]}
+    routers = [pod for pod in seen.pods if pod.component == "router" and pod.ready]
+    assert conditions["Ready"]["message"] == after["message"]
+    assert conditions["Available"]["status"] != "True" or routers, "available without a router"
+    if after["phase"] == "Healthy" and seen.deployment.spec.wanted_replicas:
+        assert conditions["Available"]["status"] == "True", f"Healthy: {conditions['Available']}"
+        served, asked = after.get("servedRevision"), after["specRevision"]
+        assert weights(after) == {served: 100}, f"Healthy at {weights(after)}"
+        assert served == asked, f"Healthy, and {served} is served instead of {asked}"
 
 
 def _rejected(plan: Plan, after: JSON) -> frozenset[str]:

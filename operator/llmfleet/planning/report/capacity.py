@@ -65,7 +65,7 @@ def _decide(facts: Facts, now: datetime) -> ConditionValue:
         ]
         if waiting:
             return _waiting(waiting)
-    return _value("True", "Scheduled", "every engine pod found room")
+    return _value("True", "Scheduled", "no pod is kept waiting for room")
 
 
 def _refused(facts: Facts) -> ConditionValue | None:

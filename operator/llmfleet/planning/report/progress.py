@@ -8,7 +8,7 @@ from typing import Final
 
 from llmfleet.api import describe_step
 from llmfleet.planning.advice import command
-from llmfleet.planning.report.situation import Situation, count, describe_traffic
+from llmfleet.planning.report.situation import Situation, count
 from llmfleet.planning.rollout.downloads import describe_downloads
 from llmfleet.planning.rollout.restarting import old_pods
 from llmfleet.planning.rollout.stage import deadline, settings_changed, stands_still
@@ -82,9 +82,9 @@ def _between_tries(situation: Situation) -> Answer | None:
     state = situation.rollout.state
     if not isinstance(state, BackingOff):
         return None
-    what, tries = state.attempt.revision, state.attempt.tries
-    served = describe_traffic(situation.rollout.split.traffic)
-    text = f"revision {what} was aborted {tries} times, last for {state.reason}; {served}"
+    what, times = state.attempt.revision, count(state.attempt.tries, "time")
+    served = situation.traffic_sentence
+    text = f"revision {what} was aborted {times}, last for {state.reason}; {served}"
     if state.retry_at is None:
         act = f"{command(situation.facts.deployment, 'retry', what)}, or change spec"
         return "False", "RetriesExhausted", f"{text}: {act}"
@@ -98,13 +98,14 @@ def _at_rest(situation: Situation) -> Answer | None:
     state, advance = rollout.advance.state, rollout.advance
     if not isinstance(state, Going) or rollout.stable is None:
         return None
-    where = f"canary {rollout.target} at {facts.traffic.get(rollout.target or '', 0)} %"
-    preview = situation.preview_url
+    kind = "canary" if rollout.policy.strategy == "Canary" else "revision"
+    where = f"{kind} {rollout.target} at {facts.traffic.get(rollout.target or '', 0)} %"
+    preview, who = situation.preview_url, ""
     if rollout.policy.strategy == "BlueGreen" and preview is not None:
-        served = describe_traffic(rollout.split.traffic)
-        where = f"{rollout.target} is reached at {preview}, {served}"
+        where = f"{rollout.target} is reached at {preview}, {situation.traffic_sentence}"
+        who = f"; {rollout.target}"
     if advance.paused is not None:
-        text = f"{where} waits for a person: {advance.paused}{_then(situation)}"
+        text = f"{where}{who} waits for a person: {advance.paused}{_then(situation)}"
         return "True", "Paused", text
     until = "" if advance.due is None else f" until {advance.due.astimezone(UTC):%H:%M:%SZ}"
     waits = stands_still(rollout, until)
@@ -147,7 +148,8 @@ def _at_zero(situation: Situation) -> Answer | None:
     if facts.replicas > 0 or target is None or facts.arm(target).wanted is None:
         return None
     if situation.rollout.stable is None:
-        return "True", "Stable", f"revision {target} is scaled to zero"
+        left = _surplus(len(facts.arm(target).live))
+        return left or ("True", "Stable", f"revision {target} is scaled to zero")
     text = f"no replicas are wanted; the rollout of {target} goes on with the first one"
     return "True", "WaitingForDemand", text
 
@@ -185,19 +187,30 @@ def _restarting(situation: Situation) -> Answer | None:
 
 def _steady(situation: Situation) -> Answer:
     facts, rollout = situation.facts, situation.rollout
-    served = facts.arm(rollout.stable)
+    served, spec = facts.arm(rollout.stable), facts.spec_revision
+    if rollout.stable not in {None, spec} and spec not in rollout.advance.rejected:
+        # Another spec came with the end of the rollout before it.
+        return "True", "CreatingRevision", f"{rollout.stable} is served; {spec} is rolled out next"
     if served.ready < facts.replicas:
         text = f"{served.ready} of {facts.replicas} engine pods of {rollout.stable} are ready"
         text += describe_downloads(served, situation.now)
         return "True", "WaitingForReady", text
-    if len(served.live) > facts.replicas:
-        text = f"{count(len(served.live) - facts.replicas, 'surplus engine pod')} being stopped"
-        return "True", "ScalingDown", text
+    surplus = _surplus(len(served.live) - facts.replicas)
+    if surplus is not None:
+        return surplus
     if rollout.moved:
         return "True", "ShiftingTraffic", f"all traffic goes to {rollout.stable}"
-    if facts.replicas == 0 and rollout.stable is not None:
-        return "True", "Stable", f"{rollout.stable} is scaled to zero"
+    if facts.replicas == 0:
+        what = f"{rollout.stable} is scaled" if rollout.stable else "nothing is served: scaled"
+        return "True", "Stable", f"{what} to zero"
     return "True", "Stable", f"{rollout.stable} is served by {count(facts.replicas, 'replica')}"
+
+
+def _surplus(pods: int) -> Answer | None:
+    """Pods beyond the size that is wanted."""
+    if pods <= 0:
+        return None
+    return "True", "ScalingDown", f"{count(pods, 'surplus engine pod')} being stopped"
 
 
 def _meanwhile(situation: Situation) -> str:
@@ -206,9 +219,11 @@ def _meanwhile(situation: Situation) -> str:
     if not rollout.stable or not rollout.target:
         return ""
     if set(rollout.split.traffic) == {rollout.stable}:
-        serves = situation.facts.arm(rollout.stable).ready
-        return f"; {rollout.stable} keeps serving" if serves else _way_out(situation)
-    return f"; {describe_traffic(rollout.split.traffic)}"
+        ready = situation.facts.arm(rollout.stable).ready
+        if ready and situation.facts.routers.ready:
+            return f"; {rollout.stable} keeps serving"
+        return "" if ready else _way_out(situation)
+    return f"; {situation.traffic_sentence}"
 
 
 def _way_out(situation: Situation) -> str:

@@ -50,10 +50,13 @@ def _() -> Fleet:
     world.kubelet()
     for _ in range(3):
         seen = world.snapshot()
-        report = RouterReport(
-            pod="", reach=RouterReach.SILENT, silent_since=None, traffic_generation=None
-        )
-        world.reconcile(replace(seen, routers=dict.fromkeys(seen.routers, report)))
+        silent = {
+            name: RouterReport(
+                pod=name, reach=RouterReach.SILENT, silent_since=None, traffic_generation=None
+            )
+            for name in seen.routers
+        }
+        world.reconcile(replace(seen, routers=silent))
         world.wait(60)
     return world
 
