@@ -173,8 +173,8 @@ class ObservedPod:
     """
     warning: PodWarning | None = None
     download: Download | None = None
-    silent: bool = False
-    """No machine answers at its address, though its container is said to run."""
+    silent_since: datetime | None = None
+    """Since when nobody answers for it, though its container is said to run."""
 
 
 class RouterReach(StrEnum):

@@ -127,12 +127,12 @@ def test_f22_canary_when_nobody_answers_for_its_pod_then_its_node_has_time_to_be
     world.kubelet()
     name = engine_of(world, new)
     running = {"phase": "Running", "running_since": world.now, "unready_since": world.now}
-    stay(world, name, **running, silent=True)
+    stay(world, name, **running, silent_since=world.now)
     world.wait(60)
     plan = world.reconcile()
     assert rejected(world) == {}
     assert plan.requeue_after is not None
-    stay(world, name, silent=False, node_lost=True)
+    stay(world, name, silent_since=None, node_lost=True)
     world.reconcile()
     world.wait(120)
     world.reconcile()
@@ -141,8 +141,11 @@ def test_f22_canary_when_nobody_answers_for_its_pod_then_its_node_has_time_to_be
     world, _, new = started(canary(STEPS, progressDeadline="45s"), broken=True)
     world.kubelet()
     running |= {"running_since": world.now, "unready_since": world.now}
-    stay(world, engine_of(world, new), **running, silent=True)
-    world.wait(45 + 120)
+    stay(world, engine_of(world, new), **running, silent_since=world.now)
+    world.wait(119)
+    world.reconcile()
+    assert rejected(world) == {}
+    world.wait(1)
     world.reconcile()
     assert rejected(world) == {new: "NeverReady"}, "a network policy may be all there is to it"
 

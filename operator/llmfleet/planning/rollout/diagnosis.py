@@ -216,12 +216,14 @@ def pod_times(pod: ObservedPod) -> list[datetime]:
 def _ready_due(pod: ObservedPod, deadline_seconds: int) -> datetime | None:
     """From when on a pod that runs without being ready counts as failed.
 
-    One that nobody answers for may be on a node that has died: Kubernetes says so within a minute.
+    One that nobody answers for may be on a node that has died, whatever was waited for before:
+    Kubernetes says so within a minute.
     """
     since = waiting_since(pod)
     if since is None:
         return None
-    return since + timedelta(seconds=deadline_seconds) + (GRACE if pod.silent else timedelta())
+    due = since + timedelta(seconds=deadline_seconds)
+    return due if pod.silent_since is None else max(due, pod.silent_since + GRACE)
 
 
 def _sandbox_due(since: datetime) -> datetime:
