@@ -13,11 +13,11 @@ from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.report.situation import count
 from llmfleet.planning.rollout.diagnosis import (
     UNSCHEDULABLE_SECONDS,
-    count_ends,
     diagnose_pod,
     pod_times,
     waiting_for_capacity,
 )
+from llmfleet.planning.rollout.ends import count_ends
 from llmfleet.planning.snapshot import ObservedPod
 from llmfleet.planning.stage import ConditionValue, Stage
 

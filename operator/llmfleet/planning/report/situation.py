@@ -11,7 +11,7 @@ from llmfleet.planning.acceptance import Acceptance
 from llmfleet.planning.children.intended import Intended
 from llmfleet.planning.children.router import preview_key
 from llmfleet.planning.facts.read import Facts
-from llmfleet.planning.rollout.diagnosis import Diagnosis
+from llmfleet.planning.rollout.ends import Diagnosis
 from llmfleet.planning.rollout.stage import Rollout
 from llmfleet.planning.snapshot import JSON, ObservedObject
 from llmfleet.planning.stage import ConditionValue

@@ -10,8 +10,9 @@ from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.advance import decide_advance
 from llmfleet.planning.rollout.attempt import freeze, tick
 from llmfleet.planning.rollout.capacity import pods_for
-from llmfleet.planning.rollout.diagnosis import GRACE, Diagnosis, diagnose_arm, diagnosis_times
+from llmfleet.planning.rollout.diagnosis import GRACE, diagnose_arm, diagnosis_times
 from llmfleet.planning.rollout.downloads import is_downloading
+from llmfleet.planning.rollout.ends import Diagnosis
 from llmfleet.planning.rollout.failures import ends_before, is_troubled
 from llmfleet.planning.rollout.machine import Advance
 from llmfleet.planning.rollout.restarting import next_pod, wanted_replicas
