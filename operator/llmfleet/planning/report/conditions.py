@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 from llmfleet.api import Condition
 from llmfleet.planning.advice import command
@@ -18,6 +19,10 @@ from llmfleet.planning.report.progress import decide_progress
 from llmfleet.planning.report.situation import Situation, count, describe_traffic
 from llmfleet.planning.snapshot import JSON
 from llmfleet.planning.stage import ConditionValue
+
+LONGEST_MESSAGE: Final = 8000
+"""What others say is cut where it is read, but there may be many of them; a status with a longer
+message than the CRD allows would not be written at all."""
 
 
 def build_conditions(
@@ -39,7 +44,7 @@ def build_conditions(
             "observedGeneration": generation,
             "lastTransitionTime": format_time(since),
             "reason": value.reason,
-            "message": value.message,
+            "message": value.message[:LONGEST_MESSAGE],
         })  # fmt: skip
     return conditions
 

@@ -28,6 +28,8 @@ class Situation:
     intended: Intended
     trouble: Diagnosis | None
     """The worst pod of the revision on its way up, else of the served one."""
+    stable_trouble: Diagnosis | None
+    """The worst pod of the served revision."""
     now: datetime
 
     @property

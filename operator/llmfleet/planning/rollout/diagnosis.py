@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -69,7 +69,12 @@ def diagnose_arm(
     ]
     if found or arm.wanted is None or arm.ready >= arm.wanted:
         return min(found, key=lambda each: (not each.fatal, each.pod), default=None)
-    recent = [pod for pod in arm.failed if now < failed_at(pod) + FAILED_TOLD_FOR]
+    return diagnose_failed(arm.failed, now)
+
+
+def diagnose_failed(failed: Iterable[ObservedPod], now: datetime) -> Diagnosis | None:
+    """Why nodes ended or refused pods of late."""
+    recent = [pod for pod in failed if now < failed_at(pod) + FAILED_TOLD_FOR]
     # Not the latest: nodes can refuse pods every second, and the sentence should stay the same.
     first = min(recent, key=lambda pod: (pod.node or "", pod.reason or "", pod.name), default=None)
     if first is None:
@@ -168,7 +173,7 @@ def waiting_for_capacity(pod: ObservedPod) -> bool:
 
 def diagnosis_times(arm: Arm, deadline_seconds: int) -> list[datetime]:
     """When time alone changes what is said about an arm's pods."""
-    times = [failed_at(pod) + FAILED_TOLD_FOR for pod in arm.failed]
+    times = failed_times(arm.failed)
     for pod in arm.live:
         times += pod_times(pod)
         if pod.ready:
@@ -179,6 +184,11 @@ def diagnosis_times(arm: Arm, deadline_seconds: int) -> list[datetime]:
         if pod.download is not None and (stalls := stalls_at(pod.download)) is not None:
             times.append(stalls)
     return times
+
+
+def failed_times(failed: Iterable[ObservedPod]) -> list[datetime]:
+    """When pods that failed explain nothing any more."""
+    return [failed_at(pod) + FAILED_TOLD_FOR for pod in failed]
 
 
 def pod_times(pod: ObservedPod) -> list[datetime]:

@@ -24,6 +24,11 @@ _STARTS_THAT_FAILED: Final = frozenset({"StartError", "ContainerCannotRun"})
 """Container runtimes' words for a container whose first process never ran."""
 _CONTAINERS_LOST: Final = frozenset({"ContainerStatusUnknown", "Unknown"})
 """The kubelet's and containerd's words for one that was there before the node restarted."""
+_LESS: Final = {
+    "engine": "raise spec.podTemplate.resources.limits.memory, or lower maxModelLen or maxNumSeqs",
+    "router": "lower spec.router.bodyLimit, or raise spec.router.replicas",
+}
+"""What helps a pod that runs out of memory."""
 LONGEST_MESSAGE: Final = 2000
 
 
@@ -81,10 +86,7 @@ def explain_end(pod: ObservedPod, termination: Termination) -> Diagnosis:
             pod, str(said["reason"]), f"ended: {words}", fatal=said.get("retriable") is False
         )
     if termination.reason == "OOMKilled":
-        text = (
-            "was killed because it used more memory than its limit: raise"
-            " spec.podTemplate.resources.limits.memory, or lower maxModelLen or maxNumSeqs"
-        )
+        text = f"was killed because it used more memory than its limit: {_LESS[pod.component]}"
         return say(pod, "OutOfMemory", text, fatal=True)
     words = termination.message.strip() or termination.reason or "it said nothing"
     return say(pod, "CrashLoop", f"ended with exit code {termination.exit_code}: {words}")

@@ -2,7 +2,7 @@
 
 Pods in phase Failed first.
 
-Engine pods restart for ever, so nothing that an engine does makes its pod Failed: a node ended it,
+Containers restart for ever, so nothing that one of them does makes its pod Failed: a node ended it,
 or refused to begin it. The ReplicaSet makes another one at once. No revision is at fault, and none
 is rejected or aborted for it: it is told, and the progress deadline runs.
 """
@@ -26,23 +26,23 @@ class Meaning:
 
     reason: str
     sentence: str
-    """With ``{node}``; the kubelet's own sentence follows it."""
+    """With ``{node}`` and ``{pod}``; the kubelet's own sentence follows it."""
 
 
 _REFUSED: Final = Meaning(
-    reason="NodeRefused", sentence="node {node} refuses an engine pod that was given to it"
+    reason="NodeRefused", sentence="node {node} refuses {pod} that was given to it"
 )
-_FAILED: Final = Meaning(reason="PodFailed", sentence="node {node} ended an engine pod")
+_FAILED: Final = Meaning(reason="PodFailed", sentence="node {node} ended {pod}")
 _SHUTDOWN: Final = Meaning(
-    reason="NodeShutdown", sentence="node {node} shuts down, and ended or refused an engine pod"
+    reason="NodeShutdown", sentence="node {node} shuts down, and ended or refused {pod}"
 )
 _MEANINGS: Final = {
-    "Evicted": Meaning(reason="Evicted", sentence="node {node} evicted an engine pod"),
+    "Evicted": Meaning(reason="Evicted", sentence="node {node} evicted {pod}"),
     "NodeShutdown": _SHUTDOWN,
     "Terminated": _SHUTDOWN,
     "Preempting": Meaning(
         reason="Preempted",
-        sentence="node {node} ended an engine pod to make room for a critical one",
+        sentence="node {node} ended {pod} to make room for a critical one",
     ),
     # A device plugin that has no healthy devices, most of all.
     "UnexpectedAdmissionError": _REFUSED,
@@ -98,7 +98,8 @@ def describe_failed(pod: ObservedPod) -> tuple[str, str]:
     word, said = pod.reason or "no reason given", (pod.message or "").strip()
     refused = word.startswith(_OUT_OF) or said.startswith(_REJECTED)
     meaning = _MEANINGS.get(word, _REFUSED if refused else _FAILED)
-    text = f"{meaning.sentence.format(node=pod.node)} ({word})"
+    which = "a router pod" if pod.component == "router" else "an engine pod"
+    text = f"{meaning.sentence.format(node=pod.node, pod=which)} ({word})"
     return meaning.reason, f"{text}: {said}" if said else text
 
 

@@ -171,15 +171,13 @@ def deadline(facts: Facts, rollout: Rollout) -> datetime | None:
     return state.attempt.progressed_at + timedelta(seconds=rollout.policy.progress_deadline_seconds)
 
 
-def find_trouble(facts: Facts, rollout: Rollout, now: datetime) -> Diagnosis | None:
-    """The worst pod of the revision of the rollout, else of the served one."""
-    attempt = attempt_of(rollout.state)
-    return diagnose_arm(
-        facts.arm(rollout.target or rollout.stable),
-        now,
-        rollout.policy.progress_deadline_seconds,
-        attempt.ended_before if attempt is not None and rollout.target else {},
-    )
+def find_trouble(
+    facts: Facts, rollout: Rollout, revision: str | None, now: datetime
+) -> Diagnosis | None:
+    """A revision's worst pod."""
+    attempt, deadline_seconds = attempt_of(rollout.state), rollout.policy.progress_deadline_seconds
+    before = attempt.ended_before if attempt is not None and revision == rollout.target else {}
+    return diagnose_arm(facts.arm(revision), now, deadline_seconds, before)
 
 
 def due_times(facts: Facts, rollout: Rollout) -> tuple[datetime, ...]:
