@@ -76,10 +76,22 @@ def _overdue(situation: Situation) -> Answer | None:
         return None
     back = isinstance(rollout.state, Returning)
     trouble = situation.stable_trouble if back else situation.trouble
-    words = f": {trouble.message}" if trouble else ""
+    words = f": {trouble.message}" if trouble else _without_pods(situation)
     seconds = rollout.policy.progress_deadline_seconds
     text = f"revision {rollout.target} made no progress for {seconds} s{_meanwhile(situation)}"
     return "False", "ProgressDeadlineExceeded", text + words
+
+
+def _without_pods(situation: Situation) -> str:
+    """What may be wrong when nobody makes pods, as the end of a sentence."""
+    target = situation.rollout.target
+    arm = situation.facts.arm(target)
+    if not arm.wanted or arm.pods or arm.refused is not None:
+        return ""
+    name = f"{situation.facts.deployment.metadata.name}-rev-{target}"
+    return (
+        f": no pod of its Deployment {name} is made: is that paused, or the cluster's controller?"
+    )
 
 
 def _between_tries(situation: Situation) -> Answer | None:

@@ -24,6 +24,7 @@ from llmfleet.planning.rollout.kubelet import (
     explain_missing,
     explain_warning,
     failed_at,
+    is_missing,
 )
 from llmfleet.planning.snapshot import ObservedPod
 
@@ -45,8 +46,12 @@ _IMAGE_WORDS: Final = frozenset({
     "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull",
     "ImageInspectError", "RegistryUnavailable",
 })  # fmt: skip
-_START_WORDS: Final = frozenset({"CreateContainerError", "RunContainerError"})
-"""The kubelet's words while it cannot make a container start."""
+_START_WORDS: Final = frozenset({
+    "CreateContainerError", "RunContainerError", "CreateContainerConfigError",
+    "PreCreateHookError", "PreStartHookError", "PostStartHookError",
+})  # fmt: skip
+"""The kubelet's words while it cannot make a container start: the last, of one that must run as no
+root, say."""
 
 
 def diagnose_arm(
@@ -101,8 +106,8 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
     if pod.node_lost:
         return say(pod, "NodeLost", f"cannot be reached: its node {pod.node} is not ready")
     if pod.waiting_reason in _IMAGE_WORDS:
-        return say(pod, "ImagePullFailed", f"cannot pull its image: {pod.waiting_message}")
-    if pod.waiting_reason == "CreateContainerConfigError":
+        return say(pod, "ImagePullFailed", f"cannot pull its image: {_why(pod)}")
+    if pod.waiting_reason == "CreateContainerConfigError" and is_missing(pod.waiting_message or ""):
         return say(pod, *explain_missing(pod.waiting_message or ""))
     if pod.waiting_reason in _START_WORDS:
         return explain_start(pod, pod.waiting_message)
@@ -118,6 +123,10 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
         text = f"was not begun by its node {pod.node} for {SANDBOX_SECONDS} s: a volume cannot be"
         return say(pod, "SandboxMissing", f"{text} mounted, or its network cannot be made")
     return _never_ready(pod, now, deadline_seconds)
+
+
+def _why(pod: ObservedPod) -> str:
+    return pod.waiting_message or f"{pod.waiting_reason}, and nothing says why"
 
 
 def _never_ready(pod: ObservedPod, now: datetime, deadline_seconds: int) -> Diagnosis | None:

@@ -56,23 +56,31 @@ _REJECTED: Final = "Pod was rejected"
 
 
 _MISSING: Final = re.compile(r'\b(secret|configmap)s? "([^"]+)" not found', re.IGNORECASE)
-_NO_KEY: Final = re.compile(r"references non-existent (secret|config) key", re.IGNORECASE)
+_NO_KEY: Final = re.compile(
+    r"references non-existent (secret|config) key|couldn't find key .+ in (secret|configmap)",
+    re.IGNORECASE,
+)
 _VOLUME_WORDS: Final = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
+
+
+def is_missing(said: str) -> bool:
+    """Whether a Secret, a ConfigMap or a key of one is missing, in the kubelet's words."""
+    return bool(_MISSING.search(said) or _NO_KEY.search(said))
 
 
 def explain_missing(said: str) -> tuple[str, str]:
     """Reason and sentence for a Secret or ConfigMap that a container cannot be made without.
 
-    >>> explain_missing('configmap "chat" not found')[0], explain_missing("something else")[0]
-    ('ConfigMapMissing', 'SecretMissing')
+    >>> explain_missing('configmap "chat" not found')[0]
+    'ConfigMapMissing'
     """
     key = _NO_KEY.search(said)
     found = key or _MISSING.search(said)
-    kind = found[1].lower() if found else ""
+    kind = next(filter(None, found.groups())).lower() if found else ""
     if kind.startswith("config"):
         reason, what = "ConfigMapMissing", "a ConfigMap"
     else:
-        reason, what = "SecretMissing", "a Secret" if kind else "a Secret or ConfigMap"
+        reason, what = "SecretMissing", "a Secret"
     if key:
         return reason, f"names a key that {what} does not have: {said}; add it"
     return reason, f"needs {what} that is missing: {said}; create it"
@@ -86,7 +94,7 @@ def explain_warning(warning: PodWarning, node: str | None) -> tuple[str, str]:
     'ConfigMapMissing'
     """
     said = warning.message
-    if _MISSING.search(said) or _NO_KEY.search(said):
+    if is_missing(said):
         return explain_missing(said)
     if warning.reason in _VOLUME_WORDS:
         return "VolumeFailed", f"waits on node {node} for a volume: {said}"
