@@ -20,7 +20,7 @@ from llmfleet.planning.children import router
 from llmfleet.planning.children.engines import pod as engine
 from llmfleet.planning.children.naming import RUNTIME_CONFIG_ANNOTATION
 from llmfleet.planning.plan import Child
-from llmfleet.planning.rollout import diagnosis
+from llmfleet.planning.rollout import ends
 from llmfleet_router.counters import Counts
 from llmfleet_router.port import CountsCollector
 from llmfleet_router.routing import Routing, parse_routing, routing_as_json
@@ -100,7 +100,7 @@ def test_media_hosts_when_the_operator_accepts_them_then_by_the_runtimes_own_pat
 def test_termination_when_the_runtime_has_a_reason_then_the_operator_and_the_page_know_it() -> None:
     reasons = {str(one) for one in errors.Reason}
 
-    assert reasons == diagnosis.RUNTIME_REASONS
+    assert reasons == ends.RUNTIME_REASONS
     page = CONTRACT.read_text()
     assert all(f"`{one}`" in page for one in reasons)
 

@@ -37,7 +37,9 @@ NO_REASONS = {
     "ErrorRate",  # a metric
     "ErrImageNeverPull", "ErrImagePull", "ImageInspectError", "ImagePullBackOff",
     "InvalidImageName", "RegistryUnavailable",  # the kubelet's words for ImagePullFailed
-    "ContainerCannotRun", "CreateContainerError", "RunContainerError",  # … for StartError
+    "ContainerCannotRun", "CreateContainerConfigError", "CreateContainerError",
+    "PostStartHookError", "PreCreateHookError", "PreStartHookError",
+    "RunContainerError",  # … for StartError
     "ContainerStatusUnknown",  # … for NodeLost
     "FailedAttachVolume", "FailedMapVolume", "FailedMount",  # … for VolumeFailed
     "OutOf",  # how its word for NodeRefused begins

@@ -10,13 +10,17 @@ from llmfleet.cluster.kinds import COMPONENT_LABEL, REVISION_LABEL
 from llmfleet.planning.snapshot import (
     JSON,
     Controller,
+    Hindrance,
     ObservedPod,
     ObservedReplicaSet,
     Termination,
 )
 
-LONGEST_SENTENCE: Final = 2000
-"""Bytes of what a scheduler, a webhook or the API server says about a pod."""
+LONGEST_SENTENCE: Final = 1000
+"""Bytes of what a scheduler, a webhook or the API server says about a pod, in as many words as it
+likes."""
+_NOT_BEGUN: Final = frozenset({"", "PodInitializing", "ContainerCreating"})
+"""Why a container waits that is begun soon."""
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -70,6 +74,7 @@ def observe_pod(body: JSON) -> ObservedPod:
         message=_line(status.get("message")),
         gates=tuple(clean_line(str(gate["name"])) for gate in spec.get("schedulingGates") or []),
         sandbox_missing_since=_sandbox_missing_since(spec, conditions),
+        hindrance=find_hindrance(status, container, readiness),
     )
 
 
@@ -97,11 +102,12 @@ def _since(condition: JSON) -> datetime | None:
 
 
 def _unschedulable(conditions: JSON) -> tuple[str | None, datetime | None]:
-    """The scheduler's sentence and since when, while it finds no node."""
+    """The scheduler's sentence and since when, while it finds no node or fails (SchedulerError)."""
     scheduled: JSON = conditions.get("PodScheduled") or {}
-    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+    if scheduled.get("status") != "False" or scheduled.get("reason") == "SchedulingGated":
         return None, None
-    return _sentence(scheduled.get("message")) or "Unschedulable", _since(scheduled)
+    sentence = _sentence(scheduled.get("message") or scheduled.get("reason"))
+    return sentence or "it does not say why", _since(scheduled)
 
 
 def _is_node_lost(conditions: JSON) -> bool:
@@ -134,13 +140,54 @@ def _main_container(status: JSON, component: str) -> JSON:
     return containers[0] if containers else {}
 
 
+def find_hindrance(status: JSON, main: JSON, readiness: JSON) -> Hindrance | None:
+    """What keeps a pod from being ready beside its main container; what has failed comes first.
+
+    Args:
+        status: the pod's.
+        main: the status of its main container.
+        readiness: the condition Ready.
+    """
+    if readiness.get("status") == "True":
+        return None
+    runs = "running" in (main.get("state") or {})
+    inits = status.get("initContainerStatuses") or []
+    others = [each for each in status.get("containerStatuses") or [] if each is not main]
+    found = [_hindered_by(each, runs, init=True) for each in inits]
+    found += [_hindered_by(each, runs, init=False) for each in others]
+    known = [each for each in found if each is not None]
+    if not known and readiness.get("reason") == "ReadinessGatesNotReady":
+        known = [Hindrance(text=_sentence(readiness.get("message")), failed=False)]
+    return min(known, key=lambda each: not each.failed, default=None)
+
+
+def _hindered_by(container: JSON, main_runs: bool, *, init: bool) -> Hindrance | None:
+    """What a container beside the main one does; None for one that is well or not its turn yet."""
+    state: JSON = container.get("state") or {}
+    waiting, ended = state.get("waiting") or {}, state.get("terminated")
+    done = init and ended is not None and not ended.get("exitCode")
+    if container.get("ready") or done:
+        return None
+    name = f"its container {clean_line(str(container.get('name')))}"
+    end = ended or (container.get("lastState") or {}).get("terminated") or {}
+    if end.get("exitCode") or (ended and not init):
+        said = _sentence(end.get("message") or end.get("reason") or "it said nothing")
+        text = f"{name} ended with exit code {int(end.get('exitCode') or 0)}: {said}"
+        return Hindrance(text=text, failed=True)
+    if str(waiting.get("reason") or "") not in _NOT_BEGUN:
+        said = _sentence(waiting.get("message") or "it does not say why")
+        return Hindrance(text=f"{name} waits ({_sentence(waiting['reason'])}): {said}", failed=True)
+    takes_time = main_runs or "running" in state
+    return Hindrance(text=f"{name} is not ready", failed=False) if takes_time else None
+
+
 def _line(text: str | None) -> str | None:
     return None if text is None else clean_line(text)
 
 
-def _sentence(text: str | None) -> str | None:
-    """What a scheduler or a webhook says, of which nobody bounds the length."""
-    return None if text is None else shorten(clean_line(text), LONGEST_SENTENCE)
+def _sentence(text: Any) -> str:
+    """What somebody says at length: cleaned, and without its middle if there is too much of it."""
+    return shorten(clean_line(str(text or "")), LONGEST_SENTENCE)
 
 
 def _termination(state: JSON, last_state: JSON) -> Termination | None:

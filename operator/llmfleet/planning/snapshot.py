@@ -126,6 +126,19 @@ class Download:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hindrance:
+    """What keeps a pod from being ready beside its own container.
+
+    It is a container that somebody adds to pods (a sidecar, an init container), or a readiness
+    gate. A revision knows of neither.
+    """
+
+    text: str
+    failed: bool
+    """It ended or cannot start; False = it takes its time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedPod:
     """An engine or router pod."""
 
@@ -167,14 +180,15 @@ class ObservedPod:
     """Scheduling gates that hold it back."""
     sandbox_missing_since: datetime | None = None
     """Since when its node has not made its sandbox, or its volumes before that."""
+    hindrance: Hindrance | None = None
     asked: bool = True
     """What the pod itself does not tell is known as far as it can be: its node was asked for, and
     its Events or its supervisor. False = not yet, so nothing is concluded from the time it takes.
     """
     warning: PodWarning | None = None
     download: Download | None = None
-    silent: bool = False
-    """No machine answers at its address, though its container is said to run."""
+    silent_since: datetime | None = None
+    """Since when nobody answers for it, though its container is said to run."""
 
 
 class RouterReach(StrEnum):

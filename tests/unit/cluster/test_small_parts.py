@@ -67,6 +67,12 @@ def test_error_when_the_server_refuses_then_typed_and_in_its_words(
     assert "because" in str(error)
 
 
+def test_error_when_a_webhook_could_not_be_asked_then_the_object_is_refused() -> None:
+    said = b'{"reason": "InternalError", "message": "failed calling webhook \\"x\\": refused"}'
+    error = error_from_answer(500, said, "PATCH x")
+    assert (type(error), error.status) == (Forbidden, 500)
+
+
 def test_error_when_the_body_is_not_json_then_still_typed() -> None:
     assert type(error_from_answer(502, b"<html>", "GET x", "soon")) is Unavailable
 

@@ -53,6 +53,18 @@ CASES = {
         "absent",
         False,
     ),
+    "a claim that is going": (
+        {"unschedulable": '0/1 nodes: persistentvolumeclaim "old" is being deleted.'},
+        "ClaimMissing",
+        "is being deleted",
+        False,
+    ),
+    "a claim of no class": (
+        {"unschedulable": 'storageclass.storage.k8s.io "fast" not found.'},
+        "ClaimMissing",
+        "fast",
+        False,
+    ),
     "never ready": (
         {"running_since": START - timedelta(seconds=60)},
         "NeverReady",

@@ -33,6 +33,8 @@ class Routers:
     """The API server's sentence while it refuses router pods."""
     missing: tuple[ObservedPod, ...] = ()
     """Pods that are meant to stay, and are not ready."""
+    failed: tuple[ObservedPod, ...] = ()
+    """Those that their nodes ended or never began (phase Failed)."""
 
     @property
     def drained(self) -> bool:
@@ -50,14 +52,14 @@ def read_routers(snapshot: Snapshot) -> Routers:
     """
     generation = snapshot.deployment.status.traffic_generation
     key = router_key(snapshot.deployment.metadata.name)
-    live = [
+    made = [
         pod
         for pod in snapshot.pods
         if pod.component == "router"
         and not pod.deleting
-        and pod.phase not in {"Failed", "Succeeded"}
         and find_origin(snapshot, key, pod) is not Origin.FOREIGN
     ]
+    live = [pod for pod in made if pod.phase not in {"Failed", "Succeeded"}]
     ready = [pod.name for pod in live if pod.ready]
     silent, lagging = [], []
     for name in ready:
@@ -77,4 +79,5 @@ def read_routers(snapshot: Snapshot) -> Routers:
         lagging=tuple(lagging),
         refused=refusal(snapshot, found) if ours else None,
         missing=tuple(pod for pod in live if not pod.ready),
+        failed=tuple(pod for pod in made if pod.phase == "Failed"),
     )

@@ -19,8 +19,9 @@ from llmfleet.planning.report.situation import Situation, count
 from llmfleet.planning.snapshot import JSON
 from llmfleet.planning.stage import ConditionValue
 
-LONGEST_MESSAGE: Final = 32768
-"""Of a condition, by the CRD, which counts characters: beyond it no status could be written."""
+LONGEST_MESSAGE: Final = 8000
+"""What others say is cut where it is read, but there may be many of them; a status with a longer
+message than the CRD allows (32,768) would not be written at all."""
 MEET: Final = {"NoReadyReplicas": "clients get 503", "NoAddress": "clients do not reach this one"}
 """What clients meet for want of what a reason of Available names."""
 

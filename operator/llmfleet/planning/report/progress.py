@@ -8,6 +8,7 @@ from typing import Final
 
 from llmfleet.api import describe_step
 from llmfleet.planning.advice import command
+from llmfleet.planning.report.capacity import describe_overdue
 from llmfleet.planning.report.situation import Situation, count
 from llmfleet.planning.rollout.downloads import describe_downloads
 from llmfleet.planning.rollout.restarting import old_pods
@@ -34,6 +35,7 @@ def decide_progress(situation: Situation) -> ConditionValue:
         found = check(situation)
         if found is not None:
             status, reason, text = found
+            text += describe_overdue(situation.facts, situation.now)
             if settings_changed(situation.facts, situation.rollout):
                 text = f"{text}; changed rollout settings apply to the next rollout"
             return ConditionValue(type="Progressing", status=status, reason=reason, message=text)
@@ -72,10 +74,24 @@ def _overdue(situation: Situation) -> Answer | None:
     due = deadline(situation.facts, rollout)
     if due is None or situation.now < due:
         return None
-    words = f": {situation.trouble.message}" if situation.trouble else ""
+    back = isinstance(rollout.state, Returning)
+    trouble = situation.stable_trouble if back else situation.trouble
+    words = f": {trouble.message}" if trouble else _without_pods(situation)
     seconds = rollout.policy.progress_deadline_seconds
     text = f"revision {rollout.target} made no progress for {seconds} s{_meanwhile(situation)}"
     return "False", "ProgressDeadlineExceeded", text + words
+
+
+def _without_pods(situation: Situation) -> str:
+    """What may be wrong when nobody makes pods, as the end of a sentence."""
+    target = situation.rollout.target
+    arm = situation.facts.arm(target)
+    if not arm.wanted or arm.pods or arm.refused is not None:
+        return ""
+    name = f"{situation.facts.deployment.metadata.name}-rev-{target}"
+    return (
+        f": no pod of its Deployment {name} is made: is that paused, or the cluster's controller?"
+    )
 
 
 def _between_tries(situation: Situation) -> Answer | None:
@@ -117,7 +133,7 @@ def _at_rest(situation: Situation) -> Answer | None:
 
 def _in_trouble(situation: Situation) -> Answer | None:
     trouble, rollout = situation.trouble, situation.rollout
-    if trouble is None:
+    if trouble is None or isinstance(rollout.state, Returning):
         return None
     lead = "a replica is missing"
     if rollout.target:
@@ -139,7 +155,8 @@ def _going_back(situation: Situation) -> Answer | None:
     then = f", then {state.undo_target} is rolled out" if state.undo_target else ""
     text = f"{lead}: going back to {rollout.stable} first, {target} still has {rollout.share} %"
     at_once = "" if leaves_at_once(state) else " until ready pods can take it over"
-    return "True", "ShiftingTraffic", f"{text}{at_once if rollout.share else ''}{then}"
+    text += f"{at_once if rollout.share else ''}{then}{_of_stable(situation)}"
+    return "True", "ShiftingTraffic", text
 
 
 def _at_zero(situation: Situation) -> Answer | None:
@@ -236,7 +253,14 @@ def _way_out(situation: Situation) -> str:
     if not steps or facts.arm(rollout.stable).ready or not facts.arm(rollout.target).ready:
         return ""
     act = command(facts.deployment, "promote", rollout.target, "--full")
-    return f"; {rollout.target} is ready, and to serve it unjudged {act}"
+    way = f"; {rollout.target} is ready, and to serve it unjudged {act}"
+    return way + _of_stable(situation)
+
+
+def _of_stable(situation: Situation) -> str:
+    """What is wrong with the served revision while another one is told of."""
+    trouble = situation.stable_trouble
+    return f"; {trouble.message}" if trouble is not None else ""
 
 
 def _then(situation: Situation) -> str:

@@ -11,7 +11,7 @@ from llmfleet.planning.acceptance import Acceptance
 from llmfleet.planning.children.intended import Intended
 from llmfleet.planning.children.router import preview_key
 from llmfleet.planning.facts.read import Facts
-from llmfleet.planning.rollout.diagnosis import Diagnosis
+from llmfleet.planning.rollout.ends import Diagnosis
 from llmfleet.planning.rollout.stage import Rollout
 from llmfleet.planning.snapshot import JSON, ObservedObject
 from llmfleet.planning.stage import ConditionValue
@@ -28,6 +28,8 @@ class Situation:
     intended: Intended
     trouble: Diagnosis | None
     """The worst pod of the revision on its way up, else of the served one."""
+    stable_trouble: Diagnosis | None
+    """The worst pod of the served revision."""
     now: datetime
 
     @property
