@@ -251,10 +251,7 @@ def test_new_revision_when_its_pod_fails_then_progressing_has_the_reason_and_old
     assert world.condition("Progressing")["reason"] == reason
     assert world.status()["phase"] == phase
     assert world.condition("Available")["status"] == "True"
-    assert (
-        world.condition("CapacityAvailable")["message"]
-        == "no pod has been kept waiting for room for 10 s"
-    )
+    assert world.condition("CapacityAvailable")["message"] == "no pod has waited for room for 10 s"
     assert world.status()["servedRevision"] == old
 
 

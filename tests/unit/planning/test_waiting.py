@@ -311,7 +311,7 @@ def test_capacity_when_a_pod_waits_for_its_claim_then_no_pod_is_said_to_have_fou
     assert capacity(world) == (
         "True",
         "Scheduled",
-        "no pod has been kept waiting for room for 10 s",
+        "no pod has waited for room for 10 s",
     )
     assert world.condition("Progressing")["reason"] == "ClaimMissing"
 

@@ -106,7 +106,7 @@ def _decide(facts: Facts, now: datetime) -> ConditionValue:
         ]
         if waiting:
             return _waiting(waiting)
-    return _value("True", "Scheduled", "no pod has been kept waiting for room for 10 s")
+    return _value("True", "Scheduled", "no pod has waited for room for 10 s")
 
 
 def _refused(facts: Facts) -> ConditionValue | None:
