@@ -48,14 +48,14 @@ class Diagnosis:
 def count_ends(pod: ObservedPod) -> int:
     """How often its container has ended in the pod's life: restarted, or waiting for that.
 
-    >>> from datetime import UTC
+    >>> from dataclasses import replace
+    >>> from datetime import UTC, datetime
     >>> born = datetime(2026, 3, 1, 12, tzinfo=UTC)
     >>> end = Termination(exit_code=1, reason="Error", message="", finished_at=born)
     >>> facts = dict.fromkeys(("revision", "pod_ip", "unschedulable", "unschedulable_since",
     ...                        "waiting_reason", "waiting_message", "running_since"))
     >>> pod = ObservedPod(name="p", uid="u", component="engine", phase="Running", ready=False,
     ...     deleting=False, created_at=born, restarts=1, last_termination=end, **facts)
-    >>> from dataclasses import replace
     >>> count_ends(pod), count_ends(replace(pod, running_since=born))
     (2, 1)
     """
