@@ -5,8 +5,6 @@ from __future__ import annotations
 import fcntl
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,40 +56,38 @@ def test_lanes_when_workers_run_them_then_a_lane_stays_in_one(tmp_path: Path) ->
 
 def test_turn_when_one_is_alone_then_nobody_is_beside_it(tmp_path: Path) -> None:
     with turn(tmp_path, alone=True):
-        assert not could_come(tmp_path, fcntl.LOCK_SH)
-    assert could_come(tmp_path, fcntl.LOCK_EX)
+        assert not could_come(tmp_path / "turns", fcntl.LOCK_SH)
+    assert could_come(tmp_path / "turns", fcntl.LOCK_EX)
 
 
 def test_turn_when_it_is_not_alone_then_others_are_beside_it_but_none_that_must_be(
     tmp_path: Path,
 ) -> None:
     with turn(tmp_path, alone=False):
-        assert could_come(tmp_path, fcntl.LOCK_SH)
-        assert not could_come(tmp_path, fcntl.LOCK_EX)
+        assert could_come(tmp_path / "turns", fcntl.LOCK_SH)
+        assert not could_come(tmp_path / "turns", fcntl.LOCK_EX)
 
 
-def could_come(folder: Path, how: int) -> bool:
-    with (folder / "turns").open("a") as file:
+def could_come(file: Path, how: int) -> bool:
+    with file.open("a") as opened:
         try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
+            fcntl.flock(opened, how | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
     return True
 
 
-def test_once_when_two_come_at_the_same_time_then_it_is_done_once_and_both_know_the_result(
+def test_once_when_another_comes_then_it_waits_for_the_end_and_knows_the_result(
     tmp_path: Path,
 ) -> None:
-    both, done = threading.Barrier(2), []
+    waits: list[bool] = []
 
-    def come() -> str:
-        both.wait(10)
-        return once(tmp_path, "work", lambda: done.append("x") or f"result {len(done)}")
+    def work() -> str:
+        waits.append(not could_come(tmp_path / "work.lock", fcntl.LOCK_EX))
+        return f"result {len(waits)}"
 
-    with ThreadPoolExecutor(2) as pool:
-        results = [pool.submit(come) for _ in range(2)]
-    assert [each.result() for each in results] == ["result 1", "result 1"]
-    assert done == ["x"]
+    assert [once(tmp_path, "work", work) for _ in range(2)] == ["result 1", "result 1"]
+    assert waits == [True]
 
 
 def test_once_when_it_failed_then_the_next_one_tries_it_again(tmp_path: Path) -> None:
