@@ -45,11 +45,12 @@ def describe_overdue(facts: Facts, now: datetime) -> str:
     first = min(found, key=lambda pod: pod.name, default=None)
     if first is None or first.ends_at is None:
         return ""
+    where = f" on node {first.node}" if first.node is not None else ""
     others = f" and {count(len(found) - 1, 'other')}" if len(found) > 1 else ""
     return (
-        f"; engine pod {first.name} on node {first.node}{others} should have ended at"
+        f"; engine pod {first.name}{where}{others} should have ended at"
         f" {format_time(first.ends_at)}, and still {'hold' if others else 'holds'} accelerators:"
-        " look at that node"
+        f" look at {'that node' if where else 'its finalizers'}"
     )
 
 

@@ -211,10 +211,17 @@ def pod_times(pod: ObservedPod) -> list[datetime]:
         times.append(since + timedelta(seconds=UNSCHEDULABLE_SECONDS))
     if pod.sandbox_missing_since is not None and not pod.ready:
         times.append(_sandbox_due(pod.sandbox_missing_since))
-    if not pod.ready:
+    if _has_not_begun(pod):
         times.append(pod.created_at + timedelta(seconds=SANDBOX_SECONDS))
-        times.append(pod.created_at + GRACE)
     return times
+
+
+def _has_not_begun(pod: ObservedPod) -> bool:
+    """Whether its own container does not run, and it takes time to tell what it waits for."""
+    if pod.ready or pod.running_since is not None or pod.last_termination is not None:
+        return False
+    told = pod.unschedulable or pod.gates or pod.waiting_reason
+    return pod.hindrance is not None or (pod.node is None and not told)
 
 
 def _ready_due(pod: ObservedPod, deadline_seconds: int) -> datetime | None:

@@ -190,6 +190,7 @@ def due_times(facts: Facts, rollout: Rollout) -> tuple[datetime, ...]:
         times += diagnosis_times(arm, rollout.policy.progress_deadline_seconds)
     if isinstance(state, Going) and state.attempt.trouble_since is not None:
         times.append(state.attempt.trouble_since + GRACE)
+        times += [pod.created_at + GRACE for pod in facts.arm(state.attempt.revision).live]
     return tuple(each for each in times if each is not None)
 
 
