@@ -17,7 +17,7 @@ import pytest
 from hack.cluster.local import LocalCluster
 from hack.cluster.settings import read_settings
 from hack.kube import chart, local, models
-from hack.kube.kubectl import KubectlError, kubectl, list_objects
+from hack.kube.kubectl import KubectlError, delete, kubectl, list_objects
 
 from tests.e2e.fleet import Fleet
 from tests.e2e.prober import Prober
@@ -165,6 +165,8 @@ def other(namespace: str) -> Iterator[Callable[[str], Fleet]]:
         return made[-1]
 
     yield make
+    for one in made:  # all at once: each takes as long as its pods need to end
+        delete("llmdep", one.name, one.namespace, wait=False)
     for one in made:
         one.delete()
 

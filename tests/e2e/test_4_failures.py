@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from hack.demo import conversation
-from hack.kube.kubectl import KubectlError, apply, kubectl, wait_for
+from hack.kube.kubectl import KubectlError, apply, delete, kubectl, wait_for
 
 from tests.e2e.fleet import Fleet
 
@@ -116,10 +116,11 @@ def test_apply_when_something_it_needs_is_missing_then_a_condition_names_it(
             describe=lambda: str(one.status().get("conditions")),
         )
 
+    said(taken, "NameTaken", "no-name")
+    delete("llmdep", taken.name, taken.namespace, wait=False)  # its engine loads for nobody
     said(claim, "ClaimMissing", "absent")
     said(secret, "SecretMissing", "absent")
     said(gpus, "Unschedulable", "nvidia.com/gpu")
-    said(taken, "NameTaken", "no-name")
     assert fleet.status()["phase"] == "Healthy"
 
 
