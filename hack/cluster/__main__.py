@@ -7,7 +7,7 @@ env     shell exports for kubectl and helm: eval "$(python -m hack.cluster env)"
 build   only build the programs, those that only tests need too
 images  build our images, load them, start Prometheus
 load    load another image, from a Docker or OCI archive file
-node    a node beside the first one (local): node add NAME, node lose NAME, node remove NAME
+node    a node beside the first one (local): node add|stop|lose|remove NAME
 lock    resolve requirements/ anew
 """
 
@@ -69,19 +69,21 @@ def alone(settings: Settings) -> Iterator[None]:
 
 
 def change_nodes(words: list[str], settings: Settings, flavour: str) -> None:
-    """Performs `node add|lose|remove NAME`.
+    """Performs `node add|stop|lose|remove NAME`.
 
     Raises:
         ClusterError: The words are others, or the cluster cannot have further nodes.
     """
-    if len(words) != 2 or words[0] not in {"add", "lose", "remove"}:
-        raise ClusterError("say `python -m hack.cluster node add NAME`, or lose or remove")
+    if len(words) != 2 or words[0] not in {"add", "stop", "lose", "remove"}:
+        raise ClusterError("say `python -m hack.cluster node add NAME`, or stop, lose or remove")
     if flavour != "local":
         raise ClusterError("kind gets no further nodes here: set LLMFLEET_CLUSTER=local")
     nodes = FurtherNodes(LocalCluster(settings))
     match words:
         case ["add", name]:
             nodes.add(name)
+        case ["stop", name]:
+            nodes.stop(name)
         case ["lose", name]:
             nodes.lose(name)
         case [_, name]:

@@ -1,4 +1,4 @@
-"""Nodes beside the first one: add, lose, remove."""
+"""Nodes beside the first one: add, stop, lose, remove."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ class FurtherNodes:
         self._settings = cluster.settings
 
     def add(self, name: str) -> None:
-        """Adds a node, or repairs it, or brings back one that was lost.
+        """Adds a node, or repairs it, or brings back one that was stopped or lost.
 
         Raises:
             ClusterError: The cluster is down, something is missing, or a part does not start.
@@ -55,14 +55,26 @@ class FurtherNodes:
             self._cluster.offer_gpus(name)
         steps.note(f"{name} is Ready")
 
+    def stop(self, name: str) -> None:
+        """Kills a node's kubelet and proxy; its pods serve on.
+
+        Raises:
+            ClusterError: There is no such node.
+        """
+        self._stop(self._require(name))
+
     def lose(self, name: str) -> None:
-        """Cuts a node off and kills its kubelet; its pods run on where nobody reaches them.
+        """Cuts a node off, too: its pods run on where nobody reaches them.
 
         Raises:
             ClusterError: There is no such node.
         """
         node = self._require(name)
         node_network.cut(node)
+        self._stop(node)
+
+    @staticmethod
+    def _stop(node: Node) -> None:
         recorder = teardown.recorder_of(node)
         for part in ("kubelet", "kube-proxy"):
             processes.stop(filter(None, [recorder.find(part)]), grace_seconds=0)
@@ -86,14 +98,10 @@ class FurtherNodes:
 
     def _forget_pods(self, name: str) -> None:
         """Nobody can confirm their end, and nothing of them is left that could still run."""
-        words = ["-A", f"--field-selector=spec.nodeName={name}", "-o"]
-        columns = "jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{'\\n'}{end}"
-        for line in self._cluster.kubectl("get", "pods", *words, columns).splitlines():
-            namespace, pod = line.split()
-            self._cluster.kubectl(
-                "delete", "pod", pod, "-n", namespace, "--force", "--grace-period=0",
-                "--ignore-not-found", "--wait=false",
-            )  # fmt: skip
+        self._cluster.kubectl(
+            "delete", "pods", "--all-namespaces", f"--field-selector=spec.nodeName={name}",
+            "--force", "--grace-period=0", "--wait=false",
+        )  # fmt: skip
 
     def _require(self, name: str) -> Node:
         node = find_node(self._settings, name)

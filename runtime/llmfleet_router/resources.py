@@ -20,6 +20,10 @@ CONNECT_TIMEOUT = "1s"
 # Shorter than uvicorn's keep-alive of 5 s: a connection the engine closes while a request is on
 # its way would be a failure that must not be retried.
 UPSTREAM_IDLE_TIMEOUT = "3s"
+SILENT_SECONDS = 30
+"""So long an engine's machine may confirm nothing before its connections are given up."""
+IPPROTO_TCP, TCP_USER_TIMEOUT = 6, 18
+"""As Linux numbers them; Python names the second on Linux only."""
 UNLIMITED = 1 << 24
 MOST_SHADOWS = 128
 """Shadow requests at once, per revision; one more is dropped, so that no engine collects them."""
@@ -144,9 +148,9 @@ def _whole_pods() -> JSON:
 def _connections() -> JSON:
     return {
         "upstream_connection_options": {
-            # A node that vanished is noticed in mid-answer after about a minute.
-            "tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10, "keepalive_probes": 3}
+            "tcp_keepalive": {"keepalive_time": 10, "keepalive_interval": 10, "keepalive_probes": 3}
         },
+        "upstream_bind_config": {"socket_options": [_user_timeout()]},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": TYPE + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -154,6 +158,22 @@ def _connections() -> JSON:
                 "common_http_protocol_options": {"idle_timeout": UPSTREAM_IDLE_TIMEOUT},
             }
         },
+    }
+
+
+def _user_timeout() -> JSON:
+    """A vanished node is noticed after ``SILENT_SECONDS``, whatever its connection waits for.
+
+    Keep-alive probes are sent while nothing else is under way. What was sent and never confirmed
+    (a request on an idle connection, just after the node went) the kernel else repeats for some 15
+    minutes.
+    """
+    return {
+        "description": "TCP_USER_TIMEOUT",
+        "level": IPPROTO_TCP,
+        "name": TCP_USER_TIMEOUT,
+        "int_value": SILENT_SECONDS * 1000,
+        "state": "STATE_PREBIND",
     }
 
 
