@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def cluster_name(revision: str) -> str:
     return f"rev-{revision}"
 
 
+def arm_name(revision: str, other: str) -> str:
+    """Of the cluster of a revision's share of a split, whose last resort is the other one."""
+    return f"arm-{revision}_{other}"
+
+
 def mirror_name(revision: str) -> str:
     """Its second cluster, for shadow requests: they are not among the revision's own."""
     return f"mirror-{revision}"
@@ -60,45 +66,52 @@ def build_endpoints(revision: str, endpoints: Endpoints) -> JSON:
     """ClusterLoadAssignment of one revision."""
     return {
         "cluster_name": cluster_name(revision),
-        "endpoints": [{"lb_endpoints": [_endpoint(endpoint) for endpoint in endpoints]}],
+        "endpoints": [{"lb_endpoints": [_endpoint(revision, each) for each in endpoints]}],
     }
 
 
-def _endpoint(endpoint: Endpoint) -> JSON:
+def _endpoint(revision: str, endpoint: Endpoint) -> JSON:
     socket = {"address": endpoint.address, "port_value": endpoint.port}
-    rendered: JSON = {"endpoint": {"address": {"socket_address": socket}}}
+    # For the module: whose pod answered, and what one fails that is just warm says little of it.
+    known: JSON = {"revision": revision}
     if endpoint.ready_since:
-        # For the module: what a pod fails that is just warm says little of its revision.
-        rendered["metadata"] = {
-            "filter_metadata": {"llmfleet": {"ready_since": endpoint.ready_since}}
-        }
-    return rendered
+        known["ready_since"] = endpoint.ready_since
+    return {"endpoint": {"address": {"socket_address": socket}}, **_metadata(known)}
+
+
+def _metadata(known: JSON) -> JSON:
+    return {"metadata": {"filter_metadata": {"llmfleet": known}}}
 
 
 def build_cluster(revision: str, settings: Settings) -> JSON:
     """The cluster of one revision: balancing, outlier detection, limits and connection handling."""
     return {
         "name": cluster_name(revision),
+        **_metadata({"cluster": cluster_name(revision)}),
         "type": "EDS",
         "eds_cluster_config": {"eds_config": _endpoints_source(revision, settings)},
         "connect_timeout": CONNECT_TIMEOUT,
         **_balancing(settings),
         "common_lb_config": _whole_pods(),
         "outlier_detection": _outlier_detection(),
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": UNLIMITED,
-                    "max_pending_requests": UNLIMITED,
-                    "max_requests": UNLIMITED,
-                    "retry_budget": {
-                        "budget_percent": {"value": RETRY_BUDGET_PERCENT},
-                        "min_retry_concurrency": RETRIES_ALWAYS,
-                    },
-                }
-            ]
-        },
+        "circuit_breakers": _circuit_breakers(),
         **_connections(),
+    }
+
+
+def _circuit_breakers() -> JSON:
+    return {
+        "thresholds": [
+            {
+                "max_connections": UNLIMITED,
+                "max_pending_requests": UNLIMITED,
+                "max_requests": UNLIMITED,
+                "retry_budget": {
+                    "budget_percent": {"value": RETRY_BUDGET_PERCENT},
+                    "min_retry_concurrency": RETRIES_ALWAYS,
+                },
+            }
+        ]
     }
 
 
@@ -128,6 +141,29 @@ def build_mirror(revision: str, settings: Settings) -> JSON:
             ]
         },
         **_connections(),
+    }
+
+
+def build_arm(revision: str, other: str) -> JSON:
+    """A revision's share of a split: its own pods, twice if need be, then those of the other one.
+
+    A request may meet an arm whose only pod was on a node that has just vanished. Envoy draws the
+    arm once for a request, and not anew for its retries.
+    """
+    own, last = ({"name": cluster_name(each)} for each in (revision, other))
+    return {
+        "name": arm_name(revision, other),
+        **_metadata({"cluster": cluster_name(revision)}),
+        "connect_timeout": CONNECT_TIMEOUT,
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {
+            "name": "envoy.clusters.composite",
+            "typed_config": {
+                "@type": TYPE + "envoy.extensions.clusters.composite.v3.ClusterConfig",
+                "clusters": [own, own, last],
+            },
+        },
+        "circuit_breakers": _circuit_breakers(),
     }
 
 
@@ -216,4 +252,5 @@ def build_clusters(
     return [
         *(build_cluster(revision, settings) for revision in sorted(revisions)),
         *(build_mirror(revision, settings) for revision in sorted(mirrors)),
+        *(build_arm(*pair) for pair in permutations(sorted(revisions), 2)),
     ]
