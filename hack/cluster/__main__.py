@@ -7,6 +7,7 @@ env     shell exports for kubectl and helm: eval "$(python -m hack.cluster env)"
 build   only build the programs, those that only tests need too
 images  build our images, load them, start Prometheus
 load    load another image, from a Docker or OCI archive file
+node    a node beside the first one (local): node add|stop|lose|remove NAME
 lock    resolve requirements/ anew
 """
 
@@ -17,11 +18,11 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from hack.cluster import golang, kind, lock
 from hack.cluster.console import Steps
 from hack.cluster.errors import ClusterError
+from hack.cluster.further_nodes import FurtherNodes
 from hack.cluster.images import Images
 from hack.cluster.kind import KindCluster
 from hack.cluster.local import LocalCluster
@@ -67,7 +68,29 @@ def alone(settings: Settings) -> Iterator[None]:
         yield
 
 
-def change(command: str, image: str | None, settings: Settings, flavour: str) -> None:
+def change_nodes(words: list[str], settings: Settings, flavour: str) -> None:
+    """Performs `node add|stop|lose|remove NAME`.
+
+    Raises:
+        ClusterError: The words are others, or the cluster cannot have further nodes.
+    """
+    if len(words) != 2 or words[0] not in {"add", "stop", "lose", "remove"}:
+        raise ClusterError("say `python -m hack.cluster node add NAME`, or stop, lose or remove")
+    if flavour != "local":
+        raise ClusterError("kind gets no further nodes here: set LLMFLEET_CLUSTER=local")
+    nodes = FurtherNodes(LocalCluster(settings))
+    match words:
+        case ["add", name]:
+            nodes.add(name)
+        case ["stop", name]:
+            nodes.stop(name)
+        case ["lose", name]:
+            nodes.lose(name)
+        case [_, name]:
+            nodes.remove(name)
+
+
+def change(command: str, words: list[str], settings: Settings, flavour: str) -> None:
     """Performs a command that changes the cluster or its caches."""
     local, other = LocalCluster(settings), KindCluster(settings)
     match command, flavour:
@@ -83,12 +106,14 @@ def change(command: str, image: str | None, settings: Settings, flavour: str) ->
             Images(local).load_all()
         case "images", _:
             other.load_images()
-        case "load", _ if image is None:
+        case "node", _:
+            change_nodes(words, settings, flavour)
+        case "load", _ if len(words) != 1:
             raise ClusterError("load needs an archive: python -m hack.cluster load IMAGE.tar")
         case "load", "local":
-            print(run([*local.ctr(), "images", "import", str(image)]), end="")
+            print(run([*local.ctr(), "images", "import", words[0]]), end="")
         case "load", _:
-            run(["kind", "load", "image-archive", "--name", kind.NAME, str(image)])
+            run(["kind", "load", "image-archive", "--name", kind.NAME, words[0]])
         case _:
             products = golang.PRODUCTS if flavour == "local" else golang.KIND_PRODUCTS
             outdated = golang.outdated(settings, (*products, *golang.TEST_PRODUCTS))
@@ -101,9 +126,9 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = ["up", "down", "status", "env", "build", "images", "load", "lock"]
+    commands = ["up", "down", "status", "env", "build", "images", "load", "node", "lock"]
     parser.add_argument("command", choices=commands)
-    parser.add_argument("image", nargs="?", type=Path, help="for load: an image archive")
+    parser.add_argument("words", nargs="*", help="load: an archive; node: what to do, and its name")
     arguments = parser.parse_args()
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     settings = read_settings()
@@ -120,7 +145,7 @@ def main() -> int:
                     print(path)
             case command:
                 with alone(settings):
-                    change(command, arguments.image, settings, flavour)
+                    change(command, arguments.words, settings, flavour)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

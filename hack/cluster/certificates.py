@@ -5,7 +5,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from hack.cluster.settings import API_SERVICE_IP, NODE_NAME, Settings
+from hack.cluster.node import Node, first_node
+from hack.cluster.settings import API_SERVICE_IP, Settings
 from hack.cluster.shell import run
 
 _DAYS = "3650"
@@ -22,8 +23,7 @@ class Identity:
 
 
 def identities(settings: Settings) -> tuple[Identity, ...]:
-    """Every certificate that the cluster needs, in Kubernetes' own user names."""
-    node = settings.node_ip
+    """Every certificate of the control plane and the first node, in Kubernetes' own user names."""
     return (
         Identity(
             name="apiserver",
@@ -31,65 +31,99 @@ def identities(settings: Settings) -> tuple[Identity, ...]:
             addresses=(
                 "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,"
                 "DNS:kubernetes.default.svc.cluster.local,DNS:localhost,"
-                f"IP:{API_SERVICE_IP},IP:{node},IP:127.0.0.1"
+                f"IP:{API_SERVICE_IP},IP:{settings.node_ip},IP:127.0.0.1"
             ),
-        ),
-        Identity(
-            name="kubelet-server",
-            user=f"system:node:{NODE_NAME}",
-            group="system:nodes",
-            addresses=f"DNS:{NODE_NAME},IP:{node}",
         ),
         Identity(name="apiserver-kubelet-client", user="kube-apiserver", group="system:masters"),
         Identity(name="admin", user="llmfleet-admin", group="system:masters"),
         Identity(name="controller-manager", user="system:kube-controller-manager"),
         Identity(name="scheduler", user="system:kube-scheduler"),
-        Identity(name="kubelet", user=f"system:node:{NODE_NAME}", group="system:nodes"),
-        Identity(name="kube-proxy", user="system:kube-proxy"),
         Identity(name="coredns", user="llmfleet:coredns"),
+        *node_identities(first_node(settings)),
+    )
+
+
+def node_identities(node: Node) -> tuple[Identity, ...]:
+    """The certificates of one node."""
+    user = f"system:node:{node.name}"
+    return (
+        Identity(
+            name="kubelet-server",
+            user=user,
+            group="system:nodes",
+            addresses=f"DNS:{node.name},IP:{node.ip}",
+        ),
+        Identity(name="kubelet", user=user, group="system:nodes"),
+        Identity(name="kube-proxy", user="system:kube-proxy"),
     )
 
 
 def make_certificates(settings: Settings) -> Path:
     """Makes the authority, every certificate and the service-account key; returns their folder."""
-    folder = settings.state / "pki"
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", _DAYS]
-    authority = ["-CA", "ca.crt", "-CAkey", "ca.key"]
-    request = ["openssl", "req", "-x509", *key, "-batch"]
-    usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    folder = _folder(settings.state)
+    request, usage = _request(), ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
     words = ["-subj", "/CN=llmfleet-local", *usage, "-keyout", "ca.key", "-out", "ca.crt"]
     run([*request, *words], folder=folder)
     for identity in identities(settings):
-        subject = (
-            f"/O={identity.group}/CN={identity.user}" if identity.group else f"/CN={identity.user}"
-        )
-        extensions = [
-            "basicConstraints=critical,CA:FALSE",
-            "extendedKeyUsage=serverAuth,clientAuth",
-        ]
-        if identity.addresses:
-            extensions.append(f"subjectAltName={identity.addresses}")
-        added = [word for extension in extensions for word in ("-addext", extension)]
-        files = ["-keyout", f"{identity.name}.key", "-out", f"{identity.name}.crt"]
-        run([*request, *authority, "-subj", subject, *added, *files], folder=folder)
+        _sign(identity, folder, authority=folder)
     run(["openssl", "genrsa", "-out", "service-accounts.key", "2048"], folder=folder)
     return folder
 
 
-def kubeconfig(settings: Settings, identity: str) -> str:
-    """A kubeconfig that holds everything in itself, as JSON (which YAML readers accept)."""
-    pki = settings.state / "pki"
+def make_node_certificates(node: Node) -> Path:
+    """Makes the certificates of a further node, signed by the cluster's authority."""
+    folder = _folder(node.state)
+    for identity in node_identities(node):
+        _sign(identity, folder, authority=node.settings.state / "pki")
+    return folder
 
-    def encoded(name: str) -> str:
-        return base64.b64encode((pki / name).read_bytes()).decode()
+
+def _folder(state: Path) -> Path:
+    folder = state / "pki"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
+
+
+def _request() -> list[str]:
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", _DAYS]
+    return ["openssl", "req", "-x509", *key, "-batch"]
+
+
+def _sign(identity: Identity, folder: Path, *, authority: Path) -> None:
+    """Makes one certificate and its key in a folder."""
+    signer = ["-CA", str(authority / "ca.crt"), "-CAkey", str(authority / "ca.key")]
+    subject = (
+        f"/O={identity.group}/CN={identity.user}" if identity.group else f"/CN={identity.user}"
+    )
+    extensions = ["basicConstraints=critical,CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth"]
+    if identity.addresses:
+        extensions.append(f"subjectAltName={identity.addresses}")
+    added = [word for extension in extensions for word in ("-addext", extension)]
+    files = ["-keyout", f"{identity.name}.key", "-out", f"{identity.name}.crt"]
+    run([*_request(), *signer, "-subj", subject, *added, *files], folder=folder)
+
+
+def kubeconfig(settings: Settings, identity: str, folder: Path | None = None) -> str:
+    """A kubeconfig that holds everything in itself, as JSON (which YAML readers accept).
+
+    Args:
+        settings: The cluster's.
+        identity: Name of a certificate.
+        folder: Where that lies; left out, among those of the control plane.
+    """
+    pki = settings.state / "pki"
+    own = folder or pki
+
+    def encoded(path: Path) -> str:
+        return base64.b64encode(path.read_bytes()).decode()
 
     name = "llmfleet"
-    cluster = {"server": settings.api_url, "certificate-authority-data": encoded("ca.crt")}
+    authority = encoded(pki / "ca.crt")
+    cluster = {"server": settings.api_url, "certificate-authority-data": authority}
     user = {
-        "client-certificate-data": encoded(f"{identity}.crt"),
-        "client-key-data": encoded(f"{identity}.key"),
+        "client-certificate-data": encoded(own / f"{identity}.crt"),
+        "client-key-data": encoded(own / f"{identity}.key"),
     }
     config = {
         "apiVersion": "v1",

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hack.cluster.settings import API_PORT, NODE_NAME, POD_CIDR, SERVICE_CIDR, Settings
+from hack.cluster.node import Node, first_node
+from hack.cluster.settings import API_PORT, CLUSTER_CIDR, SERVICE_CIDR, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +20,10 @@ def _flags(flags: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def components(settings: Settings) -> dict[str, Component]:
-    """Every daemon by name, in the order in which they start."""
+    """Every daemon of the control plane and the first node, by name."""
     state, binaries = settings.state, settings.binaries
     lines: dict[str, tuple[str, ...]] = {
         "etcd": (str(binaries / "etcd"), *_flags(_etcd(settings))),
-        "containerd": ("containerd", "--config", str(state / "containerd.toml")),
         "kube-apiserver": (str(binaries / "kube-apiserver"), *_flags(_apiserver(settings))),
         "kube-controller-manager": (
             str(binaries / "kube-controller-manager"),
@@ -34,16 +34,26 @@ def components(settings: Settings) -> dict[str, Component]:
             f"--kubeconfig={state}/scheduler.kubeconfig",
             "--leader-elect=false",
         ),
+        "coredns": (str(binaries / "coredns"), "-conf", f"{state}/Corefile"),
+    }
+    control = {name: Component(name=name, command=line) for name, line in lines.items()}
+    return control | node_components(first_node(settings))
+
+
+def node_components(node: Node) -> dict[str, Component]:
+    """Every daemon of a node by name."""
+    state, binaries = node.state, node.settings.binaries
+    lines: dict[str, tuple[str, ...]] = {
+        "containerd": ("containerd", "--config", str(state / "containerd.toml")),
         "kubelet": (
             str(binaries / "kubelet"),
             f"--config={state}/kubelet.json",
             f"--kubeconfig={state}/kubelet.kubeconfig",
             f"--root-dir={state}/kubelet",
-            f"--hostname-override={NODE_NAME}",
-            f"--node-ip={settings.node_ip}",
+            f"--hostname-override={node.name}",
+            f"--node-ip={node.ip}",
         ),
         "kube-proxy": (str(binaries / "kube-proxy"), f"--config={state}/kube-proxy.json"),
-        "coredns": (str(binaries / "coredns"), "-conf", f"{state}/Corefile"),
     }
     return {name: Component(name=name, command=line) for name, line in lines.items()}
 
@@ -99,7 +109,7 @@ def _controller_manager(settings: Settings) -> dict[str, str]:
         "use-service-account-credentials": "true",
         "root-ca-file": f"{pki}/ca.crt",
         "service-account-private-key-file": f"{pki}/service-accounts.key",
-        "cluster-cidr": POD_CIDR,
+        "cluster-cidr": CLUSTER_CIDR,
         "service-cluster-ip-range": SERVICE_CIDR,
         # A dead node is noticed within 40 s by default; a single one need not wait that long.
         "node-monitor-grace-period": "40s",

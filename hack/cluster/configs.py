@@ -3,30 +3,24 @@
 import json
 from typing import Any
 
-from hack.cluster.settings import (
-    DNS_SERVICE_IP,
-    NODE_NAME,
-    POD_CIDR,
-    Settings,
-)
+from hack.cluster.node import Node, first_node
+from hack.cluster.settings import CLUSTER_CIDR, DNS_SERVICE_IP, Settings
 
 PAUSE_IMAGE = "localhost/llmfleet/pause:1"
-NETWORK = "llmfleet"
 
 
-def containerd(settings: Settings) -> str:
+def containerd(node: Node) -> str:
     """Containerd's configuration (version 2, for containerd 1.6 and 1.7)."""
-    state, run = settings.state, settings.run
     return f"""version = 2
-root = "{settings.containerd_root}"
-state = "{run}/containerd"
+root = "{node.containerd_root}"
+state = "{node.run}/containerd"
 disabled_plugins = [
   "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
   "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp",
 ]
 [grpc]
-address = "{settings.containerd_socket}"
+address = "{node.containerd_socket}"
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{PAUSE_IMAGE}"
 # Without CAP_SYS_RESOURCE runc fails to lower a score: "can't get final child's PID from pipe".
@@ -41,11 +35,11 @@ runtime_type = "io.containerd.runc.v2"
 SystemdCgroup = false
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
-conf_dir = "{state}/cni"
+conf_dir = "{node.state}/cni"
 """
 
 
-def cni(settings: Settings) -> str:
+def cni(node: Node) -> str:
     """The pod network: one bridge, addresses from the node's own range."""
     bridge: dict[str, Any] = {
         "type": "bridge",
@@ -54,43 +48,43 @@ def cni(settings: Settings) -> str:
         "hairpinMode": True,
         "ipam": {
             "type": "host-local",
-            "dataDir": str(settings.run / "addresses"),
-            "ranges": [[{"subnet": POD_CIDR}]],
+            "dataDir": str(node.run / "addresses"),
+            "ranges": [[{"subnet": node.pod_cidr}]],
             "routes": [{"dst": "0.0.0.0/0"}],
         },
     }
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
-    name = f"{NETWORK}-{settings.slot}"
-    return json.dumps({"cniVersion": "0.4.0", "name": name, "plugins": [bridge, portmap]}, indent=1)
+    plugins = [bridge, portmap]
+    return json.dumps({"cniVersion": "0.4.0", "name": node.unit, "plugins": plugins}, indent=1)
 
 
-def kubelet(settings: Settings) -> str:
+def kubelet(node: Node) -> str:
     """The kubelet's configuration."""
-    pki = settings.state / "pki"
+    pki, state = node.state / "pki", node.state
     config = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
-            "x509": {"clientCAFile": str(pki / "ca.crt")},
+            "x509": {"clientCAFile": str(node.settings.state / "pki" / "ca.crt")},
         },
         "authorization": {"mode": "Webhook"},
         "tlsCertFile": str(pki / "kubelet-server.crt"),
         "tlsPrivateKeyFile": str(pki / "kubelet-server.key"),
-        "containerRuntimeEndpoint": f"unix://{settings.containerd_socket}",
+        "containerRuntimeEndpoint": f"unix://{node.containerd_socket}",
         "clusterDomain": "cluster.local",
         "clusterDNS": [DNS_SERVICE_IP],
-        "resolvConf": str(settings.state / "resolv.conf"),
+        "resolvConf": str(state / "resolv.conf"),
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{settings.name}",
+        "cgroupRoot": f"/{node.cgroup}",
         "enforceNodeAllocatable": [],
         "failCgroupV1": False,
         "failSwapOn": False,
         "localStorageCapacityIsolation": False,
         "oomScoreAdj": 0,
-        "podLogsDir": str(settings.state / "pod-logs"),
-        "volumePluginDir": str(settings.state / "volume-plugins"),
+        "podLogsDir": str(state / "pod-logs"),
+        "volumePluginDir": str(state / "volume-plugins"),
         "evictionHard": {
             "memory.available": "100Mi",
             "nodefs.available": "1%",
@@ -106,15 +100,15 @@ def kubelet(settings: Settings) -> str:
     return json.dumps(config, indent=1)
 
 
-def kube_proxy(settings: Settings) -> str:
+def kube_proxy(node: Node) -> str:
     """kube-proxy's configuration: iptables mode, no kernel settings that need more privilege."""
     config = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "clientConnection": {"kubeconfig": str(settings.state / "kube-proxy.kubeconfig")},
+        "clientConnection": {"kubeconfig": str(node.state / "kube-proxy.kubeconfig")},
         "mode": "iptables",
-        "clusterCIDR": POD_CIDR,
-        "hostnameOverride": NODE_NAME,
+        "clusterCIDR": CLUSTER_CIDR,
+        "hostnameOverride": node.name,
         "oomScoreAdj": 0,
         "conntrack": {
             "maxPerCore": 0,
@@ -164,14 +158,21 @@ def audit_policy() -> str:
     return json.dumps(policy, indent=1)
 
 
-def all_files(settings: Settings) -> dict[str, str]:
-    """Every file, by its path under the state folder."""
+def node_files(node: Node) -> dict[str, str]:
+    """Every file of a node, by its path under its state folder."""
     return {
-        "containerd.toml": containerd(settings),
-        "cni/10-llmfleet.conflist": cni(settings),
-        "kubelet.json": kubelet(settings),
-        "kube-proxy.json": kube_proxy(settings),
+        "containerd.toml": containerd(node),
+        "cni/10-llmfleet.conflist": cni(node),
+        "kubelet.json": kubelet(node),
+        "kube-proxy.json": kube_proxy(node),
+        "resolv.conf": f"nameserver {node.settings.node_ip}\n",
+    }
+
+
+def all_files(settings: Settings) -> dict[str, str]:
+    """Every file of the control plane and the first node."""
+    return {
+        **node_files(first_node(settings)),
         "Corefile": corefile(settings),
         "audit-policy.json": audit_policy(),
-        "resolv.conf": f"nameserver {settings.node_ip}\n",
     }

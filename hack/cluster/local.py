@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from hack.cluster import (
@@ -14,6 +12,7 @@ from hack.cluster import (
     cgroups,
     components,
     configs,
+    daemons,
     golang,
     node_network,
     preflight,
@@ -22,12 +21,12 @@ from hack.cluster import (
 )
 from hack.cluster.console import Steps
 from hack.cluster.errors import ClusterError
+from hack.cluster.node import Node, added_nodes, first_node
 from hack.cluster.settings import DNS_SERVICE_IP, FAKE_GPUS, NODE_NAME, Settings
 from hack.cluster.shell import run
 
 BUSYBOX_IMAGE = "localhost/llmfleet/busybox:1"
 MANIFESTS = Path(__file__).parent / "manifests"
-_READY_SECONDS = 120.0
 
 
 class LocalCluster:
@@ -35,7 +34,10 @@ class LocalCluster:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.recorder = processes.Recorder(settings.state / "processes", settings.state / "logs")
+        self.node = first_node(settings)
+        self.recorder = teardown.recorder_of(self.node)
+        parts = components.components(settings)
+        self._daemons = daemons.Daemons(self.node, parts, self.recorder)
 
     # ── up ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -61,33 +63,33 @@ class LocalCluster:
             self._prepare()
         fresh = not self.recorder.find("containerd")
         with steps.step("start the control plane"):
-            self._start("etcd", "containerd")
-            self._start("kube-apiserver")
-            self._wait("kube-apiserver", self._api_ready)
-            self._start("kube-controller-manager", "kube-scheduler")
+            self._daemons.start("etcd", "containerd")
+            self._daemons.start("kube-apiserver")
+            self._daemons.wait("kube-apiserver", self.api_ready)
+            self._daemons.start("kube-controller-manager", "kube-scheduler")
         with steps.step("start the node"):
-            self._wait("containerd", self._containerd_ready)
-            if fresh and not teardown.forget_containers(self.settings):
+            self._daemons.wait("containerd", lambda: containerd_ready(self.node))
+            if fresh and not teardown.forget_containers(self.node):
                 folder = self.settings.containerd_root
                 raise ClusterError(f"containerd cannot forget old containers: delete {folder}")
             self._import_small_images()
-            self._start("kubelet", "kube-proxy", "coredns")
+            self._daemons.start("kubelet", "kube-proxy", "coredns")
             self._apply_manifests()
-            self._wait("kubelet", self._node_ready)
+            self._daemons.wait("kubelet", self.node_ready)
         with steps.step(
             f"offer {FAKE_GPUS} GPUs (to the scheduler only) and wait for default accounts"
         ):
-            self._offer_gpus()
-            self._wait("kube-controller-manager", self._default_account)
+            self.offer_gpus()
+            self._daemons.wait("kube-controller-manager", self._default_account)
         steps.note(f"the cluster is up after {steps.elapsed_seconds:.0f} s; {NODE_NAME} is Ready")
 
     def healthy(self) -> bool:
         """Whether every part runs from its present command line and the node is Ready."""
-        if not self.settings.kubeconfig.exists() or not node_network.exists(self.settings):
+        if not self.settings.kubeconfig.exists() or not node_network.exists(self.node):
             return False
-        if not all(self.recorder.find(name) for name in components.components(self.settings)):
+        if not self._daemons.all_run():
             return False
-        return self._api_ready() and self._node_ready() and self._has_gpus()
+        return self.api_ready() and self.node_ready() and self._has_gpus()
 
     def _state_is_unusable(self) -> str:
         """Why what is there must go first; empty when it can be repaired or nothing is there."""
@@ -96,7 +98,7 @@ class LocalCluster:
         if not running:
             remains = teardown.leftovers(settings)
             return remains[0] if remains else ""
-        if not node_network.exists(settings):
+        if not node_network.exists(self.node):
             return "its network namespace is gone"
         if not (settings.state / "pki").exists() or not settings.kubeconfig.exists():
             return "its certificates are gone"
@@ -121,41 +123,16 @@ class LocalCluster:
         self._write("kubeconfig", certificates.kubeconfig(settings, "admin"))
 
     def _write(self, name: str, text: str) -> None:
-        path = self.settings.state / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(text)
+        write_private(self.settings.state / name, text)
 
-    def _start(self, *names: str) -> None:
-        parts = components.components(self.settings)
-        groups = cgroups.create(self.settings.name)
-        for name in names:
-            if not self.recorder.find(name):
-                line = [*node_network.inside(self.settings), *parts[name].command]
-                self.recorder.start(name, line, cgroups=groups)
-
-    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _READY_SECONDS
-        while not ready():
-            if not self.recorder.find(name):
-                raise ClusterError(f"{name} ended: {self.recorder.last_line(name)}")
-            if time.monotonic() > deadline:
-                said = self.recorder.last_line(name)
-                raise ClusterError(f"{name} is not ready after {_READY_SECONDS:.0f} s: {said}")
-            time.sleep(0.2)
-
-    def _api_ready(self) -> bool:
+    def api_ready(self) -> bool:
+        """Whether the API server answers and is ready."""
         return self._kubectl_quietly("get", "--raw", "/readyz") == "ok"
 
-    def _containerd_ready(self) -> bool:
-        return (
-            subprocess.run([*self.ctr(), "version"], capture_output=True, check=False).returncode
-            == 0
-        )
-
-    def _node_ready(self) -> bool:
+    def node_ready(self, name: str = NODE_NAME) -> bool:
+        """Whether Kubernetes has a node for Ready."""
         path = '{.status.conditions[?(@.type=="Ready")].status}'
-        return self._kubectl_quietly("get", "node", NODE_NAME, "-o", f"jsonpath={path}") == "True"
+        return self._kubectl_quietly("get", "node", name, "-o", f"jsonpath={path}") == "True"
 
     def _default_account(self) -> bool:
         return bool(self._kubectl_quietly("get", "serviceaccount", "default", "-o", "name"))
@@ -164,12 +141,13 @@ class LocalCluster:
         path = r"jsonpath={.status.allocatable.nvidia\.com/gpu}"
         return self._kubectl_quietly("get", "node", NODE_NAME, "-o", path) == str(FAKE_GPUS)
 
-    def _offer_gpus(self) -> None:
+    def offer_gpus(self, name: str = NODE_NAME) -> None:
+        """Tells the scheduler of a node's GPUs, which nobody else knows of."""
         patch = [
             {"op": "add", "path": f"/status/{place}/nvidia.com~1gpu", "value": str(FAKE_GPUS)}
             for place in ("capacity", "allocatable")
         ]
-        words = ["patch", "node", NODE_NAME, "--subresource=status", "--type=json"]
+        words = ["patch", "node", name, "--subresource=status", "--type=json"]
         self.kubectl(*words, "-p", json.dumps(patch))
 
     def _apply_manifests(self) -> None:
@@ -188,7 +166,7 @@ class LocalCluster:
 
     def ctr(self) -> list[str]:
         """The prefix that talks to this cluster's containerd."""
-        return teardown.ctr_prefix(self.settings)
+        return teardown.ctr_prefix(self.node)
 
     def import_image(self, content: bytes) -> None:
         """Loads an image archive held in memory."""
@@ -252,8 +230,8 @@ class LocalCluster:
         Raises:
             ClusterError: It ends at once, or the API server is not ready in time.
         """
-        self._start(name)
-        self._wait(name, self._api_ready)
+        self._daemons.start(name)
+        self._daemons.wait(name, self.api_ready)
 
     # ── status ──────────────────────────────────────────────────────────────────────────────────
 
@@ -271,10 +249,26 @@ class LocalCluster:
             print(f"{name:26} {state}")
         healthy = self.healthy()
         print(f"{'node':26} {NODE_NAME}, {'Ready' if healthy else 'NOT READY'}, {settings.api_url}")
+        for node in added_nodes(settings):
+            state = "Ready" if self.node_ready(node.name) else "NOT READY"
+            print(f"{'further node':26} {node.name}, {state}, pods {node.pod_cidr}")
         print(f"{'kubeconfig':26} {settings.kubeconfig}")
         print(f"{'audit log (writes)':26} {settings.audit_log}")
         print(f"{'logs':26} {settings.state / 'logs'}")
         return healthy
+
+
+def containerd_ready(node: Node) -> bool:
+    """Whether a node's containerd answers."""
+    line = [*teardown.ctr_prefix(node), "version"]
+    return subprocess.run(line, capture_output=True, check=False).returncode == 0
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only root reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(text)
 
 
 def _resident_mib(pid: int) -> int:

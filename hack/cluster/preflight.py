@@ -61,12 +61,13 @@ def require_disk(folder: Path, needed_gib: float, purpose: str) -> None:
         )
 
 
-def _require_memory() -> None:
+def require_memory(needed_gib: float, purpose: str) -> None:
+    """Raises ClusterError when less memory than needed is available (GiB)."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    if available / 1024**2 < _MEMORY_GIB:
+    if available / 1024**2 < needed_gib:
         raise ClusterError(
-            f"the control plane and a pod or two need {_MEMORY_GIB} GiB of memory and "
+            f"{purpose} {needed_gib} GiB of memory and "
             f"{available / 1024**2:.1f} are available: end other programs"
         )
 
@@ -95,7 +96,7 @@ def check(settings: Settings) -> None:
         golang.find_go()
     heavy = any(product.name == "kubernetes" for product in outdated)
     require_disk(settings.cache, _BUILD_GIB if heavy else _RUN_GIB, "the local cluster")
-    _require_memory()
+    require_memory(_MEMORY_GIB, "the control plane and a pod or two need")
     if route := node_network.foreign_route(settings):
         raise ClusterError(
             f"another network already uses {settings.node_subnet} ({route}): "

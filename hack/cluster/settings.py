@@ -7,7 +7,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-POD_CIDR = "10.244.0.0/24"
+CLUSTER_CIDR = "10.244.0.0/16"
+"""All pods; each node has a /24 of it."""
 SERVICE_CIDR = "10.96.0.0/16"
 API_SERVICE_IP = "10.96.0.1"
 DNS_SERVICE_IP = "10.96.0.10"
@@ -115,11 +116,6 @@ class Settings:
     def volumes(self) -> Path:
         """A folder with the same path on the host and on the node, for hostPath volumes."""
         return self.cache / "volumes"
-
-    @property
-    def containerd_socket(self) -> Path:
-        """Where ctr and the kubelet reach containerd."""
-        return self.run / "containerd.sock"
 
 
 def read_settings() -> Settings:

@@ -9,6 +9,9 @@ from llmfleet_router.settings import AccessLog
 
 JSON = dict[str, Any]
 
+OWN_CLUSTER = "%METADATA(CLUSTER:llmfleet:cluster)%"
+"""The name of the revision's own cluster, also where its share of a split has one as well."""
+
 
 def build_access_log(which: AccessLog) -> list[JSON]:
     """JSON lines on stdout: no bodies, no headers of the client, no query strings."""
@@ -28,7 +31,7 @@ def build_access_log(which: AccessLog) -> list[JSON]:
                     "status": "%RESPONSE_CODE%",
                     "flags": "%RESPONSE_FLAGS%",
                     "details": "%RESPONSE_CODE_DETAILS%",
-                    "cluster": "%UPSTREAM_CLUSTER%",
+                    "cluster": OWN_CLUSTER,
                     "engine": "%UPSTREAM_HOST%",
                     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
                     "bytes_received": "%BYTES_RECEIVED%",
@@ -83,7 +86,7 @@ def build_attempt_errors() -> JSON:
                 {
                     "stat": {
                         "name": "attempt_errors",
-                        "tags": [{"name": "cluster", "value_format": "%UPSTREAM_CLUSTER%"}],
+                        "tags": [{"name": "cluster", "value_format": OWN_CLUSTER}],
                     },
                     # 0 where no engine was asked: the client went away while it was sending.
                     "value_format": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",

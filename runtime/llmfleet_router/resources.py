@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ CONNECT_TIMEOUT = "1s"
 # Shorter than uvicorn's keep-alive of 5 s: a connection the engine closes while a request is on
 # its way would be a failure that must not be retried.
 UPSTREAM_IDLE_TIMEOUT = "3s"
+SILENT_SECONDS = 30
+"""So long an engine's machine may confirm nothing before its connections are given up."""
+IPPROTO_TCP, TCP_USER_TIMEOUT = 6, 18
+"""As Linux numbers them; Python names the second on Linux only."""
 UNLIMITED = 1 << 24
 MOST_SHADOWS = 128
 """Shadow requests at once, per revision; one more is dropped, so that no engine collects them."""
@@ -32,6 +37,11 @@ gone, and none of them was worked on, so trying them again costs no engine anyth
 def cluster_name(revision: str) -> str:
     """Envoy's name for a revision's cluster; the revision label of Envoy's own metrics."""
     return f"rev-{revision}"
+
+
+def arm_name(revision: str, other: str) -> str:
+    """Of the cluster of a revision's share of a split, whose last resort is the other one."""
+    return f"arm-{revision}_{other}"
 
 
 def mirror_name(revision: str) -> str:
@@ -56,45 +66,52 @@ def build_endpoints(revision: str, endpoints: Endpoints) -> JSON:
     """ClusterLoadAssignment of one revision."""
     return {
         "cluster_name": cluster_name(revision),
-        "endpoints": [{"lb_endpoints": [_endpoint(endpoint) for endpoint in endpoints]}],
+        "endpoints": [{"lb_endpoints": [_endpoint(revision, each) for each in endpoints]}],
     }
 
 
-def _endpoint(endpoint: Endpoint) -> JSON:
+def _endpoint(revision: str, endpoint: Endpoint) -> JSON:
     socket = {"address": endpoint.address, "port_value": endpoint.port}
-    rendered: JSON = {"endpoint": {"address": {"socket_address": socket}}}
+    # For the module: whose pod answered, and what one fails that is just warm says little of it.
+    known: JSON = {"revision": revision}
     if endpoint.ready_since:
-        # For the module: what a pod fails that is just warm says little of its revision.
-        rendered["metadata"] = {
-            "filter_metadata": {"llmfleet": {"ready_since": endpoint.ready_since}}
-        }
-    return rendered
+        known["ready_since"] = endpoint.ready_since
+    return {"endpoint": {"address": {"socket_address": socket}}, **_metadata(known)}
+
+
+def _metadata(known: JSON) -> JSON:
+    return {"metadata": {"filter_metadata": {"llmfleet": known}}}
 
 
 def build_cluster(revision: str, settings: Settings) -> JSON:
     """The cluster of one revision: balancing, outlier detection, limits and connection handling."""
     return {
         "name": cluster_name(revision),
+        **_metadata({"cluster": cluster_name(revision)}),
         "type": "EDS",
         "eds_cluster_config": {"eds_config": _endpoints_source(revision, settings)},
         "connect_timeout": CONNECT_TIMEOUT,
         **_balancing(settings),
         "common_lb_config": _whole_pods(),
         "outlier_detection": _outlier_detection(),
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": UNLIMITED,
-                    "max_pending_requests": UNLIMITED,
-                    "max_requests": UNLIMITED,
-                    "retry_budget": {
-                        "budget_percent": {"value": RETRY_BUDGET_PERCENT},
-                        "min_retry_concurrency": RETRIES_ALWAYS,
-                    },
-                }
-            ]
-        },
+        "circuit_breakers": _circuit_breakers(),
         **_connections(),
+    }
+
+
+def _circuit_breakers() -> JSON:
+    return {
+        "thresholds": [
+            {
+                "max_connections": UNLIMITED,
+                "max_pending_requests": UNLIMITED,
+                "max_requests": UNLIMITED,
+                "retry_budget": {
+                    "budget_percent": {"value": RETRY_BUDGET_PERCENT},
+                    "min_retry_concurrency": RETRIES_ALWAYS,
+                },
+            }
+        ]
     }
 
 
@@ -127,6 +144,29 @@ def build_mirror(revision: str, settings: Settings) -> JSON:
     }
 
 
+def build_arm(revision: str, other: str) -> JSON:
+    """A revision's share of a split: its own pods, twice if need be, then those of the other one.
+
+    A request may meet an arm whose only pod was on a node that has just vanished. Envoy draws the
+    arm once for a request, and not anew for its retries.
+    """
+    own, last = ({"name": cluster_name(each)} for each in (revision, other))
+    return {
+        "name": arm_name(revision, other),
+        **_metadata({"cluster": cluster_name(revision)}),
+        "connect_timeout": CONNECT_TIMEOUT,
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {
+            "name": "envoy.clusters.composite",
+            "typed_config": {
+                "@type": TYPE + "envoy.extensions.clusters.composite.v3.ClusterConfig",
+                "clusters": [own, own, last],
+            },
+        },
+        "circuit_breakers": _circuit_breakers(),
+    }
+
+
 def _endpoints_source(revision: str, settings: Settings) -> JSON:
     path = str(endpoints_file(settings.xds_dir, revision))
     return {"resource_api_version": "V3", "path_config_source": {"path": path}}
@@ -144,9 +184,9 @@ def _whole_pods() -> JSON:
 def _connections() -> JSON:
     return {
         "upstream_connection_options": {
-            # A node that vanished is noticed in mid-answer after about a minute.
-            "tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10, "keepalive_probes": 3}
+            "tcp_keepalive": {"keepalive_time": 10, "keepalive_interval": 10, "keepalive_probes": 3}
         },
+        "upstream_bind_config": {"socket_options": [_user_timeout()]},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": TYPE + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -154,6 +194,22 @@ def _connections() -> JSON:
                 "common_http_protocol_options": {"idle_timeout": UPSTREAM_IDLE_TIMEOUT},
             }
         },
+    }
+
+
+def _user_timeout() -> JSON:
+    """A vanished node is noticed after ``SILENT_SECONDS``, whatever its connection waits for.
+
+    Keep-alive probes are sent while nothing else is under way. What was sent and never confirmed
+    (a request on an idle connection, just after the node went) the kernel else repeats for some 15
+    minutes.
+    """
+    return {
+        "description": "TCP_USER_TIMEOUT",
+        "level": IPPROTO_TCP,
+        "name": TCP_USER_TIMEOUT,
+        "int_value": SILENT_SECONDS * 1000,
+        "state": "STATE_PREBIND",
     }
 
 
@@ -196,4 +252,5 @@ def build_clusters(
     return [
         *(build_cluster(revision, settings) for revision in sorted(revisions)),
         *(build_mirror(revision, settings) for revision in sorted(mirrors)),
+        *(build_arm(*pair) for pair in permutations(sorted(revisions), 2)),
     ]

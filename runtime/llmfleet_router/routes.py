@@ -16,7 +16,7 @@ from llmfleet_router.module import (
     build_switch,
     build_switched_off,
 )
-from llmfleet_router.resources import TYPE, cluster_name, mirror_name
+from llmfleet_router.resources import TYPE, arm_name, cluster_name, mirror_name
 from llmfleet_router.routing import HeaderMatch, Mirror
 from llmfleet_router.settings import Policy, Settings
 
@@ -33,6 +33,7 @@ SHADOW_HEADER = "x-llmfleet-shadow"
 ELSEWHERE_HEADER = "x-envoy-ratelimited"
 """An engine's answer that another pod should be asked. Envoy finds headers of its own at once; for
 any other name it indexes all headers of every answer."""
+ANSWERED_BY = "%METADATA(UPSTREAM_HOST:llmfleet:revision)%"
 RETRIED_BYTES = 1 << 20
 """Larger bodies are not sent twice: they would be kept until the answer begins, and a thousand of
 them waiting are more than the router's memory. What a model can read as text is smaller."""
@@ -144,12 +145,13 @@ def _sticky(routes: Routes, settings: Settings) -> tuple[list[JSON], JSON]:
 def _to_engines(
     split: tuple[tuple[str, int], ...], settings: Settings, mirror: Mirror | None = None
 ) -> JSON:
+    arms = [_weighted(revision, weight, _cluster_of(revision, split)) for revision, weight in split]
     action: JSON = {
-        "weighted_clusters": {"clusters": [_weighted(*share) for share in split]},
+        "weighted_clusters": {"clusters": arms},
         "timeout": "0s",
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset-before-request,envoy-ratelimited",
-            "num_retries": 1,
+            "num_retries": 1 if len(split) == 1 else 2,
             "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
             "retry_host_predicate": [
                 {
@@ -192,11 +194,19 @@ def _mirror(mirror: Mirror) -> JSON:
     }
 
 
-def _weighted(revision: str, weight: int) -> JSON:
+def _cluster_of(revision: str, split: tuple[tuple[str, int], ...]) -> str:
+    """With another arm beside it, that is its last resort: the one with the largest share."""
+    others = [(weight, name) for name, weight in split if name != revision]
+    return arm_name(revision, max(others)[1]) if others else cluster_name(revision)
+
+
+def _weighted(revision: str, weight: int, cluster: str) -> JSON:
+    # With a last resort another revision's pod may have answered.
+    who = revision if cluster == cluster_name(revision) else ANSWERED_BY
     # Engines send no such header, and adding is cheaper than looking for one to replace.
-    named = _header("x-llmfleet-revision", revision) | {"append_action": "APPEND_IF_EXISTS_OR_ADD"}
+    named = _header("x-llmfleet-revision", who) | {"append_action": "APPEND_IF_EXISTS_OR_ADD"}
     return {
-        "name": cluster_name(revision),
+        "name": cluster,
         "weight": weight,
         "response_headers_to_add": [named],
     }

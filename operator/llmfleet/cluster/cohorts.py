@@ -82,6 +82,8 @@ class _Sum:
     open: int = 0
     """Not ended."""
     failed: int = 0
+    unreached: int = 0
+    """Of the failed ones, those that no pod could be connected to for."""
 
     def __add__(self, other: _Sum) -> _Sum:
         return _Sum(
@@ -89,7 +91,24 @@ class _Sum:
             self.waiting + other.waiting,
             self.open + other.open,
             self.failed + other.failed,
+            self.unreached + other.unreached,
         )
+
+    def ended(self) -> _Ended:
+        """What of it goes into totals."""
+        return _Ended(self.sent, self.failed, self.unreached)
+
+
+class _Ended(NamedTuple):
+    """A revision's requests since the attempt began."""
+
+    sent: int = 0
+    failed: int = 0
+    unreached: int = 0
+
+    def plus(self, other: _Ended) -> _Ended:
+        """Both together."""
+        return _Ended(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 class _GroupKey(NamedTuple):
@@ -160,8 +179,8 @@ class Cohorts:
         self._over: set[_GroupKey] = set()
         self._began: dict[int, float] = {}
         """When the first request of a trafficGeneration was sent."""
-        self._settled: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        """Requests and failures of what is over, by revision."""
+        self._settled: dict[str, _Ended] = defaultdict(_Ended)
+        """What is over, by revision."""
         self._looks: list[dict[str, Look]] = []
         self._late: list[dict[str, Look]] = []
 
@@ -225,9 +244,7 @@ class Cohorts:
 
     def _drop(self, router: str, group: _Group) -> None:
         """No look sees its rows; they stay in the totals, which steps take to rise only."""
-        for revision, each in group.sums([router]).items():
-            self._settled[revision][0] += each.sent
-            self._settled[revision][1] += each.failed
+        self._settle(group.sums([router]))
         self._rows -= len(group.rows.pop(router, ()))
         if group.failed_before is not None:
             group.failed_before.pop(router, None)
@@ -251,22 +268,26 @@ class Cohorts:
     def counts(self, as_of: datetime) -> dict[str, RequestCounts]:
         """By revision; one that was sent nothing is absent."""
         hanging = self._hanging.requests(self._looked_at)
-        totals = {revision: tuple(known) for revision, known in self._settled.items()}
+        totals = dict(self._settled)
         for group in self._groups.values():
             for revision, now in group.sums().items():
-                requests, failed = totals.get(revision, (0, 0))
-                totals[revision] = (requests + now.sent, failed + now.failed)
+                totals[revision] = totals.get(revision, _Ended()).plus(now.ended())
         return {
             revision: RequestCounts(
-                total=requests,
-                failed=min(failed, requests),
+                total=each.sent,
+                failed=min(each.failed, each.sent),
+                unreached=min(each.unreached, each.sent),
                 as_of=as_of,
                 hanging=hanging.get(revision, 0),
                 looks=tuple(look.get(revision, (0, 0)) for look in self._looks),
                 late_looks=tuple(look.get(revision, (0, 0)) for look in self._late),
             )
-            for revision, (requests, failed) in sorted(totals.items())
+            for revision, each in sorted(totals.items())
         }
+
+    def _settle(self, sums: Mapping[str, _Sum]) -> None:
+        for revision, each in sums.items():
+            self._settled[revision] = self._settled[revision].plus(each.ended())
 
     def _group_of(self, row: BookedRow) -> _GroupKey:
         began = self._began.setdefault(row.generation, row.start)
@@ -318,9 +339,7 @@ class Cohorts:
             for revision, each in sums.items()
         }  # fmt: skip
         self._note(self._late, late)
-        for revision, each in sums.items():
-            self._settled[revision][0] += each.sent
-            self._settled[revision][1] += each.failed
+        self._settle(sums)
         self._rows -= sum(map(len, group.rows.values()))
         del self._groups[key]
         self._over.add(key)
@@ -342,4 +361,5 @@ def _sum(counts: tuple[int, ...]) -> _Sum:
         waiting=max(0, known["sent"] - known["first"] - without_first),
         open=max(0, known["sent"] - ended),
         failed=sum(known[name] for name in FAILED),
+        unreached=known["connect"],
     )

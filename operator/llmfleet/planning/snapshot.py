@@ -219,6 +219,8 @@ class RequestCounts:
     total: int
     failed: int
     """Those that ended in an error of the server, a reset, or without an answer."""
+    unreached: int = 0
+    """Of these, those for which no pod of the revision could be connected to."""
     as_of: datetime
     """When routers were last asked."""
     looks: tuple[Look, ...] = ()

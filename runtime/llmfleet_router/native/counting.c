@@ -47,12 +47,24 @@ static uint64_t now_ms(clockid_t clock) {
   return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+// `rev-HASH`, or `arm-HASH_OTHER`.
+static bool read_cluster(struct text cluster, struct text *revision, bool *has_other) {
+  static const size_t named = 4;
+  *has_other = begins(cluster, "arm-");
+  if (!*has_other && !begins(cluster, "rev-")) return false;
+  *revision = (struct text){cluster.data + named, cluster.length - named};
+  if (*has_other) {
+    const char *end = memchr(revision->data, '_', revision->length);
+    if (!end) return false;
+    revision->length = (size_t)(end - revision->data);
+  }
+  return revision->length <= kRevisionBytes;
+}
+
 void count_sent(struct sent *sent, struct ledger *ledger, const struct booking *booking,
                 struct text cluster, uint64_t body_bytes) {
-  static const char prefix[] = "rev-";
-  size_t named = sizeof prefix - 1;
-  if (!ledger || !booking || !begins(cluster, prefix) || cluster.length > named + kRevisionBytes)
-    return;
+  struct text revision;
+  if (!ledger || !booking || !read_cluster(cluster, &revision, &sent->has_other)) return;
   sent->ledger = ledger;
   sent->at_ms = now_ms(CLOCK_MONOTONIC);
   sent->key = (struct key){
@@ -61,7 +73,7 @@ void count_sent(struct sent *sent, struct ledger *ledger, const struct booking *
       .class = (uint8_t)booking->class,
       .size = size_of(body_bytes),
   };
-  memcpy(sent->key.revision, cluster.data + named, cluster.length - named);
+  memcpy(sent->key.revision, revision.data, revision.length);
   sent->place = ledger_place(ledger, &sent->key);
   ledger_add(sent->place, kSent, 1);
 }
@@ -92,6 +104,14 @@ void count_first(struct sent *sent) {
   times.slot -= times.slot % kTimesSlots;
   unsigned bucket = bucket_of(now_ms(CLOCK_MONOTONIC) - sent->at_ms);
   ledger_add(ledger_place(sent->ledger, &times), (enum outcome)bucket, 1);
+}
+
+bool count_elsewhere(struct sent *sent, struct text revision) {
+  const char *own = sent->key.revision;
+  size_t length = strnlen(own, kRevisionBytes);
+  if (revision.length == length && !memcmp(revision.data, own, length)) return false;
+  sent->failure = kConnect;
+  return true;
 }
 
 void count_pod(struct sent *sent, double ready_since) {

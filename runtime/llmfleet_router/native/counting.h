@@ -26,9 +26,11 @@ struct sent {
   uint64_t at_ms;
   enum outcome failure;  // of an answer that the router itself gives; kSent: none
   bool is_first_there, is_over;
+  bool has_other;  // revision beside its own, whose pods are its last resort
 };
 
-// It goes to an engine now; `cluster` is Envoy's name of its revision's (resources.py).
+// It goes to an engine now; `cluster` is Envoy's name of its revision's, or of that one's share of a
+// split (resources.py).
 void count_sent(struct sent *sent, struct ledger *ledger, const struct booking *booking,
                 struct text cluster, uint64_t body_bytes);
 
@@ -37,6 +39,10 @@ void count_own_answer(struct sent *sent, struct text details);
 
 // The first byte of the body of a good answer.
 void count_first(struct sent *sent);
+
+// A pod of this revision answers, or should have. True: it is not the one that the request was for,
+// whose pods could not be connected to.
+bool count_elsewhere(struct sent *sent, struct text revision);
 
 // A pod that has been ready since then (seconds since 1970) answers, or should have.
 void count_pod(struct sent *sent, double ready_since);

@@ -74,6 +74,9 @@ enum metadata { kOfTheHost = 3 };
 bool envoy_dynamic_module_callback_http_get_metadata_number(envoy_stream, enum metadata,
                                                             struct text name, struct text key,
                                                             double *value);
+bool envoy_dynamic_module_callback_http_get_metadata_string(envoy_stream, enum metadata,
+                                                            struct text name, struct text key,
+                                                            struct text *value);
 
 #define TEXT(literal) \
   (struct text) { literal, sizeof literal - 1 }
@@ -348,13 +351,23 @@ static unsigned status_of(envoy_stream stream) {
   return (unsigned)status;
 }
 
+// Whether a pod of another revision answers, or should have.
+static bool is_elsewhere(envoy_stream stream, struct sent *sent) {
+  struct text revision;
+  return sent->has_other &&
+         envoy_dynamic_module_callback_http_get_metadata_string(
+             stream, kOfTheHost, TEXT("llmfleet"), TEXT("revision"), &revision) &&
+         count_elsewhere(sent, revision);
+}
+
 EXPORT int envoy_dynamic_module_on_http_filter_response_body(envoy_stream stream,
                                                              const void *pointer, bool is_end) {
   struct request *request = (struct request *)pointer;
   struct sent *sent = &request->sent;
   sent->is_over |= is_end;
   if (sent->ledger && !sent->is_first_there && !sent->failure && status_of(stream) < 400 &&
-      envoy_dynamic_module_callback_http_get_body_size(stream, kReceivedAnswer))
+      envoy_dynamic_module_callback_http_get_body_size(stream, kReceivedAnswer) &&
+      !is_elsewhere(stream, sent))
     count_first(sent);
   return 0;
 }
@@ -371,7 +384,8 @@ EXPORT void envoy_dynamic_module_on_http_filter_stream_complete(envoy_stream str
   struct request *request = (struct request *)pointer;
   if (!request->sent.ledger) return;
   double since;
-  if (envoy_dynamic_module_callback_http_get_metadata_number(
+  if (!is_elsewhere(stream, &request->sent) &&
+      envoy_dynamic_module_callback_http_get_metadata_number(
           stream, kOfTheHost, TEXT("llmfleet"), TEXT("ready_since"), &since))
     count_pod(&request->sent, since);
   uint64_t flags = 0;

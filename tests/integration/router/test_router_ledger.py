@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from hack.processes.agent import RunningRouter
+from hack.controlplane.apiserver import free_ports
+from hack.processes.agent import RunningRouter, running_router
 
 from llmfleet_router.ledger import OUTCOMES
 from llmfleet_router.model import Endpoint
 from llmfleet_router.routing import HeaderMatch, HeaderRoute, Mirror, Routing
+from llmfleet_router.settings import Policy
 from tests.integration.router.conftest import StartEngine
 from tests.integration.router.harness import StubEngine, poll
 
@@ -74,6 +77,15 @@ async def _ask(
             await answer.read()
             return answer.status
     return None
+
+
+async def _ask_who(url: str, number: int) -> str | None:
+    """Which revision says that it answered."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url + CHAT, json={"messages": [f"question {number}"]}) as answer,
+    ):
+        return answer.headers.get("x-llmfleet-revision") if answer.status == 200 else None
 
 
 @pytest.mark.parametrize(
@@ -153,6 +165,28 @@ async def test_requests_when_routed_differently_then_their_classes_tell_them_apa
         ("preview", NEW, 9): one,
     }
     assert len(new.seen) == 3  # the copy is in none of them
+
+
+@pytest.mark.parametrize("policy", [Policy.PREFIX_HASH, Policy.LEAST_REQUEST])
+async def test_revision_when_no_pod_of_it_can_be_reached_then_its_requests_are_booked_so(
+    tmp_path: Path, start_engine: StartEngine, policy: Policy
+) -> None:
+    engine = await start_engine("a")
+    dead = [Endpoint(address="127.0.0.1", port=port) for port in free_ports(2)]
+    async with running_router(tmp_path, policy=policy) as router:
+        router.agent.store.set_endpoints({OLD: (engine.endpoint,), NEW: tuple(dead)})
+        router.command(7, **{OLD: 50, NEW: 50})
+        await router.confirmed(7)
+        answers = [await _ask_who(router.url, number) for number in range(40)]
+        assert answers == [OLD] * 40, "the answer says whose pod gave it"
+        await _settled(router, 40)
+        booked = await _booked(router, "revision")
+    sent = booked[NEW]["sent"]
+    assert 0 < sent < 40
+    assert booked == {
+        OLD: {"sent": 40 - sent, "first": 40 - sent, "answered": 40 - sent},
+        NEW: {"sent": sent, "connect": sent},
+    }
 
 
 async def test_request_when_the_split_changes_under_it_then_it_is_booked_where_it_was_sent(

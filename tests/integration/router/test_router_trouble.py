@@ -119,3 +119,14 @@ async def test_retry_when_many_meet_a_dead_pod_at_once_then_all_are_answered(
     await router.confirmed(1)
     bodies = [{"messages": [f"q{i}" + "x" * large_bytes]} for i in range(60)]
     assert await ask_many(router.url, bodies) == [200] * len(bodies)
+
+
+async def test_request_when_no_pod_of_its_revision_can_be_reached_then_the_other_one_answers(
+    router: RunningRouter, start_engine: StartEngine
+) -> None:
+    engine = await start_engine("a")
+    dead = [Endpoint(address="127.0.0.1", port=port) for port in free_ports(2)]
+    router.agent.store.set_endpoints({"aaaa": (engine.endpoint,), "bbbb": tuple(dead)})
+    router.command(1, aaaa=50, bbbb=50)
+    await router.confirmed(1)
+    assert await ask_many(router.url, [{"messages": [f"q{i}"]} for i in range(60)]) == [200] * 60

@@ -47,7 +47,7 @@ def test_request_when_it_ended_soon_then_it_is_in_the_first_look(outcome: str) -
     books.send([sent(1, outcome=outcome, first_after=first)])
     found = counts(played([books], 60))[CANARY]
     failed = int(outcome in FAILED)
-    assert (found.total, found.failed) == (1, failed)
+    assert (found.total, found.failed, found.unreached) == (1, failed, outcome == "connect")
     assert found.looks == ((1, failed),)
     assert found.late_looks == (() if failed else ((1, 0),))
 

@@ -12,6 +12,7 @@ import pytest
 from hack.cluster import archive, components, configs, imagespec, lock
 from hack.cluster.__main__ import choose_flavour, environment
 from hack.cluster.errors import ClusterError
+from hack.cluster.node import first_node
 from hack.cluster.prometheus.discover import targets
 from hack.cluster.settings import REPOSITORY, Settings
 
@@ -34,11 +35,11 @@ def test_addresses_when_any_cache_folder_then_valid_and_socket_paths_short(numbe
     chosen = settings(f"/srv/{number}/a/rather/long/path/that/goes/on/and/on/until/it/is/too/long")
     assert all(0 <= int(part) <= 255 for part in chosen.link_node_ip.split("."))
     assert len(chosen.link_device) <= 15
-    assert len(str(chosen.containerd_socket)) < 108
+    assert len(str(first_node(chosen).containerd_socket)) < 108
 
 
 def test_kubelet_when_configured_then_never_deletes_images_that_cannot_be_pulled_again() -> None:
-    config = json.loads(configs.kubelet(settings()))
+    config = json.loads(configs.kubelet(first_node(settings())))
     assert config["imageGCHighThresholdPercent"] == 100
     assert config["failCgroupV1"] is False
 

@@ -12,7 +12,8 @@ from llmfleet.planning.facts.arms import Arm
 from llmfleet.planning.facts.read import read_facts
 from llmfleet.planning.rollout.diagnosis import diagnose_arm
 from llmfleet.planning.rollout.ends import Diagnosis
-from llmfleet.planning.snapshot import ObservedPod, Termination
+from llmfleet.planning.snapshot import ObservedPod, RequestCounts, Termination
+from tests.unit.planning.builders import counted
 from tests.unit.planning.canaries import STEPS, at_share, canary, rejected, split, started
 from tests.unit.planning.fleet import START, Fleet, engine_pod, hash_of, resource
 from tests.unit.planning.test_convergence import model
@@ -55,6 +56,37 @@ def test_canary_when_its_node_is_lost_then_it_is_aborted_with_its_name_and_tried
     assert "gpu-7 is not ready" in last_warning(world)
     turn(world, 5)
     assert world.condition("Progressing")["reason"] == "WaitingForRetry"
+
+
+def unreached(total: int, failed: int, unreached: int) -> RequestCounts:
+    return replace(counted(total, failed), unreached=unreached)
+
+
+def test_canary_when_most_of_what_fails_reached_no_pod_then_it_is_aborted_and_tried_again() -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    world.requests = {old: counted(900), new: unreached(300, 250, 240)}
+    world.reconcile()
+    assert split(world) == {old: 100}
+    assert rejected(world) == {}
+    assert world.status()["rollout"]["aborted"] == "PodsUnreachable"
+    assert "no pod of it could be connected to for 240 of them" in last_warning(world)
+    world.requests = {}
+    turn(world, 5)
+    assert world.condition("Progressing")["reason"] == "WaitingForRetry"
+
+
+@pytest.mark.parametrize(("failures", "ends"), [(125, 0), (240, 1)], ids=["its own", "it ended"])
+def test_canary_when_pods_that_cannot_be_reached_are_its_own_doing_then_it_is_rejected(
+    failures: int, ends: int
+) -> None:
+    world, old, new = started()
+    at_share(world, new, 25)
+    name = engine_of(world, new)
+    world.pods[name] = replace(world.pods[name], restarts=ends)
+    world.requests = {old: counted(900), new: unreached(300, 250, failures)}
+    world.reconcile()
+    assert rejected(world) == {new: "ErrorRateRegression"}
 
 
 def node_fault(reason: str, message: str, code: int) -> Termination:

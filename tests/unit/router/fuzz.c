@@ -156,6 +156,10 @@ bool envoy_dynamic_module_callback_http_get_metadata_number(void *s, int where, 
   (void)s, (void)where, (void)name, (void)key, (void)value;
   return false;
 }
+bool envoy_dynamic_module_callback_http_get_metadata_string(void *s, int where, struct text name, struct text key, struct text *value) {
+  (void)s, (void)where, (void)name, (void)key, (void)value;
+  return false;
+}
 void envoy_dynamic_module_callback_http_send_response(void *s, uint32_t status, struct header *h, size_t n, struct text body, struct text details) {
   (void)s, (void)h, (void)n, (void)body, (void)details;
   if (envoy.status) fail("two answers");

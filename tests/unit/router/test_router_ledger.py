@@ -59,6 +59,7 @@ class Sent(ctypes.Structure):
         ("failure", ctypes.c_uint),
         ("is_first_there", ctypes.c_bool),
         ("is_over", ctypes.c_bool),
+        ("has_other", ctypes.c_bool),
     )
 
 
@@ -74,12 +75,15 @@ class Module:
     path: Path
     table: int
 
-    def send(self, how: str = "7 split", revision: str = REVISION, size: int = 100) -> Sent:
+    def send(
+        self, how: str = "7 split", revision: str = REVISION, size: int = 100, other: str = ""
+    ) -> Sent:
         booking = Booking()
         assert self.library.read_booking(_text(how), ctypes.byref(booking))
         sent = Sent()
+        cluster = f"arm-{revision}_{other}" if other else f"rev-{revision}"
         self.library.count_sent(
-            ctypes.byref(sent), self.table, ctypes.byref(booking), _text(f"rev-{revision}"), size
+            ctypes.byref(sent), self.table, ctypes.byref(booking), _text(cluster), size
         )
         return sent
 
@@ -114,6 +118,8 @@ def library() -> ctypes.CDLL:
     )
     loaded.count_own_answer.argtypes = (ctypes.c_void_p, Text)
     loaded.count_pod.argtypes = (ctypes.c_void_p, ctypes.c_double)
+    loaded.count_elsewhere.restype = ctypes.c_bool
+    loaded.count_elsewhere.argtypes = (ctypes.c_void_p, Text)
     loaded.count_end.argtypes = (ctypes.c_void_p, End)
     return loaded
 
@@ -231,7 +237,10 @@ def test_booking_when_it_is_anything_else_then_it_is_refused(
     assert not library.read_booking(_text(how), ctypes.byref(Booking()))
 
 
-@pytest.mark.parametrize("cluster", ["", "mirror-a000000001", "rev", "rev-" + "a" * 17])
+@pytest.mark.parametrize(
+    "cluster",
+    ["", "mirror-a000000001", "rev", "rev-" + "a" * 17, "arm-a", f"arm-{'a' * 17}_b"],
+)
 def test_request_when_its_cluster_is_no_revision_s_then_it_is_not_counted(
     module: Module, cluster: str
 ) -> None:
@@ -453,3 +462,27 @@ def test_ledger_when_the_file_cannot_be_made_then_nothing_is_counted(
     nowhere = Module(library, tmp_path, 0)
     sent = nowhere.send()
     nowhere.end(sent)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_request_when_another_revisions_pod_answers_then_its_own_was_not_connected_to(
+    module: Module, first: bool
+) -> None:
+    sent = module.send(other="b000000002")
+    assert module.library.count_elsewhere(ctypes.byref(sent), _text("b000000002"))
+    if not first:
+        sent.is_over = True
+    module.end(sent)
+    assert module.booked() == {"sent": 1, "connect": 1}
+
+
+@pytest.mark.parametrize("revision", [REVISION, "a" * 16])
+def test_request_when_its_own_pod_answers_then_it_is_booked_as_what_it_was(
+    module: Module, revision: str
+) -> None:
+    sent = module.send(revision=revision, other="b000000002")
+    assert {c.key.revision for c in Ledger(module.path).cohorts_since(0)} == {revision}
+    assert not module.library.count_elsewhere(ctypes.byref(sent), _text(revision))
+    sent.is_over = True
+    module.end(sent)
+    assert module.booked() == {"sent": 1, "first": 1, "answered": 1}

@@ -206,7 +206,7 @@ def test_header_route_when_served_then_it_is_first_and_not_mirrored() -> None:
         (mirror,) = one["route"]["request_mirror_policies"]
         assert mirror["cluster"] == "mirror-b"
         assert mirror["runtime_fraction"]["default_value"]["numerator"] == 7
-        assert split_of(one) == [("rev-a", 90), ("rev-b", 10)]
+        assert split_of(one) == [("arm-a_b", 90), ("arm-b_a", 10)]
     assert refusal["direct_response"]["status"] == 405
 
 
@@ -223,7 +223,7 @@ def test_stickiness_when_asked_for_then_sessions_have_a_route_with_arms_in_one_o
     split: tuple[tuple[str, int], ...], policy: Policy
 ) -> None:
     sticky, ordinary, _ = table(split, Routing(sticky=True), policy=policy)
-    assert split_of(sticky) == [("rev-a", 70), ("rev-b", 30)]
+    assert split_of(sticky) == [("arm-a_b", 70), ("arm-b_a", 30)]
     assert sticky["route"]["weighted_clusters"]["use_hash_policy"] is True
     assert sticky["match"]["headers"][1] == {"name": "x-session-id", "present_match": True}
     assert "use_hash_policy" not in ordinary["route"]["weighted_clusters"]

@@ -75,7 +75,7 @@ def test_clusters_when_a_mirror_is_removed_then_only_it(settings: Settings) -> N
     files.write(AddClusters(endpoints={"b": A}, mirrors=frozenset("b")), Applied(endpoints={}))
     assert names(settings.xds_dir) == ["rev-b", "mirror-b"]
     files.write(RemoveClusters(clusters=Clusters(mirrors=frozenset("b"))), MIRRORED)
-    assert names(settings.xds_dir) == ["rev-a", "rev-b"]
+    assert names(settings.xds_dir) == ["rev-a", "rev-b", "arm-a_b", "arm-b_a"]
 
 
 PUBLIC = "http.public.rds.llmfleet.version_text"
