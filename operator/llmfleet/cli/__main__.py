@@ -20,6 +20,7 @@ from llmfleet.cli import annotating, candidates, view
 from llmfleet.cli.access import JSON, AccessError, Cluster
 from llmfleet.cli.annotating import NothingToDoError
 from llmfleet.cli.commands import Commands, hoist
+from llmfleet.cli.doctor import showing
 from llmfleet.cli.leading import Leadership
 from llmfleet.cli.printing import (
     Output,
@@ -182,6 +183,26 @@ def history(name: Name, output: Print = Output.TEXT) -> None:
         _print_status(raw, "revisions", "rejectedRevisions")
     else:
         draw(view.history(deployment, _now()))
+
+
+@app.command()
+def doctor(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Of an LLMDeployment to look at, too.",
+            show_default=False,
+            autocompletion=candidates.names,
+        ),
+    ] = None,
+    output: Print = Output.TEXT,
+) -> None:
+    """What the installation lacks, and the chart value or command that mends it.
+
+    Exit code: 0 all is there, 1 something is missing, 3 nothing is missing that could be looked at,
+    121 the cluster could not be asked.
+    """
+    raise typer.Exit(showing.run(_options.cluster, name, output))
 
 
 @app.command()
