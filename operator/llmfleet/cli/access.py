@@ -34,7 +34,7 @@ _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL.pattern}(\.{_LABEL.pattern})*")
 """RFC 1123, as Kubernetes checks names."""
 _NAMES: Final = "names are of lower-case letters, digits and '-'"
-_FOREIGN: Final = (
+FOREIGN: Final = (
     "the answer is not one of Kubernetes: does the server in the kubeconfig lead to a login page?"
 )
 _NOT_INSTALLED: Final = (
@@ -136,7 +136,7 @@ class Cluster:
                     GROUP, VERSION, self.namespace, PLURAL
                 )
         if not isinstance(answer, dict) or not isinstance(answer.get("items"), list):
-            raise AccessError(_FOREIGN)
+            raise AccessError(FOREIGN)
         return list(answer["items"])
 
     def leadership(self, *, everywhere: bool = False) -> Leadership:
@@ -211,7 +211,7 @@ class Cluster:
             raise AccessError(_sentence("the memory", error)) from error
         # A Status, or what was deleted; clients differ in whether they make a model of it.
         if not (answer.get("kind") if isinstance(answer, dict) else getattr(answer, "kind", None)):
-            raise AccessError(_FOREIGN)
+            raise AccessError(FOREIGN)
         return True
 
     def follow(self, name: str) -> Iterator[tuple[JSON, LLMDeployment] | None]:
@@ -290,7 +290,7 @@ def _check_object(answer: Any) -> JSON:
         meta = answer.get("metadata")
         if isinstance(meta, dict) and isinstance(meta.get("name"), str):
             return answer
-    raise AccessError(_FOREIGN)
+    raise AccessError(FOREIGN)
 
 
 def read(raw: JSON) -> LLMDeployment:

@@ -8,8 +8,9 @@ import pytest
 
 from llmfleet.api import CRD_SCHEMA
 from llmfleet.api.crd import build_crd
+from llmfleet.api.installed_crd import outdated_reasons, version_schema
 from llmfleet.cluster.backoff import Backoff
-from llmfleet.cluster.crd_check import outdated_reasons, prune, version_schema
+from llmfleet.cluster.crd_check import prune
 from llmfleet.cluster.environment import VARIABLES, read_environment
 from llmfleet.cluster.errors import (
     AlreadyExists,
