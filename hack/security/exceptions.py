@@ -41,6 +41,12 @@ WAIVERS: Final = (
         " own LLMDeployment and EndpointSlices. Engine pods mount no token.",
     ),
     Waiver(
+        check="CKV_K8S_8",
+        objects=ROUTER,
+        why="Its container envoy has no liveness probe: one that fails would cut every stream, and"
+        " an Envoy that has ended ends its container. The agent's has one.",
+    ),
+    Waiver(
         check="CKV_K8S_35",
         objects=ENGINE,
         why="Model hubs' clients read HF_TOKEN from the environment, and podTemplate.env may name a"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from llmfleet.api import clean_line, clean_text
 from llmfleet.cluster.kinds import COMPONENT_LABEL, REVISION_LABEL
@@ -15,6 +15,11 @@ from llmfleet.planning.snapshot import (
     Termination,
 )
 
+ROUTER_CONTAINERS: Final = ("envoy", "agent")
+"""Of a router pod (docs/contract.md, Router)."""
+_NOT_BEGUN: Final = frozenset({"ContainerCreating", "PodInitializing"})
+"""The kubelet's words for a container whose turn has not come."""
+
 
 def parse_time(text: str | None) -> datetime | None:
     """An API timestamp (RFC 3339, UTC) as an aware datetime; None stays None."""
@@ -24,8 +29,8 @@ def parse_time(text: str | None) -> datetime | None:
 def observe_pod(body: JSON) -> ObservedPod:
     """Trim a pod to the facts of ``ObservedPod``.
 
-    The main container is the one named like the component (``engine``, ``router``), else the
-    first. Sentences of the scheduler, the kubelet and the container are cleaned.
+    The main container is the one named like the component, else the first; of a router's two it is
+    the one in trouble. Sentences of the scheduler, the kubelet and the container are cleaned.
     """
     meta: JSON = body["metadata"]
     labels: JSON = meta.get("labels") or {}
@@ -56,6 +61,7 @@ def observe_pod(body: JSON) -> ObservedPod:
         waiting_reason=_line(waiting.get("reason")),
         waiting_message=_line(waiting.get("message")),
         restarts=int(container.get("restartCount") or 0),
+        container=container["name"] if container.get("name") in ROUTER_CONTAINERS else None,
         last_termination=_termination(state, container.get("lastState") or {}),
         running_since=parse_time((state.get("running") or {}).get("startedAt")),
         unready_since=_since(readiness) if readiness.get("status") == "False" else None,
@@ -128,7 +134,23 @@ def _main_container(status: JSON, component: str) -> JSON:
     for container in containers:
         if container.get("name") == component:
             return container
+    # A router of an earlier release had one container, and was found above.
+    own = [one for one in containers if one.get("name") in ROUTER_CONTAINERS]
+    if component == "router" and own:
+        return max(own, key=lambda one: (_trouble(one), one["name"] == "envoy"))
     return containers[0] if containers else {}
+
+
+def _trouble(container: JSON) -> int:
+    """How much a container's state says about why its pod is not ready; 0 when nothing."""
+    state: JSON = container.get("state") or {}
+    waiting: JSON = state.get("waiting") or {}
+    if waiting and waiting.get("reason") not in _NOT_BEGUN:
+        return 3
+    if state.get("terminated"):
+        return 2
+    ended = (container.get("lastState") or {}).get("terminated")
+    return 1 if ended and not container.get("ready") else 0
 
 
 def _line(text: str | None) -> str | None:

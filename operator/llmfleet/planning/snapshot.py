@@ -175,6 +175,9 @@ class ObservedPod:
     download: Download | None = None
     silent: bool = False
     """No machine answers at its address, though its container is said to run."""
+    container: str | None = None
+    """Which container all this is of, where a pod has several of ours: a router's ``envoy`` or
+    ``agent``."""
 
 
 class RouterReach(StrEnum):

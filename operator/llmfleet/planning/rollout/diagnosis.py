@@ -113,9 +113,10 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
     if pod.node_lost:
         return _say(pod, "NodeLost", f"cannot be reached: its node {pod.node} is not ready")
     if pod.waiting_reason in _IMAGE_WORDS:
-        return _say(pod, "ImagePullFailed", f"cannot pull its image: {pod.waiting_message}")
+        text = f"cannot pull its image: {pod.waiting_message}"
+        return _say_container(pod, "ImagePullFailed", text)
     if pod.waiting_reason == "CreateContainerConfigError":
-        return _say(pod, *explain_missing(pod.waiting_message or ""))
+        return _say_container(pod, *explain_missing(pod.waiting_message or ""))
     if pod.waiting_reason in _START_WORDS:
         return _not_started(pod, pod.waiting_message)
     if pod.last_termination is not None and _tells(pod, now, ended_before):
@@ -241,7 +242,7 @@ def _claim(pod: ObservedPod, sentence: str) -> Diagnosis | None:
 
 def _not_started(pod: ObservedPod, words: str | None) -> Diagnosis:
     said = (words or "").strip() or "it does not say why"
-    return _say(pod, "StartError", f"cannot be started by its node {pod.node}: {said}")
+    return _say_container(pod, "StartError", f"cannot be started by its node {pod.node}: {said}")
 
 
 def _ended(pod: ObservedPod, termination: Termination) -> Diagnosis:
@@ -262,15 +263,29 @@ def _ended(pod: ObservedPod, termination: Termination) -> Diagnosis:
             pod, str(said["reason"]), f"ended: {words}", fatal=said.get("retriable") is False
         )
     if termination.reason == "OOMKilled":
-        text = (
-            "was killed because it used more memory than its limit: raise"
-            " spec.podTemplate.resources.limits.memory, or lower maxModelLen or maxNumSeqs"
-        )
-        return _say(pod, "OutOfMemory", text, fatal=True)
+        text = f"was killed because it used more memory than its limit: {_more_memory(pod)}"
+        return _say_container(pod, "OutOfMemory", text, fatal=True)
     words = termination.message.strip() or termination.reason or "it said nothing"
-    return _say(pod, "CrashLoop", f"ended with exit code {termination.exit_code}: {words}")
+    text = f"ended with exit code {termination.exit_code}: {words}"
+    return _say_container(pod, "CrashLoop", text)
 
 
-def _say(pod: ObservedPod, reason: str, text: str, *, fatal: bool = False) -> Diagnosis:
-    message = f"{pod.component} pod {pod.name} {text}"[:_LONGEST_MESSAGE]
+def _more_memory(pod: ObservedPod) -> str:
+    if pod.component == "engine":
+        return "raise spec.podTemplate.resources.limits.memory, or lower maxModelLen or maxNumSeqs"
+    if pod.container == "agent":
+        return "the kubelet starts it again, and Envoy serves meanwhile"
+    return "raise spec.router.replicas, or lower spec.router.bodyLimit"
+
+
+def _say_container(pod: ObservedPod, reason: str, text: str, *, fatal: bool = False) -> Diagnosis:
+    """What is wrong with the one container, which is named where a pod has several."""
+    whose = "" if pod.container is None else f"'s container {pod.container}"
+    return _say(pod, reason, text, fatal=fatal, whose=whose)
+
+
+def _say(
+    pod: ObservedPod, reason: str, text: str, *, fatal: bool = False, whose: str = ""
+) -> Diagnosis:
+    message = f"{pod.component} pod {pod.name}{whose} {text}"[:_LONGEST_MESSAGE]
     return Diagnosis(reason=reason, message=message, fatal=fatal, pod=pod.name)
