@@ -83,7 +83,9 @@ def test_pods_when_built_then_they_meet_the_restricted_standard(name: str) -> No
     for pod in _pod_specs(name):
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        allowed = {"configMap", "downwardAPI", "emptyDir", "secret", "persistentVolumeClaim"}
+        allowed = {
+            "configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret",
+        }  # fmt: skip
         assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
         mounts = [mount for container in pod["containers"] for mount in container["volumeMounts"]]
         assert {mount["name"] for mount in mounts} == {volume["name"] for volume in pod["volumes"]}
@@ -124,7 +126,9 @@ def test_router_pod_when_built_then_envoy_and_agent_share_what_one_writes_for_th
     assert envoy["env"] == agent["env"]
     shared = {"/tmp", "/var/run/llmfleet/xds"}
     mounts = [{m["mountPath"] for m in one["volumeMounts"]} for one in (envoy, agent)]
-    assert mounts == [shared | {"/var/run/llmfleet/token"}, shared]
+    api = "/var/run/secrets/kubernetes.io/serviceaccount"
+    assert mounts == [shared | {"/var/run/llmfleet/token"}, shared | {api}]
+    assert _router_pod()["automountServiceAccountToken"] is False, "it would be Envoy's as well"
     assert all("resources" in one for one in (envoy, agent))
 
 

@@ -33,6 +33,19 @@ GRACE_MARGIN_SECONDS: Final = 30
 """Beyond drainTimeout, for the processes to end: Envoy within 5 s, the agent when the operator has
 read what the last requests came to, 8 s later at most."""
 AGENT_GRACE_SECONDS: Final = 10
+API_VOLUME: Final = "llmfleet-api"
+API_PATH: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
+_API_ACCESS: Final[list[JSON]] = [
+    # Just over an hour, as the API server's own: the kubelet renews it in time.
+    {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+    {
+        "configMap": {
+            "name": "kube-root-ca.crt",
+            "items": [{"key": "ca.crt", "path": "ca.crt"}],
+        }
+    },
+]
+"""What the agent speaks to the API server with. Envoy, which reads what clients send, has none."""
 
 
 def build_router(deployment: LLMDeployment, settings: OperatorSettings) -> tuple[Child, ...]:
@@ -135,7 +148,7 @@ def _deployment(deployment: LLMDeployment, settings: OperatorSettings) -> Child:
     }
     pod: JSON = {
         "serviceAccountName": router_name(name),
-        "automountServiceAccountToken": True,
+        "automountServiceAccountToken": False,  # which would be for both containers
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": router.drain_timeout_seconds + GRACE_MARGIN_SECONDS,
         "securityContext": POD_SECURITY,
@@ -145,6 +158,7 @@ def _deployment(deployment: LLMDeployment, settings: OperatorSettings) -> Child:
             {"name": TOKEN_VOLUME, "secret": {"secretName": token_name(deployment)}},
             {"name": "llmfleet-tmp", "emptyDir": {}},
             {"name": "llmfleet-xds", "emptyDir": {}},
+            {"name": API_VOLUME, "projected": {"sources": _API_ACCESS}},
         ],
     }
     template = {
@@ -229,7 +243,10 @@ def _agent(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
             "requests": {"cpu": "20m", "memory": "64Mi"},
             "limits": {"memory": "256Mi"},
         },
-        "volumeMounts": _shared_mounts(),
+        "volumeMounts": [
+            {"name": API_VOLUME, "mountPath": API_PATH, "readOnly": True},
+            *_shared_mounts(),
+        ],
     }
 
 
