@@ -19,6 +19,8 @@ from llmfleet.planning.snapshot import (
 LONGEST_SENTENCE: Final = 1000
 """Bytes of what a scheduler, a webhook or the API server says about a pod, in as many words as it
 likes."""
+ROUTER_CONTAINERS: Final = ("envoy", "agent")
+"""Of a router pod (docs/contract.md, Router)."""
 _NOT_BEGUN: Final = frozenset({"", "PodInitializing", "ContainerCreating"})
 """Why a container waits that is begun soon."""
 
@@ -31,8 +33,8 @@ def parse_time(text: str | None) -> datetime | None:
 def observe_pod(body: JSON) -> ObservedPod:
     """Trim a pod to the facts of ``ObservedPod``.
 
-    The main container is the one named like the component (``engine``, ``router``), else the
-    first. Sentences of the scheduler, the kubelet and the container are cleaned.
+    The main container is the one named like the component, else the first; of a router's two it is
+    the one in trouble. Sentences of the scheduler, the kubelet and the container are cleaned.
     """
     meta: JSON = body["metadata"]
     labels: JSON = meta.get("labels") or {}
@@ -63,6 +65,7 @@ def observe_pod(body: JSON) -> ObservedPod:
         waiting_reason=_line(waiting.get("reason")),
         waiting_message=_line(waiting.get("message")),
         restarts=int(container.get("restartCount") or 0),
+        container=container["name"] if container.get("name") in ROUTER_CONTAINERS else None,
         last_termination=_termination(state, container.get("lastState") or {}),
         running_since=parse_time((state.get("running") or {}).get("startedAt")),
         unready_since=_since(readiness) if readiness.get("status") == "False" else None,
@@ -137,7 +140,23 @@ def _main_container(status: JSON, component: str) -> JSON:
     for container in containers:
         if container.get("name") == component:
             return container
+    # A router of an earlier release had one container, and was found above.
+    own = [one for one in containers if one.get("name") in ROUTER_CONTAINERS]
+    if component == "router" and own:
+        return max(own, key=lambda one: (_trouble(one), one["name"] == "envoy"))
     return containers[0] if containers else {}
+
+
+def _trouble(container: JSON) -> int:
+    """How much a container's state says about why its pod is not ready; 0 when nothing."""
+    state: JSON = container.get("state") or {}
+    waiting: JSON = state.get("waiting") or {}
+    if str(waiting.get("reason") or "") not in _NOT_BEGUN:
+        return 3
+    if state.get("terminated"):
+        return 2
+    ended = (container.get("lastState") or {}).get("terminated")
+    return 1 if ended and not container.get("ready") else 0
 
 
 def find_hindrance(status: JSON, main: JSON, readiness: JSON) -> Hindrance | None:

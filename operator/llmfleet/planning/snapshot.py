@@ -189,6 +189,9 @@ class ObservedPod:
     download: Download | None = None
     silent_since: datetime | None = None
     """Since when nobody answers for it, though its container is said to run."""
+    container: str | None = None
+    """Which container all this is of, where a pod has several of ours: a router's ``envoy`` or
+    ``agent``."""
 
 
 class RouterReach(StrEnum):

@@ -53,6 +53,47 @@ def test_pod_when_its_engine_crashed_then_its_termination_is_read() -> None:
     assert not found.ready
 
 
+ENDED = {"terminated": {"exitCode": 1, "reason": "Error", "finishedAt": SINCE}}
+RUNNING = {"running": {"startedAt": SINCE}}
+WAITING = {"waiting": {"reason": "CrashLoopBackOff"}}
+CREATING = {"waiting": {"reason": "ContainerCreating"}}
+NO_IMAGE = {"waiting": {"reason": "ErrImagePull", "message": "no such tag"}}
+
+
+@pytest.mark.parametrize(
+    ("agent", "envoy", "main"),
+    [
+        ({"state": RUNNING, "ready": True}, {"state": RUNNING, "ready": True}, "envoy"),
+        ({"state": RUNNING}, {"state": WAITING, "lastState": ENDED}, "envoy"),
+        ({"state": WAITING, "lastState": ENDED}, {"state": RUNNING, "ready": True}, "agent"),
+        ({"state": ENDED}, {"state": RUNNING, "ready": True}, "agent"),
+        ({"state": RUNNING, "lastState": ENDED}, {"state": RUNNING, "ready": True}, "agent"),
+        (
+            {"state": RUNNING, "lastState": ENDED},
+            {"state": RUNNING, "lastState": ENDED, "ready": True},
+            "agent",
+        ),
+        ({"state": NO_IMAGE}, {"state": CREATING}, "agent"),
+        ({"state": CREATING}, {"state": NO_IMAGE}, "envoy"),
+        ({"state": ENDED}, {"state": WAITING, "lastState": ENDED}, "envoy"),
+    ],
+)
+def test_router_pod_when_one_of_its_containers_fails_then_it_is_that_one_that_is_told_of(
+    agent: JSON, envoy: JSON, main: str
+) -> None:
+    body = pod({"containerStatuses": [{"name": "agent", **agent}, {"name": "envoy", **envoy}]})
+    body["metadata"]["labels"] = {"llmfleet.dev/component": "router"}
+    assert observe_pod(body).container == main
+
+
+def test_router_pod_when_it_is_of_an_earlier_release_then_its_one_container_is_read() -> None:
+    statuses = [{"name": "mesh", "state": RUNNING}, {"name": "router", "state": WAITING}]
+    body = pod({"containerStatuses": statuses})
+    body["metadata"]["labels"] = {"llmfleet.dev/component": "router"}
+    found = observe_pod(body)
+    assert (found.waiting_reason, found.container) == ("CrashLoopBackOff", None)
+
+
 def test_pod_when_the_scheduler_found_no_room_then_its_sentence_is_kept() -> None:
     condition = {
         "type": "PodScheduled",

@@ -18,6 +18,7 @@ from llmfleet.planning.rollout.ends import (
     explain_end,
     explain_start,
     say,
+    say_of_container,
 )
 from llmfleet.planning.rollout.kubelet import (
     FAILED_TOLD_FOR,
@@ -109,9 +110,9 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
     if pod.node_lost:
         return say(pod, "NodeLost", f"cannot be reached: its node {pod.node} is not ready")
     if pod.waiting_reason in _IMAGE_WORDS:
-        return say(pod, "ImagePullFailed", f"cannot pull its image: {_why(pod)}")
+        return say_of_container(pod, "ImagePullFailed", f"cannot pull its image: {_why(pod)}")
     if pod.waiting_reason == "CreateContainerConfigError" and is_missing(pod.waiting_message or ""):
-        return say(pod, *explain_missing(pod.waiting_message or ""))
+        return say_of_container(pod, *explain_missing(pod.waiting_message or ""))
     if pod.waiting_reason in _START_WORDS:
         return explain_start(pod, pod.waiting_message)
     if pod.last_termination is not None and _tells(pod, now, ended_before):

@@ -24,11 +24,6 @@ _STARTS_THAT_FAILED: Final = frozenset({"StartError", "ContainerCannotRun"})
 """Container runtimes' words for a container whose first process never ran."""
 _CONTAINERS_LOST: Final = frozenset({"ContainerStatusUnknown", "Unknown"})
 """The kubelet's and containerd's words for one that was there before the node restarted."""
-_LESS: Final = {
-    "engine": "raise spec.podTemplate.resources.limits.memory, or lower maxModelLen or maxNumSeqs",
-    "router": "lower spec.router.bodyLimit, or raise spec.router.replicas",
-}
-"""What helps a pod that runs out of memory."""
 LONGEST_MESSAGE: Final = 2000
 """Bytes of what is said about one pod."""
 
@@ -87,19 +82,37 @@ def explain_end(pod: ObservedPod, termination: Termination) -> Diagnosis:
             pod, str(said["reason"]), f"ended: {words}", fatal=said.get("retriable") is False
         )
     if termination.reason == "OOMKilled":
-        text = f"was killed because it used more memory than its limit: {_LESS[pod.component]}"
-        return say(pod, "OutOfMemory", text, fatal=True)
+        text = f"was killed because it used more memory than its limit: {_more_memory(pod)}"
+        return say_of_container(pod, "OutOfMemory", text, fatal=True)
     words = termination.message.strip() or termination.reason or "it said nothing"
-    return say(pod, "CrashLoop", f"ended with exit code {termination.exit_code}: {words}")
+    text = f"ended with exit code {termination.exit_code}: {words}"
+    return say_of_container(pod, "CrashLoop", text)
 
 
 def explain_start(pod: ObservedPod, words: str | None) -> Diagnosis:
     """Why its node cannot make its container run."""
     said = (words or "").strip() or "it does not say why"
-    return say(pod, "StartError", f"cannot be started by its node {pod.node}: {said}")
+    return say_of_container(pod, "StartError", f"cannot be started by its node {pod.node}: {said}")
 
 
-def say(pod: ObservedPod, reason: str, text: str, *, fatal: bool = False) -> Diagnosis:
+def _more_memory(pod: ObservedPod) -> str:
+    """What helps a container that runs out of memory."""
+    if pod.component == "engine":
+        return "raise spec.podTemplate.resources.limits.memory, or lower maxModelLen or maxNumSeqs"
+    if pod.container == "agent":
+        return "the kubelet starts it again, and Envoy serves meanwhile"
+    return "lower spec.router.bodyLimit, or raise spec.router.replicas"
+
+
+def say(
+    pod: ObservedPod, reason: str, text: str, *, fatal: bool = False, whose: str = ""
+) -> Diagnosis:
     """What is wrong with a pod, as a sentence that begins with its name."""
-    message = shorten(f"{pod.component} pod {pod.name} {text}", LONGEST_MESSAGE)
+    message = shorten(f"{pod.component} pod {pod.name}{whose} {text}", LONGEST_MESSAGE)
     return Diagnosis(reason=reason, message=message, fatal=fatal, pod=pod.name)
+
+
+def say_of_container(pod: ObservedPod, reason: str, text: str, *, fatal: bool = False) -> Diagnosis:
+    """What is wrong with its container, which is named where a pod has several of ours."""
+    whose = "" if pod.container is None else f"'s container {pod.container}"
+    return say(pod, reason, text, fatal=fatal, whose=whose)
