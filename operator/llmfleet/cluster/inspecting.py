@@ -3,7 +3,8 @@
 A pod that is not ready is asked about when that has lasted a while: its node, whether it lives;
 while the node has not begun it, its Events, why; while its engine runs, its supervisor, whether a
 download moves. One by one a few at a time, so that a thousand pods that start together cost
-little: they are asked about more rarely then. Nothing is watched.
+little: they are asked about more rarely then. Answers that are old by then, and questions that the
+API server fails, leave a pod as one that was not asked about. Nothing is watched.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from llmfleet.api import clean_line
 from llmfleet.cluster.answers import UNREADABLE, pod_url, read_body, whole_number
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.client import ApiClient
-from llmfleet.cluster.errors import ApiError
+from llmfleet.cluster.errors import ApiError, Forbidden, NotFound
 from llmfleet.cluster.kinds import NODE, POD_EVENT
 from llmfleet.cluster.pods import parse_time
 from llmfleet.cluster.store import Owner
+from llmfleet.planning.signal import Signal
 from llmfleet.planning.snapshot import JSON, Download, ObservedPod, PodWarning
 
 HEALTH_PORT: Final = 8081
@@ -34,6 +36,8 @@ AFTER_SECONDS: Final = 30.0
 """So long a pod may take without being asked about."""
 EVERY_SECONDS: Final = 15.0
 """From one question about a pod to the next."""
+ANSWERS_LAST: Final = timedelta(seconds=60)
+"""So long an answer is known; bytes that moved since would be taken for none."""
 AT_ONCE: Final = 4
 ANSWER_SECONDS: Final = 3.0
 NODE_SECONDS: Final = 10.0
@@ -62,12 +66,14 @@ class Answers:
     silent: bool = False
 
 
+NOT_ASKED: Final[Signal[Answers]] = Signal(problem="nobody was asked about it yet")
+
+
 @dataclass(slots=True)
 class _Inspected:
     pod: ObservedPod
     due: float
-    answers: Answers | None = None
-    """None = it was not asked about yet."""
+    told: Signal[Answers] = NOT_ASKED
 
 
 class PodInspector:
@@ -125,7 +131,7 @@ class PodInspector:
                 known = _Inspected(pod, known.due)  # another container than the one that answered
             known.pod = pod
             kept[pod.uid] = known
-            found.append(_amended(pod, known.answers))
+            found.append(_amended(pod, known.told, now))
         if kept:
             self._pods[owner] = kept
             self._start()
@@ -164,25 +170,42 @@ class PodInspector:
                 continue
 
     async def _ask(self, owner: Owner, one: _Inspected) -> None:
-        pod, before = one.pod, one.answers
+        pod = one.pod
         one.due = time.monotonic() + self._every  # whatever comes of this, others have their turn
-        answers = Answers(node_lost=await self._is_node_lost(pod.node))
-        if pod.deleting or answers.node_lost:
-            pass  # nothing else would change what is decided
-        elif pod.running_since is None:
-            answers = replace(answers, warning=await self._find_warning(owner[0], pod))
-        elif pod.component == "engine":
-            answers = await self._ask_supervisor(pod)
+        try:
+            answers = await self._answers(owner[0], pod)
+        except (ApiError, *UNREADABLE) as error:  # what was known grows old
+            log.debug("nothing is known of a pod", pod=pod.name, error=str(error))
+            return
         if one.pod.running_since != pod.running_since:
             return
-        one.answers = answers
+        now = datetime.now(UTC)
+        before = _fresh(one.told, now).value
+        one.told = Signal(value=answers, as_of=now)
         if before is None or _matters(before) != _matters(answers):
             self._wake(owner)
 
+    async def _answers(self, namespace: str, pod: ObservedPod) -> Answers:
+        """All that is asked about a pod.
+
+        Raises:
+            ApiError and others of UNREADABLE: the API server does not say it.
+        """
+        if await self._is_node_lost(pod.node):
+            return Answers(node_lost=True)  # nothing else would change what is decided
+        if pod.deleting:
+            return Answers()
+        if pod.running_since is None:
+            return Answers(warning=await self._find_warning(namespace, pod))
+        return await self._ask_supervisor(pod) if pod.component == "engine" else Answers()
+
     async def _is_node_lost(self, name: str | None) -> bool:
-        """Whether Kubernetes takes a node for lost; False where that is not known.
+        """Whether Kubernetes takes a node for lost; False for those that may not look at nodes.
 
         A node that is gone is not taken for lost: its pods are collected in a moment.
+
+        Raises:
+            ApiError: the API server does not say it.
         """
         if name is None:
             return False
@@ -191,7 +214,7 @@ class PodInspector:
             return lost
         try:
             body = await self._api.get(NODE.path(None, name), timeout_seconds=ANSWER_SECONDS)
-        except ApiError as error:
+        except (Forbidden, NotFound) as error:
             log.debug("node not read", node=name, error=str(error))
             lost = False
         else:
@@ -208,10 +231,10 @@ class PodInspector:
         }
         try:
             page = await self._api.get(POD_EVENT.path(namespace), query, ANSWER_SECONDS)
-            return latest_warning(page.get("items") or [], datetime.now(UTC))
-        except (ApiError, *UNREADABLE) as error:
+        except (Forbidden, NotFound) as error:
             log.debug("events not read", pod=pod.name, error=str(error))
             return None
+        return latest_warning(page.get("items") or [], datetime.now(UTC))
 
     async def _ask_supervisor(self, pod: ObservedPod) -> Answers:
         """What an engine pod says of its download, or that nobody is there to say anything."""
@@ -295,9 +318,16 @@ def _waits_since(pod: ObservedPod, now: datetime) -> datetime | None:
     return max(since, pod.unready_since) if pod.unready_since is not None else since
 
 
-def _amended(pod: ObservedPod, answers: Answers | None) -> ObservedPod:
+def _fresh(told: Signal[Answers], now: datetime) -> Signal[Answers]:
+    return told.at(now, ANSWERS_LAST, "what was asked about it is")
+
+
+def _amended(pod: ObservedPod, told: Signal[Answers], now: datetime) -> ObservedPod:
+    answers = _fresh(told, now).value
     if answers is None:
-        return replace(pod, asked=False)
+        # A node that came back would have ended it: what held nothing then holds nothing now.
+        gone = pod.deleting and told.value is not None and told.value.node_lost
+        return replace(pod, asked=False, node_lost=pod.node_lost or gone)
     return replace(
         pod,
         node_lost=pod.node_lost or answers.node_lost,

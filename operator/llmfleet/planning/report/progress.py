@@ -9,6 +9,7 @@ from typing import Final
 from llmfleet.api import describe_step
 from llmfleet.planning.advice import command
 from llmfleet.planning.report.situation import Situation, count, describe_traffic
+from llmfleet.planning.rollout.diagnosis import why_undecided
 from llmfleet.planning.rollout.downloads import describe_downloads
 from llmfleet.planning.rollout.restarting import old_pods
 from llmfleet.planning.rollout.stage import deadline, settings_changed, stands_still
@@ -72,8 +73,11 @@ def _overdue(situation: Situation) -> Answer | None:
     due = deadline(situation.facts, rollout)
     if due is None or situation.now < due:
         return None
-    words = f": {situation.trouble.message}" if situation.trouble else ""
     seconds = rollout.policy.progress_deadline_seconds
+    arm = situation.facts.arm(rollout.target)
+    words = why_undecided(arm, situation.now, seconds)
+    if situation.trouble:
+        words = f": {situation.trouble.message}"
     text = f"revision {rollout.target} made no progress for {seconds} s{_meanwhile(situation)}"
     return "False", "ProgressDeadlineExceeded", text + words
 
@@ -170,6 +174,7 @@ def _going_on(situation: Situation) -> Answer | None:
         return "True", "ScalingDown", text
     text = f"{arm.ready} of {rollout.pods} engine pods of revision {target} are ready"
     text += describe_downloads(arm, situation.now)
+    text += why_undecided(arm, situation.now, rollout.policy.progress_deadline_seconds)
     then = _way_out(situation) or then or situation.without_comparison
     return "True", "WaitingForReady", text + then
 

@@ -134,6 +134,24 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
     return None
 
 
+def why_undecided(arm: Arm, now: datetime, deadline_seconds: int) -> str:
+    """Why pods that have taken too long are not taken for failed, as the end of a sentence.
+
+    Args:
+        arm: what is observed of a revision.
+        now: the time of the decision.
+        deadline_seconds: progressDeadline.
+    """
+    for pod in arm.live:
+        due = _ready_due(pod, deadline_seconds)
+        if not pod.ready and not pod.asked and due is not None and now >= due:
+            return (
+                f"; nothing is concluded about engine pod {pod.name} until its node and its"
+                " supervisor have been asked"
+            )
+    return ""
+
+
 def count_ends(pod: ObservedPod) -> int:
     """How often its container has ended in the pod's life: restarted, or waiting for that.
 
