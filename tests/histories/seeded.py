@@ -13,7 +13,6 @@ from typing import Any
 
 from llmfleet.api import CountedRequests, RequestsAtStart
 from llmfleet.planning import decide
-from llmfleet.planning.analysis import judge
 from llmfleet.planning.analysis.metrics import METRICS
 from llmfleet.planning.children import intended
 from llmfleet.planning.facts import read as facts
@@ -115,7 +114,7 @@ def f3_traffic_moves_without_replicas() -> None:
 @bug
 def f9_stale_counts_believed() -> None:
     """Counts of three hours ago are counts of now."""
-    swap(judge, "STALE_AFTER", timedelta(days=1))
+    swap(facts, "COUNTS_LAST", timedelta(days=1))
 
 
 @bug

@@ -3,7 +3,8 @@
 A pod that is not ready is asked about when that has lasted a while: its node, whether it lives;
 while the node has not begun it, its Events, why; while its engine runs, its supervisor, whether a
 download moves. One by one a few at a time, so that a thousand pods that start together cost
-little: they are asked about more rarely then. Nothing is watched.
+little: they are asked about more rarely then. Answers that are old by then, and questions that the
+API server fails, leave a pod as one that was not asked about. Nothing is watched.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from llmfleet.cluster.errors import ApiError, Forbidden, NotFound
 from llmfleet.cluster.kinds import NODE, POD_EVENT
 from llmfleet.cluster.pods import parse_time
 from llmfleet.cluster.store import Owner
+from llmfleet.planning.signal import Signal
 from llmfleet.planning.snapshot import JSON, Download, ObservedPod, PodWarning
 
 HEALTH_PORT: Final = 8081
@@ -34,6 +36,8 @@ AFTER_SECONDS: Final = 30.0
 """So long a pod may take without being asked about."""
 EVERY_SECONDS: Final = 15.0
 """From one question about a pod to the next."""
+ANSWERS_LAST: Final = timedelta(seconds=60)
+"""So long an answer is known; bytes that moved since would be taken for none."""
 AT_ONCE: Final = 4
 ANSWER_SECONDS: Final = 3.0
 NODE_SECONDS: Final = 10.0
@@ -69,12 +73,14 @@ class Answers:
     silent_since: datetime | None = None
 
 
+NOT_ASKED: Final[Signal[Answers]] = Signal(problem="nobody was asked about it yet")
+
+
 @dataclass(slots=True)
 class _Inspected:
     pod: ObservedPod
     due: float
-    answers: Answers | None = None
-    """None = it was not asked about yet."""
+    told: Signal[Answers] = NOT_ASKED
     lost_at: datetime | None = None
     """When its node was known to be lost, last; what it is waited for counts from there."""
 
@@ -137,7 +143,7 @@ class PodInspector:
             if pod.node_lost:
                 known.lost_at = now
             kept[pod.uid] = known
-            found.append(_amended(pod, known))
+            found.append(_amended(pod, known, now))
         if kept:
             self._pods[owner] = kept
             self._start()
@@ -176,29 +182,45 @@ class PodInspector:
                 continue
 
     async def _ask(self, owner: Owner, one: _Inspected) -> None:
-        pod, before = one.pod, one.answers
+        pod = one.pod
         one.due = time.monotonic() + self._every  # whatever comes of this, others have their turn
-        known = before.download if before is not None else None
-        answers = Answers(node_lost=await self._is_node_lost(pod.node), download=known)
-        if pod.deleting or answers.node_lost:
-            pass  # nothing else would change what is decided
-        elif pod.running_since is None:
-            answers = replace(answers, warning=await self._find_warning(owner[0], pod))
-        elif pod.component == "engine":
-            answers = await self._ask_supervisor(pod, before or Answers())
+        try:
+            answers = await self._answers(owner[0], pod, one.told.value or Answers())
+        except (ApiError, *UNREADABLE) as error:  # what was known grows old
+            log.debug("nothing is known of a pod", pod=pod.name, error=str(error))
+            return
         if one.pod.running_since != pod.running_since:
             return
-        one.answers = answers
+        now = datetime.now(UTC)
         if answers.node_lost:
-            one.lost_at = datetime.now(UTC)
+            one.lost_at = now
+        before = _fresh(one.told, now).value
+        one.told = Signal(value=answers, as_of=now)
         if before is None or _matters(before) != _matters(answers):
             self._wake(owner)
 
-    async def _is_node_lost(self, name: str | None) -> bool:
-        """Whether Kubernetes takes a node for lost; False where that was never known.
+    async def _answers(self, namespace: str, pod: ObservedPod, before: Answers) -> Answers:
+        """All that is asked about a pod; a download stays known until another is told.
 
-        A node that is gone is not taken for lost: its pods are collected in a moment. While the
-        API server does not answer, what it said last stays: nodes do not come back for that.
+        Raises:
+            ApiError and others of UNREADABLE: the API server does not say it.
+        """
+        known = Answers(download=before.download)
+        if await self._is_node_lost(pod.node):
+            return replace(known, node_lost=True)  # nothing else would change what is decided
+        if pod.deleting:
+            return known
+        if pod.running_since is None:
+            return replace(known, warning=await self._find_warning(namespace, pod))
+        return await self._ask_supervisor(pod, before) if pod.component == "engine" else known
+
+    async def _is_node_lost(self, name: str | None) -> bool:
+        """Whether Kubernetes takes a node for lost; False for those that may not look at nodes.
+
+        A node that is gone is not taken for lost: its pods are collected in a moment.
+
+        Raises:
+            ApiError: the API server does not say it.
         """
         if name is None:
             return False
@@ -207,10 +229,9 @@ class PodInspector:
             return lost
         try:
             body = await self._api.get(NODE.path(None, name), timeout_seconds=ANSWER_SECONDS)
-        except (NotFound, Forbidden):
-            lost = False
-        except ApiError as error:
+        except (NotFound, Forbidden) as error:
             log.debug("node not read", node=name, error=str(error))
+            lost = False
         else:
             lost = not is_node_ready(body)
         if len(self._nodes) >= MOST_NODES:
@@ -229,7 +250,7 @@ class PodInspector:
                 POD_EVENT.path(namespace), query, ANSWER_SECONDS, longest=LONGEST_EVENTS
             )
             return latest_warning(page.get("items") or [], datetime.now(UTC))
-        except (ApiError, *UNREADABLE) as error:
+        except (Forbidden, NotFound, *UNREADABLE) as error:
             log.debug("events not read", pod=pod.name, error=str(error))
             return None
 
@@ -311,13 +332,21 @@ def _waits_since(pod: ObservedPod, now: datetime) -> datetime | None:
     return max(since, pod.unready_since) if pod.unready_since is not None else since
 
 
-def _amended(pod: ObservedPod, known: _Inspected) -> ObservedPod:
-    answers, unready_since = known.answers, pod.unready_since
+def _fresh(told: Signal[Answers], now: datetime) -> Signal[Answers]:
+    return told.at(now, ANSWERS_LAST, "what was asked about it is")
+
+
+def _amended(pod: ObservedPod, known: _Inspected, now: datetime) -> ObservedPod:
+    answers, unready_since = _fresh(known.told, now).value, pod.unready_since
     if known.lost_at is not None and not pod.deleting:
         # Its engine is probed anew when its node is back, and nobody says since when it is.
         unready_since = max(unready_since or known.lost_at, known.lost_at)
     if answers is None:
-        return replace(pod, asked=False, unready_since=unready_since)
+        # A node that came back would have ended it: what held nothing then holds nothing now.
+        last = known.told.value
+        gone = pod.deleting and last is not None and last.node_lost
+        lost = pod.node_lost or gone
+        return replace(pod, asked=False, node_lost=lost, unready_since=unready_since)
     return replace(
         pod,
         unready_since=unready_since,

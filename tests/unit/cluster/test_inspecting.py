@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from llmfleet.cluster import inspecting
 from llmfleet.cluster.errors import Forbidden, Unavailable
 from llmfleet.cluster.inspecting import AT_ONCE, PodInspector, is_node_ready, latest_warning
 from llmfleet.planning.snapshot import JSON, ObservedPod, PodWarning
@@ -48,6 +49,15 @@ class Api:
         self.calls: asyncio.Queue[str] = asyncio.Queue()
         self.at_once = self.most_at_once = 0
         self.refuses = self.down = False
+        self._asked = asyncio.Event()
+
+    async def until_asked(self, times: int) -> None:
+        """Until it has been asked so many times more."""
+        many = len(self.asked) + times
+        async with asyncio.timeout(20):
+            while len(self.asked) < many:
+                self._asked.clear()
+                await self._asked.wait()
 
     async def get(
         self, path: str, query: Any = None, timeout_seconds: Any = None, longest: Any = None
@@ -59,6 +69,7 @@ class Api:
         self.at_once -= 1
         self.asked.append((path, (query or {}).get("fieldSelector", "")))
         self.calls.put_nowait(path)
+        self._asked.set()
         if self.refuses:
             raise Forbidden("no", status=403)
         if self.down:
@@ -122,6 +133,50 @@ async def test_pod_when_nothing_may_be_read_then_it_is_as_it_says_itself(
 ) -> None:
     api.refuses = True
     assert await answered(inspector, woken, creating()) == creating()
+
+
+async def test_answers_when_they_are_old_then_nothing_is_concluded_until_they_come_again(
+    inspector: PodInspector,
+    api: Api,
+    woken: asyncio.Queue[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api.events = [event("FailedMount", "no")]
+    assert (await answered(inspector, woken, creating())).asked
+    api.down = True
+    monkeypatch.setattr(inspecting, "ANSWERS_LAST", timedelta(0))
+    (found,) = inspector.track(OWNER, [creating()])
+    assert (found.asked, found.warning) == (False, None)
+    monkeypatch.undo()
+    assert inspector.track(OWNER, [creating()])[0].asked, "what was known grows old, and no faster"
+
+
+async def test_api_server_when_it_fails_then_that_is_no_answer_and_the_next_one_wakes(
+    inspector: PodInspector, api: Api, woken: asyncio.Queue[Any]
+) -> None:
+    api.down = True
+    for waiting in (creating(), running()):
+        inspector.track(OWNER, [waiting])
+        await api.until_asked(3)
+        assert woken.empty()
+        assert not inspector.track(OWNER, [waiting])[0].asked
+    api.down = False
+    assert (await answered(inspector, woken, creating())).asked
+
+
+async def test_pod_when_it_held_nothing_and_the_api_server_fails_then_it_holds_nothing(
+    inspector: PodInspector,
+    api: Api,
+    woken: asyncio.Queue[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api.ready = False
+    ending = pod(deleting=True, ends_at=BEGUN)
+    await answered(inspector, woken, ending)
+    api.down = True
+    monkeypatch.setattr(inspecting, "ANSWERS_LAST", timedelta(0))
+    (found,) = inspector.track(OWNER, [ending])
+    assert (found.asked, found.node_lost) == (False, True)
 
 
 QUIET = {
@@ -189,9 +244,8 @@ async def test_owner_when_the_answer_stays_the_same_then_it_is_not_woken_again(
 ) -> None:
     api.events = [event("FailedMount", "no")]
     await answered(inspector, woken, creating())
-    await asyncio.sleep(0.2)
+    await api.until_asked(3)
     assert woken.empty()
-    assert len(api.asked) > 3
     api.events = [event("FailedMount", "another")]
     async with asyncio.timeout(5):
         await woken.get()

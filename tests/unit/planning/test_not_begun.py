@@ -131,6 +131,8 @@ def test_f22_canary_when_its_node_died_before_it_was_ever_ready_then_it_is_not_r
     world.wait(600)
     world.reconcile()
     assert rejected(world) == {}, "nobody has said yet whether its node lives"
+    wanted = f"nothing is concluded about engine pod {name} until its node"
+    assert wanted in world.condition("Progressing")["message"]
 
     stay(world, name, node_lost=True, asked=True)
     world.reconcile()

@@ -150,6 +150,9 @@ def _routers_confirmed(situation: Situation) -> list[ConditionValue]:
     if routers.silent:
         text = f"no answer for 30 s from {', '.join(routers.silent)}; {_kept_for(routers)}"
         status, reason = "Unknown", "Silent"
+    elif routers.stale:
+        text = f"{'; '.join(routers.stale)}; nothing is taken away"
+        status, reason = "Unknown", "Silent"
     elif routers.confirmed and not moved:
         text = f"trafficGeneration {facts.generation} is served by {count(routers.ready, 'router')}"
         status, reason = "True", "Confirmed"

@@ -10,6 +10,7 @@ from llmfleet.api import describe_step
 from llmfleet.planning.advice import command
 from llmfleet.planning.report.capacity import describe_overdue
 from llmfleet.planning.report.situation import Situation, count
+from llmfleet.planning.rollout.diagnosis import why_undecided
 from llmfleet.planning.rollout.downloads import describe_downloads
 from llmfleet.planning.rollout.restarting import old_pods
 from llmfleet.planning.rollout.stage import deadline, settings_changed, stands_still
@@ -76,10 +77,16 @@ def _overdue(situation: Situation) -> Answer | None:
         return None
     back = isinstance(rollout.state, Returning)
     trouble = situation.stable_trouble if back else situation.trouble
-    words = f": {trouble.message}" if trouble else _without_pods(situation)
     seconds = rollout.policy.progress_deadline_seconds
+    words = f": {trouble.message}" if trouble else _undecided(situation, seconds)
     text = f"revision {rollout.target} made no progress for {seconds} s{_meanwhile(situation)}"
     return "False", "ProgressDeadlineExceeded", text + words
+
+
+def _undecided(situation: Situation, seconds: int) -> str:
+    """Why nothing is known to be wrong, as the end of a sentence."""
+    arm = situation.facts.arm(situation.rollout.target)
+    return why_undecided(arm, situation.now, seconds) or _without_pods(situation)
 
 
 def _without_pods(situation: Situation) -> str:
@@ -189,6 +196,7 @@ def _going_on(situation: Situation) -> Answer | None:
         return "True", "ScalingDown", text
     text = f"{arm.ready} of {rollout.pods} engine pods of revision {target} are ready"
     text += describe_downloads(arm, situation.now)
+    text += why_undecided(arm, situation.now, rollout.policy.progress_deadline_seconds)
     then = _way_out(situation) or then or situation.without_comparison
     return "True", "WaitingForReady", text + then
 

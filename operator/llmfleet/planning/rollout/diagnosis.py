@@ -133,6 +133,24 @@ def _why(pod: ObservedPod) -> str:
     return pod.waiting_message or f"{pod.waiting_reason}, and nothing says why"
 
 
+def why_undecided(arm: Arm, now: datetime, deadline_seconds: int) -> str:
+    """Why pods that have taken too long are not taken for failed, as the end of a sentence.
+
+    Args:
+        arm: what is observed of a revision.
+        now: the time of the decision.
+        deadline_seconds: progressDeadline.
+    """
+    for pod in arm.live:
+        due = _ready_due(pod, deadline_seconds)
+        if not pod.ready and not pod.asked and due is not None and now >= due:
+            return (
+                f"; nothing is concluded about engine pod {pod.name} until its node and its"
+                " supervisor have been asked"
+            )
+    return ""
+
+
 def _never_ready(pod: ObservedPod, now: datetime, deadline_seconds: int) -> Diagnosis | None:
     """What is told when nothing is said to be wrong, and it takes too long.
 
