@@ -161,6 +161,7 @@ def check_waits(seen: Snapshot, plan: Plan, now: datetime) -> None:
     since = [pod.unschedulable_since for pod in live if pod.unschedulable == ROOM]
     if any(at is not None and now >= at + timedelta(seconds=10) for at in since):
         assert conditions["CapacityAvailable"]["status"] == "False"
+        assert ROOM in conditions["CapacityAvailable"]["message"]
     late = [
         pod.name
         for pod in engines
@@ -178,7 +179,7 @@ def test_fleet_when_its_pods_are_in_any_state_then_it_is_told_and_no_revision_is
     world = scene(name)
     seen, now = world.snapshot(), world.now
     for _ in range(3):
-        pods = tuple(data.draw(states(pod, now)) for pod in seen.pods)
+        pods = tuple(data.draw(states(pod, now)) for pod in world.snapshot().pods)
         seen = replace(seen, pods=pods)
         plan = decided(seen, now)
         seen, now = after(seen, plan), now + timedelta(seconds=125)
