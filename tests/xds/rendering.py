@@ -103,6 +103,11 @@ def _clusters(rendered: Rendered, prefix: str) -> list[JSON]:
 
 def _cluster(cluster: JSON, assignments: dict[str, JSON], prefix: str) -> JSON:
     name = prefix + cluster["name"]
+    if "cluster_type" in cluster:  # composed of others, which it names
+        composed = copy.deepcopy(cluster)
+        for part in composed["cluster_type"]["typed_config"]["clusters"]:
+            part["name"] = prefix + part["name"]
+        return {**composed, "name": name}
     resource = cluster["eds_cluster_config"].get("service_name", cluster["name"])
     return {
         **{key: value for key, value in cluster.items() if key != "eds_cluster_config"},
