@@ -96,4 +96,5 @@ def test_apply_when_the_api_server_does_not_admit_its_pods_then_its_sentence_is_
         )
         assert "maximum memory usage per Container is 16Mi" in said["message"]
     finally:
+        limited.delete()  # before its pods are admitted after all, and load a model
         delete("limitrange", "too-small", namespace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -33,7 +34,9 @@ def ask(argocd: Path, tmp_path_factory: pytest.TempPathFactory) -> Ask:
     def run(*words: str) -> str:
         command = [str(argocd), "admin", "settings", "resource-overrides", *words]
         command += ["--argocd-cm-path", str(settings)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # It leaves the folders in which it compares.
+        environment = {**os.environ, "TMPDIR": str(settings.parent)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
