@@ -35,6 +35,7 @@ from llmfleet.cluster.observing import Observer
 from llmfleet.cluster.probes import ProbeServer
 from llmfleet.cluster.recording import Recorder
 from llmfleet.cluster.routers import RouterPoller
+from llmfleet.cluster.signals_page import SignalsPage
 from llmfleet.cluster.store import Owner
 from llmfleet.cluster.transitions import Transitions
 from llmfleet.handlers import Watch
@@ -142,6 +143,7 @@ async def _lead(
     ledger = LedgerPoller(partial(wake, batch=True))
     inspector = PodInspector(api, partial(wake, batch=True))
     observer = Observer(api, caches, routers, ledger, inspector, crd)
+    signals = SignalsPage(environment, caches)
     notifier = Notifier(environment.notify_url)
     events = EventRecorder(api, environment.pod_name)
     transitions = Transitions(events, notifier)
@@ -156,12 +158,14 @@ async def _lead(
         caches.start()
         ledger.start()
         await caches.wait_synced()
+        probes.signals = signals.answer
         tasks = Tasks(Reconciler(observer, applier, decide))
         probes.alive.append(tasks.problem)
         watch = Watch(tasks, api, environment.watch_namespaces)
         probes.ready.append(watch.problem)
         await watch.run(take_signals)
     finally:
+        signals.close()
         await caches.stop()
         await crd.stop()
         await observer.close()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from hack.processes.fleet import Fleet, llm_deployment
 from hack.processes.waiting import eventually
 
 from llmfleet.api.installed_crd import CRD_NAME, CRD_PATH
+from llmfleet.cli.doctor import series
 from tests.unit.cli.played import run as run_program
 
 JSON = dict[str, Any]
@@ -304,6 +308,61 @@ def test_one_when_it_is_not_there_then_the_exit_code_is_no_finding_s(fleet: Flee
     done = run(fleet, "absent")
     assert (done.returncode, done.stdout) == (121, "")
     assert "is not there" in done.stderr
+
+
+@pytest.fixture
+def page() -> Iterator[tuple[str, int]]:
+    """Address and port of this machine where a page ``/signals`` is answered."""
+    found = {"schema": 1, "configured": True, "problem": "no answer in time", "metrics": []}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/signals" else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(found).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    # The API server leads nobody to a loopback address; a datagram socket finds another unsent.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address beside loopback")
+        address = str(probe.getsockname()[0])
+    if address.startswith("127."):
+        pytest.skip("this machine has no address beside loopback")
+    with ThreadingHTTPServer((address, 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield address, server.server_port
+        server.shutdown()
+
+
+def test_prometheus_when_the_api_server_leads_to_the_leader_then_what_it_says_is_told(
+    fleet: Fleet, page: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(series, "METRICS_PORT", page[1])
+    deployment = fleet.get(DEPLOYMENT)
+    assert deployment is not None
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    url = {"name": "LLMFLEET_PROMETHEUS_URL", "value": "http://prometheus"}
+    changed = {**container, "env": [*container["env"], url]}
+    patch(fleet.server, DEPLOYMENT, {"spec": {"template": {"spec": {"containers": [changed]}}}})
+    pod = f"/api/v1/namespaces/{SYSTEM}/pods/llmfleet-0/status"
+    try:
+        _, unreached = examine(fleet)
+        patch(fleet.server, pod, {"status": {"podIP": page[0], "podIPs": [{"ip": page[0]}]}})
+        code, found = examine(fleet)
+    finally:
+        template = {"spec": {"containers": [container]}}
+        patch(fleet.server, DEPLOYMENT, {"spec": {"template": template}})
+    assert unreached["prometheus"][0]["state"] == "unknown"
+    assert "cannot reach llmfleet-0" in unreached["prometheus"][0]["message"]
+    assert code == 1
+    assert found["prometheus"][0]["message"] == (
+        f"Prometheus does not answer the operator {SYSTEM}/llmfleet: no answer in time"
+    )
 
 
 @pytest.fixture(scope="module")

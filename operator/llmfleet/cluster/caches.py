@@ -119,6 +119,10 @@ class Caches:
         """Engine and router pods, sorted by name."""
         return tuple(kept.value for kept in self._pods.of(owner))
 
+    def owners(self) -> list[Owner]:
+        """Every LLMDeployment whose name a pod carries."""
+        return self._pods.owners()
+
     def replica_sets(self, owner: Owner) -> dict[str, ObservedReplicaSet]:
         """ReplicaSets by uid."""
         return {kept.uid: kept.value for kept in self._replica_sets.of(owner)}

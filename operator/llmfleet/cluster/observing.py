@@ -142,7 +142,7 @@ class Observer:
 
     def _inspect(self, owner: Owner, pods: tuple[ObservedPod, ...]) -> tuple[ObservedPod, ...]:
         """The pods with what was asked about them; nothing is asked about anybody else's."""
-        made = [pod for pod in pods if is_made_for(pod, _deployment_of(owner, pod))]
+        made = [pod for pod in pods if is_made_for(pod, deployment_of(owner, pod))]
         known = {pod.name: pod for pod in self._inspector.track(owner, made)}
         return tuple(known.get(pod.name, pod) for pod in pods)
 
@@ -230,7 +230,7 @@ class Observer:
         await self.find_by_name(owner, keys)
 
 
-def _deployment_of(owner: Owner, pod: ObservedPod) -> str:
+def deployment_of(owner: Owner, pod: ObservedPod) -> str:
     """Name of the Deployment that a pod's labels name."""
     if pod.component == "engine":
         return revision_name(owner[1], pod.revision or "")

@@ -18,6 +18,18 @@ from llmfleet.api import clean_line
 NO_API: Final = "what comes from its address is no answer of Prometheus' API: is the URL right?"
 
 
+_SECRETS: Final = "prometheus.tokenSecret or prometheus.basicAuthSecret"
+_SETTINGS: Final = (
+    ("HTTP status 401", _SECRETS),
+    ("HTTP status 403", _SECRETS),
+    ("its certificate", "prometheus.caSecret"),
+    ("TLS fails", "prometheus.caSecret or prometheus.clientCertificateSecret"),
+    ("the question is redirected", f"prometheus.url, {_SECRETS}"),
+    ("its file", "the Secrets that the chart's values under prometheus name"),
+)
+"""How the words below begin, and the chart values that mend it."""
+
+
 class PrometheusError(Exception):
     """A question without an answer; the message is fit to be shown."""
 
@@ -38,6 +50,18 @@ def describe_problem(error: BaseException) -> str:
         return clean_line(str(error))
     named = (_describe(each) for each in reversed(list(_causes(error))))
     return next((clean_line(each) for each in named if each is not None), type(error).__name__)
+
+
+def name_setting(problem: str) -> str:
+    """The chart value that mends a problem of ``describe_problem``.
+
+    >>> name_setting("HTTP status 401 (Unauthorized)")
+    'prometheus.tokenSecret or prometheus.basicAuthSecret'
+    >>> name_setting("connection refused")
+    'prometheus.url'
+    """
+    found = (setting for words, setting in _SETTINGS if problem.startswith(words))
+    return next(found, "prometheus.url")
 
 
 def _describe(error: BaseException) -> str | None:

@@ -59,6 +59,10 @@ class ObjectStore(Generic[T]):
         names = sorted(self._by_owner.get(owner, ()))
         return [self._kept[name] for name in names]
 
+    def owners(self) -> list[Owner]:
+        """Every LLMDeployment that has any."""
+        return sorted(self._by_owner)
+
     def version(self, namespace: str, name: str) -> int:
         """The resourceVersion held, -1 when the object is not here."""
         entry = self._kept.get((namespace, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,122 @@ def test_operator_when_there_is_none_then_the_command_that_installs_it_is_told(
     by_check = {each["check"]: each for each in json.loads(done.stdout)}
     assert by_check["operator"]["fix"].startswith("helm install llmfleet ")
     assert by_check["lease"]["message"].startswith("there is no Lease llmfleet-operator")
+
+
+def installed(page: bytes | None, url: str = "http://prometheus", status: int = 200) -> Answer:
+    """An operator whose first pod leads, and what its page ``/signals`` is."""
+    variables = [
+        {"name": "LLMFLEET_ROUTER_IMAGE", "value": "r"},
+        {"name": "LLMFLEET_PROMETHEUS_URL", "value": url},
+        {"name": "LLMFLEET_NETWORK_POLICIES", "value": "false"},
+    ]
+    operator = json.loads(json.dumps(OPERATOR))
+    operator["metadata"] = {"name": "llmfleet", "namespace": "sys"}
+    operator["spec"]["template"]["spec"]["containers"][0]["env"] = variables
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    lease = {
+        "metadata": {"name": "llmfleet-operator", "namespace": "sys"},
+        "spec": {"holderIdentity": "u1", "renewTime": at, "leaseDurationSeconds": 12},
+    }
+    lists: dict[str, list[JSON]] = {
+        "/apis/apps/v1/deployments": [operator],
+        "/apis/coordination.k8s.io/v1/leases": [lease],
+        "/api/v1/namespaces/sys/pods": [{"metadata": {"name": "llmfleet-1", "uid": "u1"}}],
+        "/apis/llmfleet.dev/v1alpha1/llmdeployments": [
+            {"metadata": {"namespace": "a", "name": "chat"}, "spec": {"autoscaling": {}}},
+            {"metadata": {"namespace": "a", "name": "embed"}, "spec": {"autoscaling": {"x": 1}}},
+        ],
+    }
+    others = answering({path: {"kind": "List", "items": each} for path, each in lists.items()})
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        if path == "/api/v1/namespaces/sys/pods/llmfleet-1:8080/proxy/signals" and page is not None:
+            return status, page
+        return others(method, path)
+
+    return answer
+
+
+def signals(**more: Any) -> bytes:
+    return json.dumps(
+        {"schema": 1, "configured": True, "problem": "", "metrics": [], **more}
+    ).encode()
+
+
+LACKING: JSON = {
+    "metric": "vllm:num_requests_running", "chartValue": "monitoring.podMonitor.enabled",
+    "asOf": None, "objects": 3, "missing": 1,
+    "without": [{"namespace": "a", "name": "chat", "problem": "Prometheus has none"}],
+}  # fmt: skip
+
+
+def prometheus_of(tmp_path: Path, answer: Answer) -> list[JSON]:
+    with play(answer) as server:
+        done = run(kubeconfig(tmp_path, server), "doctor", "-o", "json")
+    assert done.stderr == ""
+    return [each for each in json.loads(done.stdout) if each["check"] in {"prometheus", "series"}]
+
+
+def test_prometheus_when_the_operator_has_no_answer_of_it_then_its_problem_and_value_are_told(
+    tmp_path: Path,
+) -> None:
+    page = signals(problem="HTTP status 401 (Unauthorized)", chartValue="prometheus.tokenSecret")
+    (found,) = prometheus_of(tmp_path, installed(page))
+    assert found["state"] == "missing"
+    assert found["message"].endswith("the operator sys/llmfleet: HTTP status 401 (Unauthorized)")
+    assert found["fix"] == "correct the chart value prometheus.tokenSecret"
+
+
+def test_series_when_prometheus_lacks_them_then_the_objects_and_the_chart_value_are_named(
+    tmp_path: Path,
+) -> None:
+    there = {**LACKING, "metric": "llmfleet_leader", "missing": 0, "asOf": "12:00", "without": []}
+    none = {**LACKING, "objects": 0, "missing": 0}
+    answered, lacking, has, nobody = prometheus_of(
+        tmp_path, installed(signals(metrics=[LACKING, there, none]))
+    )
+    assert (answered["check"], answered["state"]) == ("prometheus", "ok")
+    assert lacking["state"] == "missing"
+    assert lacking["message"].endswith("it is not known of 1 (a/chat): Prometheus has none")
+    assert lacking["fix"].startswith("set the chart value monitoring.podMonitor.enabled=true")
+    assert (has["state"], nobody["state"]) == ("ok", "ok")
+
+
+@pytest.mark.parametrize("url", ["", "http://prometheus"])
+def test_prometheus_when_none_is_set_and_something_needs_it_then_the_chart_value_is_named(
+    tmp_path: Path, url: str
+) -> None:
+    page = b'{"schema": 1, "configured": false}'  # set, and the operator was not started anew
+    (found,) = prometheus_of(tmp_path, installed(page, url))
+    assert found["state"] == "missing"
+    assert "a/embed would be scaled by it" in found["message"]
+    assert found["fix"].startswith("set the chart value prometheus.url=http://")
+
+
+STATUS = b'{"kind": "Status", "message": "error trying to reach service: dial tcp: refused"}'
+
+
+@pytest.mark.parametrize(
+    ("page", "status", "words"),
+    [
+        (STATUS, 503, "the API server cannot reach llmfleet-1: error trying to reach service"),
+        (STATUS, 403, "you may not ask pods in sys (get pods/proxy)"),
+        (b"404: Not Found", 404, "llmfleet-1 has no page /signals of this version"),
+        (b"[]", 200, "llmfleet-1 has no page /signals of this version"),
+        (signals(metrics=["x"]), 200, "the operator's page /signals is not of this version"),
+        (signals(metrics=None), 200, "the operator's page /signals is not of this version"),
+        (signals(metrics=[{**LACKING, "without": ["x"]}]), 200, "is not of this version"),
+    ],
+)
+def test_prometheus_when_the_operator_cannot_be_asked_then_it_says_why_it_cannot_know(
+    tmp_path: Path, page: bytes, status: int, words: str
+) -> None:
+    found = prometheus_of(tmp_path, installed(page, status=status))[-1]
+    assert (found["check"], found["state"]) == ("prometheus", "unknown")
+    assert found["message"].startswith("cannot know, because ")
+    assert words in found["message"]
+    if status == 503:
+        assert found["fix"].startswith("kubectl port-forward -n sys llmfleet-1 8080 ")
 
 
 @pytest.mark.parametrize(

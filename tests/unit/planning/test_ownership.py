@@ -178,7 +178,7 @@ def add_strangers(world: Fleet, controller: Controller | None, deployment: str) 
 
 
 @pytest.mark.parametrize("controller", STRANGERS.values(), ids=STRANGERS)
-def test_engine_pods_when_they_are_not_of_our_deployment_then_they_are_not_counted_nor_judged(
+def test_i12_engine_pods_when_they_are_not_our_deployment_s_then_they_are_not_counted_nor_judged(
     controller: Controller | None,
 ) -> None:
     world, old = served(replicas=2, rollout=canary([{"setWeight": 50}, {"pause": {}}]))
@@ -196,7 +196,7 @@ def test_engine_pods_when_they_are_not_of_our_deployment_then_they_are_not_count
 
 
 @pytest.mark.parametrize("controller", STRANGERS.values(), ids=STRANGERS)
-def test_router_pods_when_they_are_not_of_our_deployment_then_nobody_waits_for_them(
+def test_i12_router_pods_when_they_are_not_our_deployment_s_then_nobody_waits_for_them(
     controller: Controller | None,
 ) -> None:
     world, _ = served(replicas=1)

@@ -73,17 +73,27 @@ class Api:
             raise UnknownError(f"the API server has no way to {what}")
         return found
 
-    def text(self, what: str, path: str) -> tuple[int, str]:
-        """Status and text of whatever a proxy of the API server leads to.
+    def ask_pod(self, namespace: str, pod: str, port: int, page: str) -> tuple[int, bytes]:
+        """Status and body of a page of a pod, through the API server.
 
         Raises:
-            UnknownError: nothing answers there in time.
+            UnknownError: that is not allowed, or the pod cannot be reached from there.
         """
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{page}"
+        way = (
+            f"kubectl port-forward -n {namespace} {pod} {port} goes another way: then see"
+            f" http://localhost:{port}/{page}"
+        )
         try:
             status, body, _ = self._send("GET", path, {}, None)
         except urllib3.exceptions.HTTPError as error:
-            raise UnknownError(f"to {what} brings no answer: {type(error).__name__}") from error
-        return status, body.decode(errors="replace")
+            raise UnknownError(f"{pod} cannot be asked: {type(error).__name__}", way) from error
+        said = _read(body) if status >= 400 else None
+        if said is None or said.get("kind") != "Status":
+            return status, body
+        if status == 403:
+            raise UnknownError(f"you may not ask pods in {namespace} (get pods/proxy)")
+        raise UnknownError(f"the API server cannot reach {pod}: {said.get('message')}", way)
 
     def _ask(
         self, method: str, what: str, path: str, query: dict[str, str], body: JSON | None = None
@@ -93,12 +103,9 @@ class Api:
         except urllib3.exceptions.HTTPError as error:
             raise AccessError(f"the API server does not answer: {error}") from error
         self._note_clock(date)
-        try:
-            found = json.loads(raw)
-        except (ValueError, RecursionError):
-            found = None
         # Everything that Kubernetes says has a kind, and what stands before it says anything.
-        answer = found if isinstance(found, dict) and "kind" in found else None
+        found = _read(raw)
+        answer = found if found is not None and "kind" in found else None
         if status == 401:
             raise AccessError("the API server does not know you: log in, or mend the kubeconfig")
         if status == 403:
@@ -136,3 +143,11 @@ class Api:
             return
         # Its times are cut to the second, so the middle of that second is nearest.
         self.ahead_seconds = datetime.now(UTC).timestamp() - (server.timestamp() + 0.5)
+
+
+def _read(body: bytes) -> JSON | None:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

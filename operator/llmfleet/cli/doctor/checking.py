@@ -24,6 +24,7 @@ from llmfleet.cli.doctor.installed import (
 from llmfleet.cli.doctor.monitoring import check_scrape_network, check_scraping
 from llmfleet.cli.doctor.operators import Installation
 from llmfleet.cli.doctor.rights import check_operator_rights, check_own_rights
+from llmfleet.cli.doctor.series import check_prometheus
 
 EXIT_MISSING: Final = 1
 EXIT_UNKNOWN: Final = 3
@@ -42,6 +43,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("operator-clock", check_operator_clock),
     ("node-clocks", check_node_clocks),
     ("your-clock", check_your_clock),
+    ("prometheus", check_prometheus),
     ("scrape", check_scraping),
     ("scrape-network", check_scrape_network),
 )

@@ -11,15 +11,13 @@ from llmfleet.api.crd import build_crd
 from llmfleet.api.installed_crd import CRD_NAME, CRD_PATH, outdated_reasons
 from llmfleet.cli.doctor.asking import JSON
 from llmfleet.cli.doctor.finding import Finding, UnknownError, chart_value, missing, ok
-from llmfleet.cli.doctor.operators import Installation, Operator, holder_pod
+from llmfleet.cli.doctor.operators import METRICS_PORT, Installation, Operator, holder_pod
 from llmfleet.cli.leading import find_problem
 
 INSTALL: Final = (
     "helm install llmfleet charts/llmfleet --namespace llmfleet-system --create-namespace"
 )
 MOST_TOLD: Final = 5
-METRICS_PORT: Final = 8080
-"""Of operator pods (docs/contract.md)."""
 _CRD_FIX: Final = (
     "kubectl apply --server-side -f crds/ of the operator's version, or set the chart value"
     " crds.install=true and helm upgrade"
@@ -185,12 +183,12 @@ def _why_not_ready(installation: Installation, operator: Operator, pod: JSON) ->
 
 
 def _readiness(installation: Installation, operator: Operator, pod: str) -> str:
-    path = f"/api/v1/namespaces/{operator.namespace}/pods/{pod}:{METRICS_PORT}/proxy/readyz"
+    waits = f"{pod} runs, and is not ready"
     try:
-        code, said = installation.api.text(f"ask {pod}", path)
+        code, said = installation.api.ask_pod(operator.namespace, pod, METRICS_PORT, "readyz")
     except UnknownError as error:
-        return f"{pod} runs, and is not ready; {error}"
-    return f"{pod} says: {said.strip()}" if code == 503 else f"{pod} runs, and is not ready"
+        return f"{waits}; {error}"
+    return f"{pod} says: {said.decode(errors='replace').strip()}" if code == 503 else waits
 
 
 def _describe_holder(installation: Installation, lease: JSON) -> str:

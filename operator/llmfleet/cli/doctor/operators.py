@@ -18,6 +18,8 @@ VERSION_LABEL: Final = "app.kubernetes.io/version"
 RELEASE_LABEL: Final = "app.kubernetes.io/instance"
 MARK: Final = "LLMFLEET_ROUTER_IMAGE"
 """Of the environment of every operator, and of nothing else."""
+METRICS_PORT: Final = 8080
+"""Of operator pods (docs/contract.md)."""
 ELSEWHERE: Final = (
     "ask somebody who may list Deployments, or set LLMFLEET_OPERATOR_NAMESPACE to the operator's"
     " namespace"
