@@ -189,10 +189,11 @@ def complete(fleet: Fleet, *words: str) -> list[str]:
     [
         (["status", ""], ["chat\tHealthy", "embed\tUnknown"]),
         (["promote", "c"], ["chat\tHealthy"]),
+        (["doctor", "c"], ["chat\tHealthy"]),
         (["retry", "chat", "--revision", ""], ["abcdef0123\tUserAbort"]),
         (["undo", "chat", "--revision", "f"], ["fedcba3210\tengine:1[/x]"]),
     ],
-    ids=["names", "name-begun", "rejected-revision", "kept-revision"],
+    ids=["names", "name-begun", "name-of-doctor", "rejected-revision", "kept-revision"],
 )
 def test_tab_when_kubectl_asks_then_names_and_the_revisions_of_an_act_are_offered(
     fleet: Fleet, words: list[str], expected: list[str]
