@@ -118,7 +118,7 @@ def test_writes_when_restarted_with_nothing_changed_then_there_are_none(
         ),
         pytest.param(
             {"spec": {"template": {"spec": {"containers": [
-                {"name": "router", "env": [{"name": "DEBUG", "value": "1"}]}]}}}},
+                {"name": "envoy", "env": [{"name": "DEBUG", "value": "1"}]}]}}}},
             id="an environment variable",
         ),
         pytest.param(
