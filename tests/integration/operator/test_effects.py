@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from hack.processes.waiting import eventually
 from llmfleet.cluster import metrics
 from llmfleet.cluster.errors import Conflict, Forbidden, Invalid, NotLeading, Unavailable
 from llmfleet.cluster.kinds import CHILD_KINDS, LLM_DEPLOYMENT
+from llmfleet.planning.children import intended
+from llmfleet.planning.children.naming import DIGEST_ANNOTATION
 from llmfleet.planning.decide import decide
 from llmfleet.planning.plan import Child, Plan
 from llmfleet.planning.snapshot import ObjectKey
@@ -196,6 +199,38 @@ async def test_apply_when_a_child_changed_since_the_snapshot_then_conflict_and_n
     assert (fleet.get(path) or {})["spec"]["replicas"] == 7
     await effects.settle()
     assert (fleet.get(path) or {})["spec"]["replicas"] == 3
+
+
+def with_one_container(child: Child) -> Child:
+    """A router as releases before this one made it."""
+    if child.key.kind != "Deployment":
+        return child
+    body = copy.deepcopy(child.body)
+    body["metadata"]["annotations"][DIGEST_ANNOTATION] = "before"
+    pod = body["spec"]["template"]["spec"]
+    envoy, agent = pod["containers"]
+    ports = [*envoy["ports"], *agent["ports"]]
+    pod["containers"] = [{**agent, "name": "router", "args": [], "ports": ports}]
+    return replace(child, body=body)
+
+
+async def test_router_when_the_release_before_gave_it_one_container_then_it_gets_the_two(
+    effects: Effects, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def containers() -> list[str]:
+        deployment = fleet.get(fleet.path("Deployment", "chat-router")) or {}
+        return [one["name"] for one in deployment["spec"]["template"]["spec"]["containers"]]
+
+    build = intended.build_router
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            intended, "build_router", lambda *of: tuple(map(with_one_container, build(*of)))
+        )
+        fleet.apply(llm_deployment())
+        await effects.settle()
+        assert containers() == ["router"]
+    await effects.settle()
+    assert containers() == ["envoy", "agent"]
 
 
 async def test_apply_when_a_child_conflicts_after_the_status_then_its_transition_is_published(

@@ -135,8 +135,11 @@ def test_router_pod_when_built_then_envoy_and_agent_share_what_one_writes_for_th
 def test_router_pod_when_the_agent_hangs_then_it_alone_is_restarted_and_soon() -> None:
     envoy, agent = _router_pod()["containers"]
     assert "livenessProbe" not in envoy, "one that fails would cut every stream"
-    assert agent["livenessProbe"]["httpGet"]["port"] == "agent"
-    assert agent["livenessProbe"]["terminationGracePeriodSeconds"] <= 10
+    for probe in (agent["startupProbe"], agent["livenessProbe"]):
+        assert probe["httpGet"]["port"] == "agent"
+        assert probe["terminationGracePeriodSeconds"] <= 10
+    startup = agent["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 300, "slow is not hanging"
     assert "tcpSocket" in envoy["readinessProbe"], "an Envoy that has much to do answers late"
 
 

@@ -224,15 +224,9 @@ def _agent(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
     return {
         **_container("agent", deployment, settings),
         "ports": [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}],
-        "livenessProbe": {
-            "httpGet": {"path": "/health", "port": "agent", "scheme": "HTTP"},
-            "periodSeconds": 10,
-            "failureThreshold": 3,
-            "timeoutSeconds": 3,
-            "initialDelaySeconds": 10,
-            # Not the pod's, which is for streams: an agent that hangs has none.
-            "terminationGracePeriodSeconds": AGENT_GRACE_SECONDS,
-        },
+        # A node that has much to do starts it slowly: killed for that, it would start again.
+        "startupProbe": {**_health_probe(), "periodSeconds": 1, "failureThreshold": 300},
+        "livenessProbe": {**_health_probe(), "periodSeconds": 10, "failureThreshold": 3},
         "readinessProbe": {
             "httpGet": {"path": "/ready", "port": "agent", "scheme": "HTTP"},
             "periodSeconds": 1,
@@ -247,6 +241,15 @@ def _agent(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
             {"name": API_VOLUME, "mountPath": API_PATH, "readOnly": True},
             *_shared_mounts(),
         ],
+    }
+
+
+def _health_probe() -> JSON:
+    return {
+        "httpGet": {"path": "/health", "port": "agent", "scheme": "HTTP"},
+        "timeoutSeconds": 3,
+        # Not the pod's, which is for streams: an agent that hangs has none.
+        "terminationGracePeriodSeconds": AGENT_GRACE_SECONDS,
     }
 
 
