@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from hack.bench.report import at_most, finish
@@ -24,6 +23,7 @@ from llmfleet.api import DEFAULT_STEPS, Analysis
 from llmfleet.cluster.cohorts import GROUPS, LONG_GROUP_SECONDS
 from llmfleet.planning.analysis.judge import Criterion, Verdict, judge_requests
 from llmfleet.planning.analysis.metrics.error_rate import ERROR_RATE
+from llmfleet.planning.signal import Signal
 from llmfleet.planning.snapshot import Look, RequestCounts
 
 Sides = tuple[tuple[Look, ...], tuple[Look, ...]]
@@ -50,7 +50,6 @@ CRITERION = Criterion(
 SURE = 1.96
 """Standard deviations of a two-sided 95 % interval."""
 FAILURE_LIMIT = 3
-WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +191,8 @@ def _llmfleet(sides: Sides) -> bool:
     counts = {}
     for name, looks in zip(("stable", "canary"), sides, strict=True):
         total, failed = _total(looks)
-        counts[name] = RequestCounts(total=total, failed=failed, as_of=WHEN, looks=looks)
-    judged = judge_requests(counts, CRITERION, stable="stable", canary="canary", now=WHEN)
+        counts[name] = RequestCounts(total=total, failed=failed, looks=looks)
+    judged = judge_requests(Signal(value=counts), CRITERION, stable="stable", canary="canary")
     return judged.verdict is Verdict.FAILED
 
 

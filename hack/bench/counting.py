@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -25,10 +24,10 @@ from hack.bench.canary import CRITERION, JUDGED, share_at_most
 from hack.bench.report import Target, at_most, finish
 from llmfleet.cluster.cohorts import FAILED, Cohorts
 from llmfleet.planning.analysis.judge import Verdict, judge_requests
+from llmfleet.planning.signal import Signal
 from llmfleet.planning.snapshot import RequestCounts
 
 START = 1_700_000_000.0
-WHEN = datetime.fromtimestamp(START, UTC)
 STABLE, CANARY = "a000000001", "b000000002"
 RATE = 5.5
 """Requests a second of the whole fleet."""
@@ -199,8 +198,8 @@ def release(number: int, seed: int) -> tuple[bool, bool]:
                 trouble = operator.now + source.expovariate(1 / DISTURBED_SECONDS)
         operator.read()
         if (operator.now - START) % JUDGE_SECONDS < READ_SECONDS:
-            aborted = aborted or _sent_back(operator.cohorts.counts(WHEN))
-    found = operator.cohorts.counts(WHEN)
+            aborted = aborted or _sent_back(operator.cohorts.counts())
+    found = operator.cohorts.counts()
     counted = {revision: [one.total, one.failed] for revision, one in found.items()}
     return aborted, counted != truth
 
@@ -228,7 +227,7 @@ def _requests(line: Line, source: random.Random, since: float, until: float) -> 
 
 
 def _sent_back(counts: dict[str, RequestCounts]) -> bool:
-    judged = judge_requests(counts, CRITERION, stable=STABLE, canary=CANARY, now=WHEN)
+    judged = judge_requests(Signal(value=counts), CRITERION, stable=STABLE, canary=CANARY)
     return judged.verdict is Verdict.FAILED
 
 

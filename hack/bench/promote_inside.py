@@ -179,7 +179,7 @@ class _Fleet:
 
 @contextmanager
 def _router(server: ApiServer, folder: Path) -> Iterator[None]:
-    """The router's process, as the Role that the operator made allows it."""
+    """The router's two processes, as the Role that the operator made allows it."""
     account = "chat-router"
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}"
     eventually(lambda: server.request("GET", path).status_code == 200, "the router's account")
@@ -200,12 +200,17 @@ def _router(server: ApiServer, folder: Path) -> Iterator[None]:
     }
     with (folder / "router.log").open("wb") as log:
         command = [sys.executable, "-m", "llmfleet_router"]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        processes = [
+            subprocess.Popen([*command, part], env=environment, stdout=log, stderr=log)
+            for part in ("envoy", "agent")
+        ]
     try:
         yield
     finally:
-        process.terminate()
-        process.wait(30)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
 
 
 if __name__ == "__main__":

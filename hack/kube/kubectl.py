@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from hack.kube.reading import COLLECTIONS, ReadError, read_list, read_log, read_object
+
 JSON = dict[str, Any]
 T = TypeVar("T")
 
@@ -58,6 +60,9 @@ def apply(*documents: JSON, namespace: str | None = None, server_side: bool = Fa
 
 def get(kind: str, name: str, namespace: str | None = None) -> JSON | None:
     """One object, or None when there is none."""
+    if kind in COLLECTIONS and namespace:
+        with _told_as_kubectl_would():
+            return read_object(kind, name, namespace)
     where = ("-n", namespace) if namespace else ()
     text = kubectl("get", kind, name, *where, "-o", "json", "--ignore-not-found")
     return json.loads(text) if text.strip() else None
@@ -65,10 +70,27 @@ def get(kind: str, name: str, namespace: str | None = None) -> JSON | None:
 
 def list_objects(kind: str, namespace: str | None = None, selector: str = "") -> list[JSON]:
     """All objects of a kind, in one namespace or in all."""
+    if kind in COLLECTIONS:
+        with _told_as_kubectl_would():
+            return read_list(kind, namespace, selector)
     where = ("-n", namespace) if namespace else ("--all-namespaces",)
     chosen = ("-l", selector) if selector else ()
     items: list[JSON] = json.loads(kubectl("get", kind, *where, *chosen, "-o", "json"))["items"]
     return items
+
+
+def last_log_line(pod: str, namespace: str) -> str:
+    """What the only container of a pod wrote last; empty when it has not written yet."""
+    with _told_as_kubectl_would():
+        return read_log(pod, namespace, 1).strip()
+
+
+@contextlib.contextmanager
+def _told_as_kubectl_would() -> Iterator[None]:
+    try:
+        yield
+    except ReadError as error:
+        raise KubectlError(str(error)) from error
 
 
 def delete(kind: str, name: str, namespace: str, *, wait: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The router's agent in this process, with the real Envoy beside it, on loopback."""
+"""A router pod on loopback: agent and launcher in this process, the real Envoy beside it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import aiohttp
 from hack import native
 from hack.controlplane.apiserver import free_ports
 from llmfleet_router.agent import Agent
+from llmfleet_router.launcher import Launcher
 from llmfleet_router.model import Command, Endpoint
 from llmfleet_router.routing import Routing
 from llmfleet_router.settings import AccessLog, Settings
@@ -43,6 +44,7 @@ class RunningRouter:
     """An agent with its Envoy, told what to serve through its store."""
 
     agent: Agent
+    launcher: Launcher
     stop_event: asyncio.Event
     task: asyncio.Task[None]
 
@@ -122,10 +124,11 @@ def router_settings(directory: Path, **changes: Any) -> Settings:
 async def running_router(
     directory: Path, source: Any = None, **changes: Any
 ) -> AsyncIterator[RunningRouter]:
-    agent = Agent(router_settings(directory, **changes), source or QuietSource())
+    settings = router_settings(directory, **changes)
+    launcher, agent = Launcher(settings), Agent(settings, source or QuietSource())
     stop = asyncio.Event()
-    task = asyncio.create_task(agent.run(stop))
-    router = RunningRouter(agent, stop, task)
+    task = asyncio.create_task(_both(launcher, agent, stop))
+    router = RunningRouter(agent, launcher, stop, task)
     try:
         async with asyncio.timeout(30):
             while not await agent.admin.live():
@@ -137,3 +140,10 @@ async def running_router(
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
+
+
+async def _both(launcher: Launcher, agent: Agent, stop: asyncio.Event) -> None:
+    """Both containers, told to stop at once, as the kubelet does."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(launcher.run(stop))
+        group.create_task(agent.run(stop))

@@ -1,4 +1,4 @@
-"""The whole router as its pod runs it: ``python -m llmfleet_router`` with the router's own rights.
+"""The whole router as its pod runs it: both its programs, with the router's own rights.
 
 It needs a real API server; between the two lies a proxy that can cut the connection.
 """
@@ -119,17 +119,37 @@ class Commander:
 
 
 @dataclass
-class RouterProcess(Commander):
-    """``python -m llmfleet_router`` with a service account that has the router's Role only."""
+class PodProcesses:
+    """The first processes of a router pod's two containers, each of which can be killed.
 
-    proxy: Proxy
-    kubeconfig: Path
+    Nobody restarts them: a test does what the kubelet would.
+    """
+
     directory: Path
-    process: asyncio.subprocess.Process | None = None
+    kubeconfig: Path
+    namespace: str
+    environment: dict[str, str] = field(default_factory=dict)
+    """More of it, or other values."""
     ports: list[int] = field(default_factory=lambda: free_ports(4))
+    running: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
 
-    async def start(self) -> None:
-        """Start it; it is up when ``until`` returns."""
+    @property
+    def url(self) -> str:
+        """Where clients ask."""
+        return f"http://127.0.0.1:{self.ports[0]}"
+
+    @property
+    def agent_url(self) -> str:
+        """Where the operator asks."""
+        return f"http://127.0.0.1:{self.ports[1]}"
+
+    @property
+    def log(self) -> Path:
+        """What agent, launcher and Envoy say."""
+        return self.directory / "router.log"
+
+    async def start(self, *parts: str) -> None:
+        """Start these containers' processes, both if none is named."""
         http, agent, admin, preview = self.ports
         env = {
             **os.environ,
@@ -144,28 +164,27 @@ class RouterProcess(Commander):
             "LLMFLEET_ADMIN_PORT": str(admin), "LLMFLEET_PREVIEW_PORT": str(preview),
             "LLMFLEET_DRAIN_TIMEOUT_SECONDS": "5", "LLMFLEET_ENDPOINT_REMOVAL_SECONDS": "0.2",
             "LLMFLEET_ENVOY_CONCURRENCY": "1",
+            **self.environment,
         }  # fmt: skip
-        with self.log.open("ab") as output:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "llmfleet_router", env=env, stdout=output, stderr=output
-            )
+        for part in parts or ("envoy", "agent"):
+            with self.log.open("ab") as output:
+                self.running[part] = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "llmfleet_router", part,
+                    env=env, stdout=output, stderr=output,
+                )  # fmt: skip
 
-    @property
-    def log(self) -> Path:
-        """What agent and Envoy say."""
-        return self.directory / "router.log"
-
-    async def end(self, number: int = signal.SIGTERM) -> int:
-        """Signal it, and wait up to 20 s for its exit status."""
-        assert self.process is not None
-        if self.process.returncode is None:
-            self.process.send_signal(number)
+    async def end(self, *parts: str, number: int = signal.SIGTERM) -> list[int]:
+        """Signal these at once, all if none is named; their exit statuses, within 20 s."""
+        chosen = [self.running[part] for part in parts or tuple(self.running)]
+        for process in chosen:
+            if process.returncode is None:
+                process.send_signal(number)
         async with asyncio.timeout(20):
-            return await self.process.wait()
+            return [await process.wait() for process in chosen]
 
     async def get(self, path: str) -> tuple[int, str]:
         """Status and text of an answer of the agent's port."""
-        url = f"http://127.0.0.1:{self.ports[1]}{path}"
+        url = f"{self.agent_url}{path}"
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             return answer.status, await answer.text()
 
@@ -175,13 +194,24 @@ class RouterProcess(Commander):
         async with aiohttp.ClientSession() as session, asyncio.timeout(30):
             while True:
                 with contextlib.suppress(aiohttp.ClientError):
-                    url = f"http://127.0.0.1:{self.ports[1]}/llmfleet/state"
+                    url = f"{self.agent_url}/llmfleet/state"
                     async with session.get(url) as answer:
                         if answer.status == 200:
                             state = await answer.json()
                             if condition(state):
                                 return state
                 await asyncio.sleep(0.05)
+
+
+class RouterProcess(PodProcesses, Commander):
+    """The two beside a real API server, as a service account that has the router's Role only."""
+
+    def __init__(
+        self, server: ApiServer, namespace: str, proxy: Proxy, kubeconfig: Path, directory: Path
+    ) -> None:
+        PodProcesses.__init__(self, directory, kubeconfig, namespace)
+        self.server = server
+        self.proxy = proxy
 
 
 def create_chat(server: ApiServer, namespace: str) -> str:

@@ -133,8 +133,9 @@ class Reconciler:
         """One log line per changed decision, and the gauges."""
         shown, status = self._shown[owner], plan.status or {}
         _count_phase(shown, str(status.get("phase") or "Unknown"))
-        self._gauges.show(owner, status)
         deleting = bool(raw["metadata"].get("deletionTimestamp"))
+        # Nobody looks any more, and what waits for somebody's finalizer is no alert of ours.
+        self._gauges.show(owner, {} if deleting else status)
         newer_schema = plan.status is None and not deleting
         metrics.NEWER_STATUS_SCHEMA.inc(newer_schema - shown.newer_schema)
         shown.newer_schema = newer_schema

@@ -1,156 +1,134 @@
-"""The agent: starts Envoy, feeds it, reports, and ends it gracefully."""
+"""The agent: tells Envoy, which runs in the container beside it, what to serve, and reports.
+
+It ends and starts again without Envoy, and Envoy without it. What Envoy has is in its files
+(served.py), and which start of Envoy it is in the launcher's (launch.py).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import structlog
 
+from llmfleet_router.admin import Admin
 from llmfleet_router.applier import Applier
-from llmfleet_router.bootstrap import ROUTE_FILES, build_bootstrap
 from llmfleet_router.counters import Counters
-from llmfleet_router.envoy import Admin, AdminError, EnvoyProcess
-from llmfleet_router.files import read_token, recall, write_by_rename
+from llmfleet_router.launch import Launch, read_launch
 from llmfleet_router.port import AgentPort
+from llmfleet_router.served import read_served
 from llmfleet_router.settings import Settings
 from llmfleet_router.state import State
 from llmfleet_router.store import Source, Store
+from llmfleet_router.xds import XdsFiles
 
 log = structlog.get_logger("agent")
 
-START_TIMEOUT_SECONDS = 30.0
-QUIET_SECONDS = 6.0
-"""How long no request may come before the end while idle client connections are still open.
-HTTP clients drop an idle connection after 5 s (httpx's default) and would meet a reset sooner."""
-FORGOTTEN_SECONDS = 2.0
-"""So long after the last new request nobody is led here any more, whatever connections are left."""
 POLL_SECONDS = 0.1
-STOP_MARGIN_SECONDS = 2.0
-
-
-class EnvoyEndedError(RuntimeError):
-    """Envoy ended without being asked to."""
+TOGETHER_SECONDS = 5.0
+"""The kubelet tells both containers of a pod at once to stop. Who hears nothing of the other for so
+long was told alone."""
+LAST_READING_SECONDS = 8.0
+"""For the operator to read what the last requests came to; it asks every 5 s."""
+TROUBLE_SECONDS = (1.0, 30.0)
+"""Between an error nobody expected and the next try, the first and the longest."""
 
 
 class Agent:
-    """One router pod."""
+    """The agent of one router pod."""
 
     def __init__(self, settings: Settings, source: Source) -> None:
         self.settings = settings
         settings.xds_dir.mkdir(parents=True, exist_ok=True)
-        self.store = Store(recall(settings.xds_dir))
+        XdsFiles(settings).write_initial()
+        served = read_served(settings)
+        self.store = Store(served.desired if served else None)
         self.admin = Admin(settings.admin_port)
-        self.envoy = EnvoyProcess(settings, settings.xds_dir / "bootstrap.json")
-        counters = Counters(self.admin)
+        counters = Counters(self.admin, settings.counters_file)
         self.applier = Applier(
             settings, self.store, self.admin, counters, on_confirmed=self._confirmed
         )
-        self.state = State(settings, self.applier, counters, self.store)
+        self.state = State(settings, self.applier, counters)
         self._source = source
-        self._port = AgentPort(settings, self.state, self.admin, lambda: self.envoy.alive)
+        self._port = AgentPort(settings, self.state, self.admin)
+        self._launch: Launch | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serves until ``stop`` is set, then drains and returns.
-
-        Raises:
-            EnvoyEndedError: Envoy ended on its own, or never became live.
-        """
-        token = read_token(self.settings.token_file)
-        bootstrap = build_bootstrap(self.settings, token)
-        write_by_rename(self.settings.xds_dir / "bootstrap.json", bootstrap)
-        self.applier.write_initial_files()
+        """Works until ``stop`` is set and Envoy, if its container stops as well, has ended."""
         await self._port.start()
-        await self.envoy.start()
-        background: list[asyncio.Task[None]] = []
+        background = [
+            asyncio.create_task(self._lasting(self._follow_launcher, "launcher")),
+            asyncio.create_task(self._lasting(self.applier.run, "applier")),
+            asyncio.create_task(self._lasting(lambda: self._source.run(self.store), "source")),
+        ]
         try:
-            ended = asyncio.create_task(self._watch_envoy(), name="envoy")
-            background.append(ended)
-            await self._race(self._until_live(), ended)
-            background += [
-                asyncio.create_task(self.applier.run(), name="applier"),
-                asyncio.create_task(self._source.run(self.store), name="source"),
-            ]
-            await self._race(stop.wait(), *background)
-            await self._race(self._drain(), *background)
+            await stop.wait()
+            await self._stay_to_the_end()
         finally:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            await self.envoy.stop()
             await self._port.stop()
             await self.admin.close()
 
     def _confirmed(self) -> None:
         self.state.confirmed()
 
-    async def _watch_envoy(self) -> None:
-        raise EnvoyEndedError(f"Envoy ended unexpectedly with status {await self.envoy.wait()}")
-
     @staticmethod
-    async def _race(main: object, *background: asyncio.Task[None]) -> None:
-        """Waits for ``main``; a background task that ends first is an error and is raised."""
-        task = asyncio.ensure_future(main)  # type: ignore[call-overload]  # any awaitable
-        done, _ = await asyncio.wait({task, *background}, return_when=asyncio.FIRST_COMPLETED)
-        failed = [t for t in background if t in done]
-        if failed and task not in done:
-            task.cancel()
-        for finished in failed:
-            finished.result()
-            raise RuntimeError(f"the task {finished.get_name()} ended")
-        task.result()
+    async def _lasting(run: Callable[[], Awaitable[None]], what: str) -> NoReturn:
+        """Runs it again and again: an error nobody expected is told, and costs nobody a request.
 
-    async def _until_live(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while not await self.admin.live():
-            if time.monotonic() > deadline:
-                raise EnvoyEndedError("Envoy did not become live; its own log says why.")
-            await asyncio.sleep(0.05)
-
-    async def _drain(self) -> None:
-        """Is forgotten by the Service, closes connections politely, waits for streams.
-
-        A pod that is being deleted is no ready endpoint whatever ``/ready`` says, but while there
-        is no other (all routers deleted at once) Services lead to it as long as it says so. So it
-        does until no new request comes.
-
-        All of it within drainTimeout, less a margin for Envoy's own end, so that the kubelet's
-        SIGKILL (its grace period is the same value) never comes first.
+        If the agent ended with it, its pod would not be ready; nor would those of all other
+        routers, which have heard the same.
         """
-        started = time.monotonic()
-        budget = max(0.0, self.settings.drain_timeout_seconds - STOP_MARGIN_SECONDS)
-        log.info("draining", budget_seconds=budget)
-        await asyncio.sleep(min(self.settings.endpoint_removal_seconds, budget))
-        try:
-            await self.admin.drain_listeners()
-            left = await self._until_quiet(started + budget)
-            self.state.draining = True
-        except AdminError as error:
-            self.state.draining = True
-            log.warning("drain_cut_short", error=str(error))
-            return
-        seconds = round(time.monotonic() - started, 1)
-        log.info("drained", seconds=seconds, streams_cut=left)
-
-    async def _until_quiet(self, deadline: float) -> int:
-        """Requests still active when the wait ended; 0 unless the time was over."""
-        names = [
-            [f"http.{listener}.downstream_{what}" for listener in ROUTE_FILES]
-            for what in ("rq_active", "cx_active", "rq_total")
-        ]
-        last_total, last_new, last_change = -1, time.monotonic(), time.monotonic()
+        first, longest = TROUBLE_SECONDS
+        delay = first
         while True:
-            stats = await self.admin.numbers(name for group in names for name in group)
-            active, open_connections, total = (sum(stats[n] for n in group) for group in names)
-            now = time.monotonic()
-            if total != last_total or active:
-                last_change = now
-            if total != last_total:
-                last_total, last_new = total, now
-            self.state.draining = self.state.draining or now - last_new > FORGOTTEN_SECONDS
-            quiet = not open_connections or now - last_change > QUIET_SECONDS
-            if self.state.draining and not active and quiet:
-                return 0
-            if now > deadline:
-                return active
+            began = time.monotonic()
+            try:
+                await run()
+                log.error("ended", task=what)
+            except Exception:
+                log.exception("failed", task=what, consequence="what is served stays")
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            delay = first if time.monotonic() > began + 2 * longest else min(2 * delay, longest)
+
+    async def _follow_launcher(self) -> None:
+        while True:
+            self._hear(read_launch(self.settings))
             await asyncio.sleep(POLL_SECONDS)
+
+    def _hear(self, launch: Launch | None) -> None:
+        if launch is None or launch == self._launch:
+            return
+        if self._launch is not None and launch.start != self._launch.start:
+            log.warning("envoy_starts_again", container="envoy")
+            self.applier.adopt_anew()
+        self._launch = launch
+        self.state.draining = launch.forgotten
+
+    async def _stay_to_the_end(self) -> None:
+        """Goes on until Envoy has drained and what its last requests came to was read.
+
+        An agent whose container alone is restarted has nothing to wait for: Envoy serves on.
+        """
+        if not await self._envoy_stops_too():
+            log.info("stopped_alone", consequence="Envoy serves on")
+            return
+        log.info("staying", until="Envoy has drained")
+        while not await self.admin.gone():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(POLL_SECONDS)
+        await self._port.ledger_read(LAST_READING_SECONDS)
+
+    async def _envoy_stops_too(self) -> bool:
+        for _ in range(round(TOGETHER_SECONDS / POLL_SECONDS)):
+            self._hear(read_launch(self.settings))
+            if self._launch is not None and self._launch.stopping:
+                return True
+            if await self.admin.gone():
+                return False  # it never began, or has ended already
+            await asyncio.sleep(POLL_SECONDS)
+        return False

@@ -6,15 +6,15 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection, Mapping, Set
 
 import structlog
 
+from llmfleet_router.admin import Admin, AdminError
 from llmfleet_router.counters import Counters
-from llmfleet_router.envoy import Admin, AdminError
-from llmfleet_router.files import remember
 from llmfleet_router.model import Desired, Routes
 from llmfleet_router.resources import cluster_name, mirror_name
+from llmfleet_router.served import Proof, Served, read_served
 from llmfleet_router.settings import Settings
 from llmfleet_router.store import Store
 from llmfleet_router.updates import (
@@ -29,15 +29,21 @@ from llmfleet_router.updates import (
     next_step,
     unrouted,
 )
-from llmfleet_router.xds import Proof, XdsFiles
+from llmfleet_router.xds import XdsFiles
 
 log = structlog.get_logger("applier")
 
 CONFIRM_TIMEOUT_SECONDS = 10.0
 IDLE_POLL_SECONDS = 1.0
+LIVE_POLL_SECONDS = 0.05
+LIVE_TOLD_SECONDS = 30.0
 MIN_UNROUTED_SECONDS = 2.0
 """A cluster stays at least this long after its last route: a worker may lag behind the main
 thread, and a request that just chose the cluster is not counted as active yet."""
+
+
+REJECTIONS = r".*\.update_rejected"
+"""Envoy's counters of what it refused."""
 
 
 class NotConfirmedError(RuntimeError):
@@ -68,25 +74,23 @@ class Applier:
         self._files = XdsFiles(settings)
         self._unrouted_since: dict[str, float] = {}
         self._rejections: dict[str, int] = {}
+        self._start = 1
+        """Which start of Envoy it is that the agent knows of."""
+        self._adopted_start = 0
+        """And of which one ``applied`` speaks."""
 
-    def write_initial_files(self) -> None:
-        """Files for Envoy's start: no clusters, API paths answer 503.
-
-        What was served before is brought back by the first steps, which take milliseconds, before
-        the router says it is ready.
-        """
-        self._files.write_initial()
+    def adopt_anew(self) -> None:
+        """Envoy starts again: nothing is applied before it shows what the files say."""
+        self._start += 1
+        self.applied = Applied()
+        self._store.wake()
 
     async def run(self) -> None:
         """Follows the store until cancelled."""
         failures = 0
         while True:
-            desired = self._store.desired
             try:
-                idle = await self._idle_clusters(desired)
-                step = next_step(self.applied, desired, idle)
-                if step is not None:
-                    await self._perform(step, desired)
+                idle_seconds = await self._turn()
             except (NotConfirmedError, AdminError, OSError) as error:
                 failures += 1
                 delay = min(10.0, 0.2 * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
@@ -94,22 +98,76 @@ class Applier:
                 await asyncio.sleep(delay)
                 continue
             failures = 0
-            if step is None:
-                waiting = unrouted(self.applied, desired)
-                await self._store.wait(IDLE_POLL_SECONDS if waiting else None)
+            if idle_seconds != 0:
+                await self._store.wait(idle_seconds)
 
-    async def _perform(self, step: Step, desired: Desired) -> None:
+    async def _turn(self) -> float | None:
+        """One step; then how long nothing is to do unless the store changes, None for ever."""
+        if self._adopted_start != self._start:
+            await self._adopt()
+            return 0
+        # Envoy may start again at every await, and ``applied`` then becomes another: a step is
+        # made from one and the same.
+        applied, desired = self.applied, self._store.desired
+        idle = await self._idle_clusters(applied, desired)
+        step = next_step(applied, desired, idle)
+        if step is not None:
+            await self._perform(step, applied)
+            return 0
+        return IDLE_POLL_SECONDS if unrouted(applied, desired) else None
+
+    async def _adopt(self) -> None:
+        """Takes for applied what the files say and Envoy shows; nothing that is served changes.
+
+        Raises:
+            AdminError: Envoy has ended meanwhile.
+        """
+        start = self._start
+        await self._until_live()
+        self._rejections = _rejections(await self._admin.stats(REJECTIONS))
+        served = read_served(self._settings)
+        applied = Applied()
+        if served is not None and await self._shows(served):
+            applied = served.applied
+            await self._counters.read(applied.endpoints)
+        if start == self._start:
+            self._adopted_start, self.applied = start, applied
+            self._on_confirmed()
+            served_now = sorted(applied.endpoints)
+            log.info("adopted", revisions=served_now, generation=_generation(applied))
+
+    async def _shows(self, served: Served) -> bool:
+        """Whether Envoy has what the files say; it is asked to take them once more if not."""
+        try:
+            await self._confirm(served.proof)
+        except NotConfirmedError:
+            # An agent before this one was killed while Envoy refused its file, say.
+            try:
+                await self._confirm(self._files.write_again(served))
+            except NotConfirmedError as error:
+                log.warning("not_adopted", error=str(error), consequence="all is written anew")
+                return False
+        return True
+
+    async def _until_live(self) -> None:
+        since = time.monotonic()
+        while not await self._admin.live():
+            if time.monotonic() > since + LIVE_TOLD_SECONDS:
+                since = time.monotonic()
+                log.warning("envoy_not_live", container="envoy", consequence="not ready")
+            await asyncio.sleep(LIVE_POLL_SECONDS)
+
+    async def _perform(self, step: Step, applied: Applied) -> None:
         started = time.monotonic()
         if isinstance(step, RemoveClusters):
             await self._counters.read(step.clusters.revisions | step.clusters.mirrors)
-        await self._confirm(self._files.write(step, self.applied))
+        await self._confirm(self._files.write(step, applied))
         if isinstance(step, AddClusters):
             await self._counters.read(step.mirrors.union(step.endpoints))
-        self.applied = after(self.applied, step)
+        if self._adopted_start == self._start:
+            self.applied = after(applied, step)
         if isinstance(step, RemoveClusters):
             self._files.delete_endpoints(step.clusters.revisions)
-        elif not isinstance(step, AddClusters):
-            remember(self._settings.xds_dir, desired)
         self._on_confirmed()
         log.info(
             "envoy_updated", step=type(step).__name__, detail=_describe(step),
@@ -126,11 +184,11 @@ class Applier:
         deadline = time.monotonic() + CONFIRM_TIMEOUT_SECONDS
         pause = 0.001
         while True:
-            shown = await self._admin.stats(*patterns, r".*\.update_rejected")
+            shown = await self._admin.stats(*patterns, REJECTIONS)
             if all(shown.get(name) == value for name, value in expected.items()):
                 return
             known = self._rejections
-            self._rejections = {k: int(v) for k, v in shown.items() if k.endswith("_rejected")}
+            self._rejections = _rejections(shown)
             refused = [k for k, count in self._rejections.items() if count > known.get(k, 0)]
             if refused:
                 self.rejected_total += len(refused)
@@ -140,9 +198,9 @@ class Applier:
             await asyncio.sleep(pause)
             pause = min(0.1, pause * 2)
 
-    async def _idle_clusters(self, desired: Desired) -> Clusters:
+    async def _idle_clusters(self, applied: Applied, desired: Desired) -> Clusters:
         """Clusters no route names that have no requests left, or were kept long enough."""
-        waiting = unrouted(self.applied, desired)
+        waiting = unrouted(applied, desired)
         names = {revision: cluster_name(revision) for revision in waiting.revisions}
         mirrors = {revision: mirror_name(revision) for revision in waiting.mirrors}
         idle = await self._idle({*names.values(), *mirrors.values()})
@@ -165,6 +223,14 @@ class Applier:
             if (seconds >= MIN_UNROUTED_SECONDS and not active[name])
             or seconds > self._settings.drain_timeout_seconds
         }
+
+
+def _rejections(shown: Mapping[str, str]) -> dict[str, int]:
+    return {name: int(value) for name, value in shown.items() if name.endswith("_rejected")}
+
+
+def _generation(applied: Applied) -> int | None:
+    return applied.routes.generation if applied.routes else None
 
 
 async def active_requests(admin: Admin, clusters: Collection[str]) -> dict[str, int]:

@@ -20,6 +20,7 @@ JSON = dict[str, Any]
 
 PUBLIC, PREVIEW = "public", "preview"
 """The listeners, and the prefixes of their stats."""
+CLUSTER_FILE = "cds.json"
 ROUTE_FILES = {PUBLIC: ("rds.json", PUBLIC_TABLE), PREVIEW: ("rds-preview.json", PREVIEW_TABLE)}
 """Where each listener's route table lies, and its name: Envoy takes one table per file."""
 MAX_HEADERS_KIB = 32
@@ -38,7 +39,7 @@ def build_bootstrap(settings: Settings, token: str | None) -> JSON:
         "dynamic_resources": {
             "cds_config": {
                 "resource_api_version": "V3",
-                "path_config_source": {"path": str(settings.xds_dir / "cds.json")},
+                "path_config_source": {"path": str(settings.xds_dir / CLUSTER_FILE)},
             }
         },
         "static_resources": {

@@ -1,19 +1,22 @@
-"""Counts per revision, which only rise as long as the agent lives."""
+"""Counts per revision, which only rise as long as the pod lives."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from llmfleet_router.envoy import Admin
+from llmfleet_router.admin import Admin
+from llmfleet_router.files import write_by_rename
 from llmfleet_router.resources import cluster_name, mirror_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What a revision got since the agent began, and has now."""
+    """What a revision got since the pod began, and has now."""
 
     requests: int
     """Attempts sent; a retry is a second one."""
@@ -52,11 +55,18 @@ class Counters:
     A cluster that goes takes its counters along, and one that comes back, or mirrors again, begins
     at 0. So whoever removes clusters reads before, and whoever adds them reads before their first
     request.
+
+    Args:
+        admin: Envoy's.
+        memory: a file for what Envoy has forgotten. Without it counters would fall when an agent
+            starts beside an Envoy that has counted for days, and whoever reads them would take all
+            that Envoy still counts for new.
     """
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(self, admin: Admin, memory: Path) -> None:
         self._admin = admin
-        self._rising: dict[str, Rising] = {}
+        self._memory = memory
+        self._rising = {name: Rising(before=before) for name, before in _recall(memory).items()}
         self._one_at_a_time = asyncio.Lock()
         """An answer that comes late would look like a counter that began again."""
 
@@ -72,7 +82,14 @@ class Counters:
         patterns = [re.escape(name) for group in names.values() for name in group.values()]
         async with self._one_at_a_time:
             shown = await self._admin.stats(*patterns)
-            return {revision: self._counts(group, shown) for revision, group in names.items()}
+            before = self._forgotten()
+            counts = {revision: self._counts(group, shown) for revision, group in names.items()}
+            if (forgotten := self._forgotten()) != before:
+                write_by_rename(self._memory, forgotten)
+            return counts
+
+    def _forgotten(self) -> dict[str, int]:
+        return {name: one.before for name, one in self._rising.items() if one.before}
 
     def _counts(self, names: Mapping[str, str], shown: Mapping[str, str]) -> Counts:
         found = {what: int(shown[name]) for what, name in names.items() if name in shown}
@@ -81,6 +98,13 @@ class Counters:
             for what in ("requests", "errors", "mirrored")
         }
         return Counts(**totals, in_flight=found.get("in_flight", 0))
+
+
+def _recall(memory: Path) -> dict[str, int]:
+    try:
+        return {str(name): int(before) for name, before in json.loads(memory.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _names(revision: str) -> dict[str, str]:

@@ -1,17 +1,14 @@
-"""The Envoy process and its admin interface on loopback."""
+"""The Envoy process."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
 import os
-import re
 import shutil
 import signal
-from collections.abc import Iterable
 from pathlib import Path
 
-import aiohttp
 import structlog
 
 from llmfleet_router.settings import Settings
@@ -26,12 +23,8 @@ _ENVIRONMENT = {
     # For our module (native/pages.c): 3 % of the time of a small request, for 35 MB.
     "LLMFLEET_HUGE_PAGES": "1",
 }
-"""What the process gets unless the agent's own environment says otherwise."""
+"""What the process gets unless the launcher's own environment says otherwise."""
 _libc = ctypes.CDLL(None)
-
-
-class AdminError(RuntimeError):
-    """Envoy's admin interface did not answer as expected."""
 
 
 def find_envoy() -> str:
@@ -53,7 +46,7 @@ def find_envoy() -> str:
 
 
 class EnvoyProcess:
-    """Envoy as a child in a process group of its own, so that only the agent stops it."""
+    """Envoy as a child in a process group of its own, so that only the launcher stops it."""
 
     def __init__(self, settings: Settings, bootstrap: Path) -> None:
         self._settings = settings
@@ -78,9 +71,11 @@ class EnvoyProcess:
         log.info("envoy_started", pid=self._process.pid, concurrency=self._settings.concurrency)
 
     @property
-    def alive(self) -> bool:
-        """True while the process runs."""
-        return self._process is not None and self._process.returncode is None
+    def pid(self) -> int:
+        """Of the process, once it was started."""
+        if self._process is None:
+            raise RuntimeError("pid before start()")
+        return self._process.pid
 
     async def wait(self) -> int:
         """Waits for Envoy's end; its exit status (negative: killed by that signal)."""
@@ -101,61 +96,5 @@ class EnvoyProcess:
 
 
 def _die_with_parent() -> None:
-    """An agent that is killed outright takes Envoy with it (Linux)."""
+    """A launcher that is killed outright takes Envoy with it (Linux)."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-class Admin:
-    """Envoy's admin interface."""
-
-    def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}"
-        self._session: aiohttp.ClientSession | None = None
-
-    async def close(self) -> None:
-        """Closes the connections."""
-        if self._session is not None:
-            await self._session.close()
-
-    async def _request(self, method: str, path: str, params: dict[str, str]) -> str:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=5), trust_env=False
-            )
-        try:
-            async with self._session.request(method, self._base + path, params=params) as answer:
-                text = await answer.text()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise AdminError(f"{method} {path}: {error!r}") from error
-        if answer.status != 200:
-            raise AdminError(f"{method} {path}: {answer.status} {text[:200]}")
-        return text
-
-    async def live(self) -> bool:
-        """True once Envoy has its configuration and takes connections."""
-        try:
-            return (await self._request("GET", "/ready", {})).startswith("LIVE")
-        except AdminError:
-            return False
-
-    async def stats(self, *patterns: str) -> dict[str, str]:
-        """Stats whose whole name matches one of the regular expressions, as text."""
-        text = await self._request("GET", "/stats", {"filter": f"^({'|'.join(patterns)})$"})
-        pairs = (line.split(": ", 1) for line in text.splitlines() if ": " in line)
-        return {name: value.strip('"') for name, value in pairs}
-
-    async def numbers(self, names: Iterable[str]) -> dict[str, int]:
-        """Counters and gauges by exact name; those Envoy has not made yet are 0."""
-        wanted = list(names)
-        if not wanted:
-            return {}
-        found = await self.stats(*(re.escape(name) for name in wanted))
-        return {name: int(found.get(name, "0")) for name in wanted}
-
-    async def prometheus(self) -> str:
-        """Envoy's metrics in Prometheus' text format, those never used left out."""
-        return await self._request("GET", "/stats/prometheus", {"usedonly": ""})
-
-    async def drain_listeners(self) -> None:
-        """From now on answers ask their connection to close; new ones are still taken."""
-        await self._request("POST", "/drain_listeners", {"graceful": ""})

@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from llmfleet_router.settings import SettingsError
+
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-class KubeConfigError(RuntimeError):
+class KubeConfigError(SettingsError):
     """No usable way to the API server; the message names the fix."""
 
 

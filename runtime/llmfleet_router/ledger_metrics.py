@@ -1,13 +1,15 @@
 """The ledger as Prometheus' counters: what became of requests, and the time to their first token.
 
 Rows come and go; counters only rise. So what rows have grown by is added up here, for as long as
-the agent lives.
+the agent lives. One that starts beside an Envoy that has booked for hours begins at 0, as counters
+do at a start; with what is in the table it would begin at a sum that was counted before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import accumulate
@@ -39,6 +41,7 @@ class LedgerMetrics(Collector):
         self._ledger = ledger
         self._one_at_a_time = threading.Lock()
         """Two scrapes at once would add the same growth twice."""
+        self._started = time.time_ns()
         self._epoch = 0
         self._seen: dict[int, tuple[int, ...]] = {}
         """Counts of each row, by its birth, as they were added up."""
@@ -50,7 +53,11 @@ class LedgerMetrics(Collector):
         with self._one_at_a_time, contextlib.suppress(LedgerError):
             epoch = self._ledger.epoch()
             if epoch != self._epoch:
+                older = not self._epoch and epoch < self._started
                 self._epoch, self._seen = epoch, {}
+                if older:
+                    self._seen = {row.birth: row.counts for row in self._ledger.rows()}
+                    return
             before, self._seen = self._seen, {}
             for row in self._ledger.rows():
                 self._seen[row.birth] = row.counts

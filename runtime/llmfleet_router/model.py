@@ -6,7 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmfleet_router.routing import REVISION, Routing, UnreadableTrafficError, parse_routing
+from llmfleet_router.routing import (
+    REVISION,
+    Routing,
+    UnreadableTrafficError,
+    parse_routing,
+    routing_as_json,
+)
 
 TOTAL_WEIGHT = 100
 LARGEST_INT64 = (1 << 63) - 1
@@ -56,15 +62,26 @@ class Desired:
 class Routes:
     """One version of the route tables."""
 
-    generation: int
+    command: Command
+    """What they carry out."""
+    available: frozenset[str]
+    """Those of its revisions that had ready endpoints."""
     split: tuple[tuple[str, int], ...]
     """(revision, weight) given to Envoy."""
     effective: tuple[tuple[str, int], ...]
     """(revision, percent of requests that can really be answered), all 0 without endpoints."""
     routing: Routing = field(default_factory=Routing)
     """What of the command's routing leads to ready endpoints."""
-    object_uid: str | None = None
-    """Of the LLMDeployment whose command it is."""
+
+    @property
+    def generation(self) -> int:
+        """Which command it is."""
+        return self.command.generation
+
+    @property
+    def object_uid(self) -> str | None:
+        """Of the LLMDeployment whose command it is."""
+        return self.command.object_uid
 
     @property
     def revisions(self) -> frozenset[str]:
@@ -107,6 +124,30 @@ def parse_command(status: Mapping[str, Any], object_uid: str | None = None) -> C
         weights=tuple(weights),
         routing=parse_routing(status.get("routing")),
         object_uid=object_uid,
+    )
+
+
+def command_as_json(command: Command) -> Mapping[str, Any]:
+    """What ``command_from_json`` reads back."""
+    return {
+        "generation": command.generation,
+        "weights": [list(pair) for pair in command.weights],
+        "routing": routing_as_json(command.routing),
+        "objectUid": command.object_uid,
+    }
+
+
+def command_from_json(content: Mapping[str, Any]) -> Command:
+    """The command that ``command_as_json`` wrote.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it did not.
+    """
+    return Command(
+        generation=int(content["generation"]),
+        weights=tuple((str(revision), int(weight)) for revision, weight in content["weights"]),
+        routing=parse_routing(content["routing"]),
+        object_uid=content["objectUid"],
     )
 
 
@@ -154,9 +195,9 @@ def build_routes(command: Command, available: Collection[str]) -> Routes:
         # two arms in one order, an arm that grows keeps every session it had.
         split = tuple(sorted(split))
     return Routes(
-        generation=command.generation,
+        command=command,
+        available=frozenset(command.revisions) & frozenset(available),
         split=split,
         effective=effective,
         routing=command.routing.among(available),
-        object_uid=command.object_uid,
     )

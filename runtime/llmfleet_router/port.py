@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from aiohttp import web
@@ -10,14 +12,16 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from llmfleet_router.admin import Admin, AdminError
 from llmfleet_router.counters import Counts
-from llmfleet_router.envoy import Admin, AdminError
 from llmfleet_router.ledger import Ledger, LedgerError
 from llmfleet_router.ledger_metrics import LedgerMetrics
 from llmfleet_router.ledger_report import report_ledger
 from llmfleet_router.settings import Settings
 from llmfleet_router.state import MAX_WAIT_SECONDS, State
 
+READER_SECONDS = 30.0
+"""Who has not asked for the ledger for so long reads it no more; the operator asks every 5 s."""
 MOST_DIGITS = 19
 """Of a number of 64 bits."""
 
@@ -25,13 +29,13 @@ MOST_DIGITS = 19
 class AgentPort:
     """Serves what the kubelet, the operator and Prometheus ask."""
 
-    def __init__(
-        self, settings: Settings, state: State, admin: Admin, envoy_alive: Callable[[], bool]
-    ) -> None:
+    def __init__(self, settings: Settings, state: State, admin: Admin) -> None:
         self._settings = settings
         self._state = state
         self._admin = admin
-        self._envoy_alive = envoy_alive
+        self._ledger_asked: float | None = None
+        """When, by the monotonic clock."""
+        self._ledger_given = asyncio.Event()
         self._ledger = Ledger(settings.ledger_file)
         self._ledger_metrics = LedgerMetrics(settings, self._ledger)
         app = web.Application()
@@ -53,16 +57,23 @@ class AgentPort:
         """Closes the port."""
         await self._runner.cleanup()
 
+    async def ledger_read(self, timeout_seconds: float) -> None:
+        """Waits until whoever reads the ledger has what is in it now; at once if nobody does."""
+        now = time.monotonic()
+        if self._ledger_asked is None or now > self._ledger_asked + READER_SECONDS:
+            return
+        self._ledger_given = asyncio.Event()  # of a question that comes from now on
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ledger_given.wait(), timeout_seconds)
+
     async def _ready(self, _: web.Request) -> web.Response:
         if self._state.ready:
             return web.Response(text="ready\n")
-        why = "draining" if self._state.draining else "no traffic command applied yet"
+        why = "draining" if self._state.draining else "Envoy has shown no traffic command yet"
         return web.Response(status=503, text=f"{why}\n")
 
     async def _health(self, _: web.Request) -> web.Response:
-        if self._envoy_alive():
-            return web.Response(text="ok\n")
-        return web.Response(status=503, text="Envoy is not running\n")
+        return web.Response(text="ok\n")  # the agent's own; Envoy's end is that of its container
 
     async def _answer_state(self, request: web.Request) -> web.Response:
         wanted = request.query.get("generation")
@@ -84,12 +95,15 @@ class AgentPort:
         since = request.query.get("since", "0")
         if not since.isascii() or not since.isdigit() or len(since) > MOST_DIGITS:
             return web.Response(status=400, text="since is the number `next` of an answer, or 0\n")
+        self._ledger_asked, given = time.monotonic(), self._ledger_given
         try:
             answer = await asyncio.to_thread(
                 report_ledger, self._ledger, int(since), self._state.identity()
             )
         except LedgerError as error:
             return web.Response(status=503, text=f"{error}\n")
+        if not answer["more"]:
+            given.set()
         return web.json_response(answer)
 
     async def _metrics(self, _: web.Request) -> web.Response:

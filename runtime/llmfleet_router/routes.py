@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmfleet_router.model import Routes
+from llmfleet_router.model import Routes, command_as_json
 from llmfleet_router.module import (
     KEY_HEADER,
     SESSION_HEADER,
@@ -29,6 +29,8 @@ PREVIEW_TABLE = "llmfleet-preview"
 POST_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 MODELS_PATH = "/v1/models"
 HEALTH_PATH = "/health"
+COMMAND_METADATA = "llmfleet.command"
+"""Under this name the public port's table says which command it carries out."""
 SHADOW_HEADER = "x-llmfleet-shadow"
 ELSEWHERE_HEADER = "x-envoy-ratelimited"
 """An engine's answer that another pod should be asked. Envoy finds headers of its own at once; for
@@ -61,7 +63,10 @@ def build_public_table(routes: Routes | None, settings: Settings) -> JSON:
         choices.append(_sticky(routes, settings))
     ordinary = _to_engines(routes.split, settings, routing.mirror) if routes.split else NOTHING
     booking = build_booking(settings, routes.generation, "split")
-    return _table(PUBLIC_TABLE, [*choices, ([], ordinary)], booking)
+    table = _table(PUBLIC_TABLE, [*choices, ([], ordinary)], booking)
+    # For an agent that starts later, and has to know what is served (served.py).
+    told = {**command_as_json(routes.command), "available": sorted(routes.available)}
+    return {**table, "metadata": {"filter_metadata": {COMMAND_METADATA: told}}}
 
 
 def build_preview_table(routes: Routes | None, settings: Settings) -> JSON:

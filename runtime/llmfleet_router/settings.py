@@ -33,7 +33,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything the agent and Envoy's configuration depend on besides the traffic command."""
+    """Everything the agent, Envoy and its launcher depend on besides the traffic command."""
 
     namespace: str
     name: str
@@ -64,6 +64,21 @@ class Settings:
     agent_port: int = 9090
     admin_port: int = 9901
     log_level: str = "info"
+
+    @property
+    def bootstrap_file(self) -> Path:
+        """What Envoy is started with; the engine token is in it."""
+        return self.xds_dir / "bootstrap.json"
+
+    @property
+    def launch_file(self) -> Path:
+        """What Envoy's launcher tells the agent (launch.py)."""
+        return self.xds_dir / "launch.json"
+
+    @property
+    def counters_file(self) -> Path:
+        """What Envoy has forgotten of its counters (counters.py)."""
+        return self.xds_dir / "counters.json"
 
     @property
     def ledger_file(self) -> Path:

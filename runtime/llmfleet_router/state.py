@@ -8,7 +8,6 @@ from typing import Any
 from llmfleet_router.applier import Applier
 from llmfleet_router.counters import Counters, Counts
 from llmfleet_router.settings import Settings
-from llmfleet_router.store import Store
 
 JSON = dict[str, Any]
 
@@ -20,14 +19,11 @@ FEATURES = ("ledger/1",)
 class State:
     """Reads what the applier has confirmed, and Envoy's counters."""
 
-    def __init__(
-        self, settings: Settings, applier: Applier, counters: Counters, store: Store
-    ) -> None:
+    def __init__(self, settings: Settings, applier: Applier, counters: Counters) -> None:
         self.draining = False
         self._settings = settings
         self._applier = applier
         self._counters = counters
-        self._store = store
         self._confirmed = asyncio.Event()
 
     @property
@@ -58,15 +54,9 @@ class State:
     def weights(self) -> list[tuple[str, int, int, int]]:
         """(revision, weight, effective weight, endpoints) of every cluster Envoy has."""
         applied = self._applier.applied
-        command = self._store.desired.command
         routes = applied.routes
         effective = dict(routes.effective) if routes else {}
-        served = routes is not None and command is not None
-        weights = (
-            dict(command.weights)
-            if served and command and routes and command.generation == routes.generation
-            else effective
-        )
+        weights = dict(routes.command.weights) if routes else {}
         return [
             (revision, weights.get(revision, 0), effective.get(revision, 0), len(endpoints))
             for revision, endpoints in sorted(applied.endpoints.items())
@@ -96,12 +86,13 @@ class State:
 
     async def report(self) -> JSON:
         """The body of ``GET /llmfleet/state`` (docs/contract.md, Router)."""
-        rows = self.weights()
+        # All of one moment: what is applied may become another while Envoy is asked.
+        rows, who, generation = self.weights(), self.identity(), self.generation
         counts = await self._counters.read(row[0] for row in rows)
         return {
-            **self.identity(),
+            **who,
             "features": list(FEATURES),
-            "trafficGeneration": self.generation,
+            "trafficGeneration": generation,
             "waiting": 0,
             "revisions": [
                 {

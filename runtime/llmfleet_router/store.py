@@ -16,11 +16,15 @@ class Store:
 
     A command is held back until endpoints were heard of once: else a starting router would confirm
     it, and become ready, with nothing behind it.
+
+    Args:
+        initial: what is served already, when the agent starts beside an Envoy that serves. Until
+            something else is heard, that is what is desired.
     """
 
     def __init__(self, initial: Desired | None = None) -> None:
         self._desired = initial or Desired()
-        self._endpoints_known = initial is not None and initial.command is not None
+        self._endpoints_known = False
         self._held_back: Command | None = None
         self._changed = asyncio.Event()
 
@@ -45,7 +49,9 @@ class Store:
 
     def _dated(self, revision: str, endpoints: Endpoints) -> Endpoints:
         known = {(e.address, e.port): e for e in self._desired.endpoints.get(revision, ())}
-        since = round(time.time()) if self._endpoints_known else 0
+        # Those of the first list were ready before we looked, unless somebody looked before us.
+        looked = self._endpoints_known or self._desired.command is not None
+        since = round(time.time()) if looked else 0
         dated = {
             known.get((e.address, e.port)) or replace(e, ready_since=e.ready_since or since)
             for e in endpoints
@@ -59,6 +65,10 @@ class Store:
         except TimeoutError:
             return
         self._changed.clear()
+
+    def wake(self) -> None:
+        """Wakes who waits, though nothing else is desired."""
+        self._changed.set()
 
     def _replace(self, desired: Desired) -> None:
         if desired != self._desired:

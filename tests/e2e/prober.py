@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hack.kube.kubectl import apply, kubectl, wait_for
+from hack.kube.kubectl import apply, kubectl, last_log_line, wait_for
 
 SCRIPT = Path(__file__).parent / "load.py"
 
@@ -33,8 +33,8 @@ class Prober:
 
     def counts(self) -> dict[str, Any]:
         """The counts so far; empty before the first second has passed."""
-        lines = kubectl("logs", self.pod, "-n", self.namespace, "--tail=1").strip().splitlines()
-        return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+        line = last_log_line(self.pod, self.namespace)
+        return json.loads(line) if line.startswith("{") else {}
 
     def start(self, rate: float) -> None:
         """Starts it and waits until the first answers came."""

@@ -26,7 +26,7 @@ class StubFleet(Fleet):
         super().__init__(name, namespace)
         self._image = image
 
-    def start(self, rollout: JSON, *, replicas: int = 2) -> str:
+    def start(self, rollout: JSON, *, replicas: int = 2, router: JSON | None = None) -> str:
         """Applies the first release and waits for it; its revision."""
         spec = manifest(self.name, self.namespace)["spec"]
         self.apply(
@@ -34,6 +34,7 @@ class StubFleet(Fleet):
             engine={**spec["engine"], "image": self._image},
             rollout=rollout,
             podTemplate=pod_template("1"),
+            **({"router": router} if router else {}),
         )
         return str(self.wait_until_healthy()["servedRevision"])
 

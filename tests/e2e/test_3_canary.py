@@ -20,9 +20,12 @@ def canary(fleet: Fleet) -> Iterator[Fleet]:
     """The shared fleet with a canary's policy, and its own again afterwards."""
     before = fleet.object()["spec"]
     fleet.patch({"rollout": {"strategy": "Canary", "steps": HALF_THEN_ASK}})
-    fleet.wait_until_healthy()
+    served = fleet.wait_until_healthy()["servedRevision"]
     yield fleet
-    fleet.patch({"model": before["model"], "rollout": {**before["rollout"], "steps": None}})
+    after = {"rollout": {**before["rollout"], "steps": None}}
+    if fleet.status().get("servedRevision") in {None, served}:  # the way back from a promoted one
+        after["model"] = before["model"]  # would be an engine's start that nobody looks at
+    fleet.patch(after)
     fleet.wait_until_healthy(timeout_seconds=300)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hack.kube import chart
 from hack.kube.kubectl import get, kubectl, list_objects, wait_for
 
 from tests.e2e.fleet import Fleet
 from tests.e2e.prober import Prober, constant_load
 
+FIRST, SECOND = "pvc://models/tiny-llama", "pvc://models/tiny-llama-v2"
 
+
+@pytest.mark.alone
 def test_scale_when_up_pod_deleted_operator_killed_and_down_then_no_request_is_lost(
     fleet: Fleet, prober: Prober, figure: Callable[[str], None]
 ) -> None:
@@ -37,8 +41,10 @@ def test_rolling_update_when_the_engine_changes_then_no_request_is_lost(
     fleet: Fleet, prober: Prober, figure: Callable[[str], None]
 ) -> None:
     before = fleet.wait_until_healthy()["servedRevision"]
+    model = SECOND if fleet.object()["spec"]["model"]["source"] == FIRST else FIRST
     with constant_load(prober, figure, what="rolling update"):
-        fleet.patch({"model": {"source": "pvc://models/tiny-llama-v2"}})
+        # Fewer sequences than ever before, so that it is a revision of which nothing is left.
+        fleet.patch({"model": {"source": model}, "engine": {"maxNumSeqs": 12}})
         status = wait_for(
             "the new revision to be served alone",
             lambda: (

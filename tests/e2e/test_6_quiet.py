@@ -51,6 +51,7 @@ def audit_log() -> Path:
     return path
 
 
+@pytest.mark.alone
 def test_writes_when_nothing_changes_then_there_are_none_but_the_lease(
     fleet: Fleet, audit_log: Path, figure: Callable[[str], None]
 ) -> None:

@@ -29,6 +29,7 @@ def no_operator(fleet: Fleet) -> Iterator[None]:
     kubectl("scale", "deployment", chart.OPERATOR, *where, "--replicas=2")
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("no_operator")
 def test_delete_when_the_operator_is_gone_then_only_the_memory_stays(fleet: Fleet) -> None:
     memory = f"{fleet.name}-llmfleet-memory"

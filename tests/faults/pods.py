@@ -89,10 +89,11 @@ def ready_status(pod: JSON, address: str, *, ready: bool) -> JSON:
         ],
         "containerStatuses": [
             {
-                **_container(pod),
+                **container,
                 "ready": ready, "restartCount": 0, "started": True,
                 "state": {"running": {"startedAt": _now()}}, "lastState": {},
             }
+            for container in _containers(pod)
         ],
     }  # fmt: skip
 
@@ -109,10 +110,11 @@ def crashing_status(pod: JSON) -> JSON:
         **ready_status(pod, "10.0.0.1", ready=False),
         "containerStatuses": [
             {
-                **_container(pod),
+                **container,
                 "ready": False, "restartCount": 3, "started": False,
                 "state": {"waiting": waiting}, "lastState": {"terminated": ended},
             }
+            for container in _containers(pod)
         ],
     }  # fmt: skip
 
@@ -121,6 +123,8 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _container(pod: JSON) -> JSON:
-    main = pod["spec"]["containers"][0]
-    return {"name": main["name"], "image": main["image"], "imageID": main["image"]}
+def _containers(pod: JSON) -> list[JSON]:
+    return [
+        {"name": one["name"], "image": one["image"], "imageID": one["image"]}
+        for one in pod["spec"]["containers"]
+    ]

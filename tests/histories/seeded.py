@@ -13,11 +13,10 @@ from typing import Any
 
 from llmfleet.api import CountedRequests, RequestsAtStart
 from llmfleet.planning import decide
-from llmfleet.planning.analysis import judge
 from llmfleet.planning.analysis.metrics import METRICS
 from llmfleet.planning.children import intended
 from llmfleet.planning.facts import read as facts
-from llmfleet.planning.report import conditions, progress, status
+from llmfleet.planning.report import situation, status
 from llmfleet.planning.rollout import (
     acts,
     advance,
@@ -115,7 +114,7 @@ def f3_traffic_moves_without_replicas() -> None:
 @bug
 def f9_stale_counts_believed() -> None:
     """Counts of three hours ago are counts of now."""
-    swap(judge, "STALE_AFTER", timedelta(days=1))
+    swap(facts, "COUNTS_LAST", timedelta(days=1))
 
 
 @bug
@@ -179,8 +178,8 @@ def f24_undo_target_not_watched() -> None:
 @bug
 def f25_served_said_of_a_split() -> None:
     """The message names one revision, whatever the traffic is."""
-    for module in (conditions, progress):
-        swap(module, "describe_traffic", lambda traffic: f"{min(traffic, default='?')} is served")
+    said = lambda traffic, **_: f"{min(traffic, default='?')} is served"  # noqa: E731
+    swap(situation, "describe_traffic", said)
 
 
 @bug

@@ -25,9 +25,7 @@ async def serve(directory: Path, engine_port: int) -> None:
         router.agent.store.set_endpoints({"aaaa": (endpoint,)})
         router.command(1, aaaa=100)
         await router.confirmed(1)
-        process = router.agent.envoy._process
-        assert process is not None
-        ready = {"port": router.agent.settings.http_port, "envoy": process.pid}
+        ready = {"port": router.agent.settings.http_port, "envoy": router.launcher.envoy.pid}
         sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

@@ -15,12 +15,14 @@ from prometheus_client import CollectorRegistry
 
 from llmfleet.api import ALLOWED_EXTRA_ARGS, parse
 from llmfleet.api.crd import build_crd
+from llmfleet.cluster import pods
 from llmfleet.cluster import routers as polling
 from llmfleet.planning.children import router
 from llmfleet.planning.children.engines import pod as engine
 from llmfleet.planning.children.naming import RUNTIME_CONFIG_ANNOTATION
 from llmfleet.planning.plan import Child
-from llmfleet.planning.rollout import diagnosis
+from llmfleet.planning.rollout import ends
+from llmfleet_router import __main__ as router_main
 from llmfleet_router.counters import Counts
 from llmfleet_router.port import CountsCollector
 from llmfleet_router.routing import Routing, parse_routing, routing_as_json
@@ -45,10 +47,15 @@ def engine_template(**spec: Any) -> dict[str, Any]:
     return template
 
 
-def router_environment(**spec: Any) -> dict[str, str]:
+def router_containers(**spec: Any) -> list[dict[str, Any]]:
     template = child("Deployment", "-router", **spec).body["spec"]["template"]
-    container = template["spec"]["containers"][0]
-    return {one["name"]: one.get("value", "from the pod") for one in container["env"]}
+    containers: list[dict[str, Any]] = template["spec"]["containers"]
+    return containers
+
+
+def router_environment(part: int, **spec: Any) -> dict[str, str]:
+    environment = router_containers(**spec)[part]["env"]
+    return {one["name"]: one.get("value", "from the pod") for one in environment}
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -100,7 +107,7 @@ def test_media_hosts_when_the_operator_accepts_them_then_by_the_runtimes_own_pat
 def test_termination_when_the_runtime_has_a_reason_then_the_operator_and_the_page_know_it() -> None:
     reasons = {str(one) for one in errors.Reason}
 
-    assert reasons == diagnosis.RUNTIME_REASONS
+    assert reasons == ends.RUNTIME_REASONS
     page = CONTRACT.read_text()
     assert all(f"`{one}`" in page for one in reasons)
 
@@ -110,13 +117,28 @@ def test_router_environment_when_the_operator_sets_it_then_the_router_reads_it(
     policy: Policy,
 ) -> None:
     spec = {"policy": str(policy), "prefixBytes": 512, "bodyLimit": "1Mi", "drainTimeout": "90s"}
-    settings = read_settings(router_environment(router=spec))
+    for part in range(2):
+        settings = read_settings(router_environment(part, router=spec))
 
-    assert (settings.name, settings.namespace) == ("chat", "team-a")
-    assert settings.policy is policy
-    assert settings.prefix_bytes == 512
-    assert settings.body_limit_bytes == 1024 * 1024
-    assert settings.drain_timeout_seconds == 90
+        assert (settings.name, settings.namespace) == ("chat", "team-a")
+        assert settings.policy is policy
+        assert settings.prefix_bytes == 512
+        assert settings.body_limit_bytes == 1024 * 1024
+        assert settings.drain_timeout_seconds == 90
+
+
+def test_router_containers_when_the_operator_starts_them_then_the_router_knows_their_parts() -> (
+    None
+):
+    page = CONTRACT.read_text()
+    assert {one["name"] for one in router_containers()} == set(pods.ROUTER_CONTAINERS)
+    for container in router_containers():
+        (part,) = container["args"]
+        assert part == container["name"]
+        assert part in router_main.PARTS
+        assert f"`{part}`" in page
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert str(Settings(namespace="n", name="m").xds_dir) in mounts
 
 
 def test_ports_when_three_programs_name_them_then_they_are_the_same() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import ssl
 import re
+import ssl
 from collections.abc import Iterator
 
 import pytest

@@ -40,13 +40,18 @@ class Effects:
         self.gone = False
         self.uid = "u"
         self.unreadable = False
+        self.deleting = False
         self.forgotten: list[Any] = []
 
     async def observe(self, owner: tuple[str, str], from_event: Any) -> Any:
         if self.gone:
             raise NotFound(str(owner), status=404)
         del from_event
-        raw = {"metadata": {"uid": self.uid, "generation": 1, "resourceVersion": "7"}}
+        raw: dict[str, Any] = {
+            "metadata": {"uid": self.uid, "generation": 1, "resourceVersion": "7"}
+        }
+        if self.deleting:
+            raw["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
         if self.unreadable:
             raise UnreadableError(raw, mistake())
         return SimpleNamespace(raw=raw)
@@ -145,6 +150,18 @@ async def test_object_when_it_was_made_again_between_two_passes_then_the_old_uid
     effects.uid = "another"
     await reconciler.reconcile(OWNER, None)
     assert effects.forgotten == ["u"]
+
+
+async def test_gauges_when_the_object_is_being_deleted_then_nothing_is_said_of_it_by_name(
+    effects: Effects, reconciler: Reconciler
+) -> None:
+    labels = {"namespace": OWNER[0], "name": OWNER[1]}
+    await reconciler.reconcile(OWNER, None)
+    assert REGISTRY.get_sample_value("llmfleet_available", labels) is not None
+    effects.deleting = True
+    await reconciler.reconcile(OWNER, None)
+    assert REGISTRY.get_sample_value("llmfleet_available", labels) is None
+    reconciler.forget(OWNER)
 
 
 async def test_gauges_when_nobody_looks_at_the_object_any_more_then_it_is_not_counted(

@@ -29,7 +29,7 @@ ALL_IS_WELL = {
 """Reasons that need nobody."""
 NO_REASONS = {
     "False", "True", "Unknown",  # statuses of conditions
-    "Reconciling", "RolledBack", "RuntimeOutdated", "Stalled",  # types of conditions
+    "Accepted", "Reconciling", "RolledBack", "RuntimeOutdated", "Stalled",  # types of conditions
     "Rejected",  # stands in a sentence for a reason that was lost
     "RollingUpdate", "Rollback", "Session", "Undo",  # strategy, causes and stickiness of a rollout
     "BackingOff", "Forward", "Returning", "Undoing",  # states of a rollout
@@ -37,7 +37,9 @@ NO_REASONS = {
     "ErrorRate",  # a metric
     "ErrImageNeverPull", "ErrImagePull", "ImageInspectError", "ImagePullBackOff",
     "InvalidImageName", "RegistryUnavailable",  # the kubelet's words for ImagePullFailed
-    "ContainerCannotRun", "CreateContainerError", "RunContainerError",  # … for StartError
+    "ContainerCannotRun", "CreateContainerConfigError", "CreateContainerError",
+    "PostStartHookError", "PreCreateHookError", "PreStartHookError",
+    "RunContainerError",  # … for StartError
     "ContainerStatusUnknown",  # … for NodeLost
     "FailedAttachVolume", "FailedMapVolume", "FailedMount",  # … for VolumeFailed
     "OutOf",  # how its word for NodeRefused begins

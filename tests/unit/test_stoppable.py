@@ -13,14 +13,23 @@ import pytest
 TOLD_TO_STOP = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); signal.pause()"
 
 
-@pytest.mark.parametrize("program", ["llmfleet", "llmfleet_router", "llmfleet_runtime"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        ["llmfleet"],
+        ["llmfleet_router", "agent"],
+        ["llmfleet_router", "envoy"],
+        ["llmfleet_runtime"],
+    ],
+    ids=" ".join,
+)
 def test_program_when_told_to_stop_while_it_is_loaded_then_it_handles_the_signal(
-    program: str, tmp_path: Path
+    program: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "structlog.py").write_text(TOLD_TO_STOP)
     path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
     done = subprocess.run(
-        [sys.executable, "-m", program],
+        [sys.executable, "-m", *program],
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip

@@ -141,7 +141,7 @@ def _settings(case: Case, xds_dir: Path) -> Settings:
     (router,) = (
         child.body for child in build_router(parse(raw), OPERATOR) if child.key.kind == "Deployment"
     )
-    (container,) = router["spec"]["template"]["spec"]["containers"]
+    container = router["spec"]["template"]["spec"]["containers"][0]  # the environment is the same
     variables = {one["name"]: one["value"] for one in container["env"] if "value" in one}
     variables["LLMFLEET_POD_NAME"] = f"{case.name}-router-5d41c0ffee-x2x4z"
     variables["LLMFLEET_ACCESS_LOG"] = case.access_log

@@ -64,7 +64,7 @@ async def serving(
     """Our router with equal weights on the revisions."""
     _make(folder)
     async with AsyncExitStack() as stack:
-        with _silent():  # Envoy inherits the agent's output: a cut stream is a line of its log
+        with _silent():  # Envoy inherits our output: a cut stream is a line of its log
             starting = running_router(folder, policy=policy, access_log=AccessLog.ERRORS)
             router = await stack.enter_async_context(starting)
         router.agent.store.set_endpoints({
@@ -75,10 +75,9 @@ async def serving(
         weights = tuple((name, share) for name in revisions)
         router.agent.store.set_command(Command(generation=1, weights=weights))
         await router.confirmed(1)
-        running = router.agent.envoy._process  # the agent tells its pid to nobody
-        assert running is not None
-        pin(running.pid, ROUTER_CORE)
-        yield Subject(port=router.agent.settings.http_port, pid=running.pid), router
+        pid = router.launcher.envoy.pid
+        pin(pid, ROUTER_CORE)
+        yield Subject(port=router.agent.settings.http_port, pid=pid), router
 
 
 def envoy_config(port: int, revisions: list[list[int]], lb_policy: str = "ROUND_ROBIN") -> JSON:

@@ -79,7 +79,7 @@ from llmfleet.api.status import (
     Routing,
     TrafficShare,
 )
-from llmfleet.api.text import clean_line, clean_text, clean_tree
+from llmfleet.api.text import clean_line, clean_text, clean_tree, shorten
 from llmfleet.api.values import parse_duration_seconds
 
 __all__ = [
@@ -155,6 +155,7 @@ __all__ = [
     "hash_payload",
     "parse",
     "parse_duration_seconds",
+    "shorten",
     "source_claim",
     "source_scheme",
     "unbuilt_fields",

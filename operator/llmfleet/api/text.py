@@ -53,6 +53,21 @@ def clean_line(text: str) -> str:
     return _BLANKS.sub(" ", clean_text(text)).strip()
 
 
+def shorten(text: str, most_bytes: int) -> str:
+    """A text that is too long without its middle: its end may be a command that somebody follows.
+
+    >>> shorten("who is in the way, and what can be done: `command`", 32)
+    'who is in the wa…ne: `command`'
+    """
+    whole = text.encode(errors="replace")
+    if len(whole) <= most_bytes:
+        return text
+    room = most_bytes - len("…".encode())
+    end = room * 9 // 20
+    head, tail = whole[: room - end], whole[len(whole) - end :]
+    return f"{head.decode(errors='ignore')}…{tail.decode(errors='ignore')}"
+
+
 def clean_tree(value: Any, levels: int = DEEPEST) -> Any:
     """A JSON value with every string in it, keys included, as ``clean_text`` makes it.
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 from typer.core import TyperGroup
@@ -19,14 +17,23 @@ from typer.core import TyperGroup
 from llmfleet import __version__
 from llmfleet.api.deployment import LLMDeployment
 from llmfleet.cli import annotating, candidates, view
-from llmfleet.cli.access import JSON, AccessError, Cluster
+from llmfleet.cli.access import JSON, AccessError, Cluster, NotInstalledError
 from llmfleet.cli.annotating import NothingToDoError
 from llmfleet.cli.commands import Commands, hoist
+from llmfleet.cli.doctor import showing
 from llmfleet.cli.leading import Leadership
+from llmfleet.cli.printing import (
+    Output,
+    Print,
+    complain,
+    complaints,
+    console,
+    draw,
+    print_json,
+    say,
+)
 from llmfleet.cli.view import NO_STATUS, exit_code
 
-WIDEST = 4096
-"""Characters of a line where no terminal breaks it: whoever reads it there cuts words himself."""
 FAILED = 1
 """Exit code when nothing was shown or done; wrong usage is 2."""
 
@@ -46,17 +53,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = Console(markup=False, emoji=False)
-complaints = Console(stderr=True, markup=False, emoji=False)
-"""Words of the cluster are in what both print: nothing in a string is markup."""
-
-
-class Output(StrEnum):
-    """How a command prints."""
-
-    TEXT = "text"
-    JSON = "json"
-
 
 Name = Annotated[
     str,
@@ -64,8 +60,6 @@ Name = Annotated[
         help="Name of the LLMDeployment.", show_default=False, autocompletion=candidates.names
     ),
 ]
-Print = Annotated[Output, typer.Option("-o", "--output", help="text or json.")]
-
 
 MEANT = "Hash of the revision that is meant: refused if another one is being rolled out."
 
@@ -138,13 +132,13 @@ def get(
     cluster = _options.cluster()
     items = cluster.list(everywhere=everywhere)
     if output is Output.JSON:
-        _print_json([{"metadata": _identity(each), "status": each.get("status")} for each in items])
+        print_json([{"metadata": _identity(each), "status": each.get("status")} for each in items])
     elif items:
         leading = cluster.leadership(everywhere=everywhere)
         if leading.problem is not None:
-            text = f"{leading.problem}: READY is what is seen now, all else is of then"
-            complaints.print(text, style="red", soft_wrap=True)
-        _draw(view.fleet_table(items, _now(), everywhere=everywhere, leadership=leading))
+            complain(f"{leading.problem}: READY is what is seen now, all else is of then")
+        table = view.fleet_table(items, _now(), everywhere=everywhere, leadership=leading)
+        draw(table, whole=True)
     else:
         complaints.print("no LLMDeployments; -A looks into all namespaces")
 
@@ -166,9 +160,9 @@ def status(
     raw, deployment = cluster.get(name)
     leading = cluster.leadership()
     if output is Output.JSON:
-        _print_json(raw.get("status"))
+        print_json(raw.get("status"))
     else:
-        _say(view.status_view(deployment, _now(), cluster.commands, leading))
+        say(view.status_view(deployment, _now(), cluster.commands, leading))
     raise typer.Exit(exit_code(deployment, leading))
 
 
@@ -179,7 +173,7 @@ def explain(name: Name, output: Print = Output.TEXT) -> None:
     if output is Output.JSON:
         _print_status(raw, "phase", "message", "conditions", "rejectedRevisions")
     else:
-        _draw(view.explanation(deployment))
+        draw(view.explanation(deployment))
 
 
 @app.command()
@@ -189,7 +183,27 @@ def history(name: Name, output: Print = Output.TEXT) -> None:
     if output is Output.JSON:
         _print_status(raw, "revisions", "rejectedRevisions")
     else:
-        _draw(view.history(deployment, _now()))
+        draw(view.history(deployment, _now()), whole=True)
+
+
+@app.command()
+def doctor(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Of an LLMDeployment to look at, too.",
+            show_default=False,
+            autocompletion=candidates.names,
+        ),
+    ] = None,
+    output: Print = Output.TEXT,
+) -> None:
+    """What the installation lacks, and the chart value or command that mends it.
+
+    Exit code: 0 all is there, 1 something is missing, 3 nothing is missing that could be looked at,
+    121 the cluster could not be asked.
+    """
+    raise typer.Exit(showing.run(_options.cluster, name, output))
 
 
 @app.command()
@@ -281,12 +295,15 @@ def forget(
     For a name that will be used for something else; refused while its LLMDeployment is there.
     """
     cluster = _options.cluster()
-    annotating.check_forget(cluster.find(name), cluster.namespace, name, cluster.commands)
+    found: JSON | None = None
+    with contextlib.suppress(NotInstalledError):  # what is remembered outlives the CRD
+        found = cluster.find(name)
+    annotating.check_forget(found, cluster.namespace, name, cluster.commands)
     if not yes:
         typer.confirm(f"Forget what was rejected of {cluster.namespace}/{name}?", abort=True)
     if not cluster.forget(name):
         raise NothingToDoError(f"nothing is remembered of {cluster.namespace}/{name}")
-    _say(f"{cluster.namespace}/{name} is forgotten")
+    say(f"{cluster.namespace}/{name} is forgotten")
 
 
 def _act(
@@ -299,11 +316,11 @@ def _act(
     annotations = decide(deployment, cluster.commands)
     cluster.annotate(raw, annotations)
     if output is Output.JSON:
-        _print_json({"metadata": _identity(raw), "annotations": annotations})
+        print_json({"metadata": _identity(raw), "annotations": annotations})
         return
     for key, value in annotations.items():
-        _say(f"{key} {'removed' if value is None else f'= {value}'}")
-    _say(f"follow it: {cluster.commands.llmfleet('status', name, '--watch')}")
+        say(f"{key} {'removed' if value is None else f'= {value}'}")
+    say(f"follow it: {cluster.commands.llmfleet('status', name, '--watch')}")
 
 
 def _follow(cluster: Cluster, name: str, output: Output) -> int:
@@ -328,10 +345,10 @@ def _drawn(
 ) -> Iterator[Callable[[JSON, LLMDeployment, Leadership], None]]:
     """What draws a state over the last one; as JSON or without a terminal, below it."""
     if output is Output.JSON:
-        yield lambda raw, *_: _print_json(raw.get("status"), indent=None)
+        yield lambda raw, *_: print_json(raw.get("status"), indent=None)
         return
     if not console.is_terminal:
-        yield lambda _, *seen: _say(_status_of(cluster, *seen))
+        yield lambda _, *seen: say(_status_of(cluster, *seen))
         return
     latest: deque[tuple[LLMDeployment, Leadership]] = deque(maxlen=1)
 
@@ -352,25 +369,9 @@ def _status_of(cluster: Cluster, deployment: LLMDeployment, leading: Leadership)
     return view.status_view(deployment, _now(), cluster.commands, leading)
 
 
-def _draw(table: RenderableType) -> None:
-    """A table: as wide as the terminal, and where there is none, as wide as it needs."""
-    if not console.is_terminal:
-        console.width = max(console.width, WIDEST)
-    console.print(table)
-
-
-def _say(text: RenderableType) -> None:
-    """Lines are broken by the terminal alone: a command among them can be copied, or piped."""
-    console.print(text, soft_wrap=True)
-
-
 def _print_status(raw: dict[str, Any], *fields: str) -> None:
     found = raw.get("status") or {}
-    _print_json({field: found.get(field) for field in fields})
-
-
-def _print_json(value: Any, indent: int | None = 2) -> None:
-    typer.echo(json.dumps(value, indent=indent))
+    print_json({field: found.get(field) for field in fields})
 
 
 def _identity(item: dict[str, Any]) -> dict[str, Any]:
@@ -386,8 +387,7 @@ def main() -> None:
     try:
         app()
     except (AccessError, NothingToDoError) as error:
-        text = f"kubectl llmfleet: {error}"
-        complaints.print(text, style="red", highlight=False, soft_wrap=True)
+        complain(f"kubectl llmfleet: {error}")
         raise SystemExit(FAILED) from None
 
 

@@ -34,11 +34,22 @@ _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL.pattern}(\.{_LABEL.pattern})*")
 """RFC 1123, as Kubernetes checks names."""
 _NAMES: Final = "names are of lower-case letters, digits and '-'"
-_FOREIGN: Final = (
+FOREIGN: Final = (
     "the answer is not one of Kubernetes: does the server in the kubeconfig lead to a login page?"
+)
+_NOT_INSTALLED: Final = (
+    "the cluster does not know LLMDeployments: is llmfleet installed there, its CRD included, and"
+    " is this the context that is meant?"
 )
 PASSING = frozenset({408, 410, 429})
 """Statuses of a server that is slow, busy, or has forgotten where a watch was."""
+
+
+_ANY_ANSWER: Final = (
+    client.ApiException, urllib3.exceptions.HTTPError,
+    AttributeError, KeyError, TypeError, ValueError,
+)  # fmt: skip
+"""What comes of asking, the answer being no JSON, or another one than Kubernetes gives."""
 
 
 class AccessError(Exception):
@@ -49,6 +60,10 @@ class AccessError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(clean_line(message))
+
+
+class NotInstalledError(AccessError):
+    """The cluster does not know of LLMDeployments."""
 
 
 class Cluster:
@@ -113,7 +128,7 @@ class Cluster:
         Raises:
             AccessError: they may not be read, or the CRD is not installed.
         """
-        with _explained("LLMDeployments"):
+        with _explained("the list of LLMDeployments"):
             if everywhere:
                 answer = self._objects.list_cluster_custom_object(GROUP, VERSION, PLURAL)
             else:
@@ -121,7 +136,7 @@ class Cluster:
                     GROUP, VERSION, self.namespace, PLURAL
                 )
         if not isinstance(answer, dict) or not isinstance(answer.get("items"), list):
-            raise AccessError(_FOREIGN)
+            raise AccessError(FOREIGN)
         return list(answer["items"])
 
     def leadership(self, *, everywhere: bool = False) -> Leadership:
@@ -133,11 +148,10 @@ class Cluster:
             everywhere: pods of all namespaces are wanted, not of one.
         """
         try:
-            leases, now = self._leases()
-        except (client.ApiException, urllib3.exceptions.HTTPError, ValueError, KeyError) as error:
+            problem = find_problem(*self._leases())
+        except _ANY_ANSWER as error:
             where = f"{OPERATOR_NAMESPACE}/{LEASE}"
             return Leadership(unknown=clean_line(_sentence(f"the Lease {where}", error)))
-        problem = find_problem(leases, now)
         if problem is None:
             return Leadership()
         label = {"label_selector": "llmfleet.dev/deployment", "_preload_content": False}
@@ -147,7 +161,7 @@ class Cluster:
             else:
                 answer = self._core.list_namespaced_pod(self.namespace, **label)
             return Leadership(problem=problem, ready=count_pods(json.loads(answer.data)["items"]))
-        except (client.ApiException, urllib3.exceptions.HTTPError, ValueError, KeyError):
+        except _ANY_ANSWER:
             return Leadership(problem=problem)
 
     def _leases(self) -> tuple[Sequence[JSON], datetime]:
@@ -197,7 +211,7 @@ class Cluster:
             raise AccessError(_sentence("the memory", error)) from error
         # A Status, or what was deleted; clients differ in whether they make a model of it.
         if not (answer.get("kind") if isinstance(answer, dict) else getattr(answer, "kind", None)):
-            raise AccessError(_FOREIGN)
+            raise AccessError(FOREIGN)
         return True
 
     def follow(self, name: str) -> Iterator[tuple[JSON, LLMDeployment] | None]:
@@ -246,7 +260,7 @@ class Cluster:
                 GROUP, VERSION, self.namespace, PLURAL, name
             )
         except client.ApiException as error:
-            if error.status == NOT_FOUND:
+            if error.status == NOT_FOUND and _is_installed(error):
                 return None
             raise
         return _check_object(answer)
@@ -276,7 +290,7 @@ def _check_object(answer: Any) -> JSON:
         meta = answer.get("metadata")
         if isinstance(meta, dict) and isinstance(meta.get("name"), str):
             return answer
-    raise AccessError(_FOREIGN)
+    raise AccessError(FOREIGN)
 
 
 def read(raw: JSON) -> LLMDeployment:
@@ -301,9 +315,19 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except client.ApiException as error:
+        if error.status == NOT_FOUND and not _is_installed(error):
+            raise NotInstalledError(_NOT_INSTALLED) from error
         raise AccessError(_sentence(what, error)) from error
     except urllib3.exceptions.HTTPError as error:
         raise AccessError(f"the API server does not answer: {error}") from error
+
+
+def _is_installed(error: client.ApiException) -> bool:
+    """Whether a 404 is about an object: of paths that it does not know a server says only so."""
+    try:
+        return bool(json.loads(error.body)["kind"] == "Status")
+    except (TypeError, ValueError, KeyError, RecursionError):
+        return False
 
 
 def _is_refusal(error: Exception) -> bool:

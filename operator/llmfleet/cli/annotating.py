@@ -46,7 +46,7 @@ def promote(
     if paused_by_hand(deployment):
         raise NothingToDoError(
             f"{revision} is paused by hand, and nothing moves until it is resumed:"
-            f" {commands.llmfleet('resume', deployment.metadata.name)}"
+            f" `{commands.llmfleet('resume', deployment.metadata.name)}`"
         )
     if deployment.spec.wanted_replicas == 0:
         raise NothingToDoError("no replicas are wanted, and nothing moves: scale up first")
@@ -106,8 +106,11 @@ def retry(
         revision: left out, it is the one that spec asks for.
 
     Raises:
-        NothingToDoError: that revision was neither rejected nor aborted.
+        NothingToDoError: that revision was neither rejected nor aborted; or none is named, and the
+            operator has not seen what spec asks for.
     """
+    if revision is None:
+        _check_seen(deployment)
     wanted = deployment.status.spec_revision if revision is None else revision
     known = retryable(deployment)
     if wanted is None or wanted not in known:

@@ -95,15 +95,37 @@ def count_pods(
     return {key: (ready[key], number) for key, number in there.items()}
 
 
+def parse_time(value: object) -> datetime | None:
+    """A time of Kubernetes; None for anything else."""
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def written_at(lease: JSON) -> datetime | None:
+    """When a Lease was renewed last, by the API server's clock; None where it does not say.
+
+    The API server notes its own time for whoever wrote ``renewTime``. That field itself has the
+    time of the writer, whose clock may be anybody's.
+    """
+    entries = (lease.get("metadata") or {}).get("managedFields") or []
+    found = (
+        parse_time(each.get("time"))
+        for each in entries
+        if "f:renewTime" in ((each.get("fieldsV1") or {}).get("f:spec") or {})
+    )
+    return max((each for each in found if each is not None), default=None)
+
+
 def _read(lease: JSON, now: datetime) -> tuple[datetime, str | None]:
     """When a Lease was renewed last, and why nobody holds it."""
     meta, spec = lease.get("metadata") or {}, lease.get("spec") or {}
     named = clean_line(f"{meta.get('namespace')}/{LEASE}")
-    try:
-        renewed = datetime.fromisoformat(str(spec.get("renewTime")))
-    except ValueError:
+    renewed = written_at(lease) or parse_time(spec.get("renewTime"))
+    if renewed is None:
         return datetime.min.replace(tzinfo=UTC), f"the operator's Lease {named} was never renewed"
-    renewed = renewed if renewed.tzinfo else renewed.replace(tzinfo=UTC)
     since = f"{renewed.astimezone(UTC):%H:%M:%SZ}, {age(renewed, now)} ago"
     if not spec.get("holderIdentity"):
         return renewed, f"nobody holds the operator's Lease {named} since {since}"

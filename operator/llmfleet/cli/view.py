@@ -51,7 +51,10 @@ _COLOURS: Final = {"Healthy": "green", "Progressing": "cyan", "Paused": "yellow"
 
 
 def exit_code(deployment: LLMDeployment, leadership: Leadership = SOMEBODY_LEADS) -> int:
-    """0 for Healthy; the others are in ``EXIT_CODES``, but for ``NO_STATUS`` and ``OUTAGE``."""
+    """0 for Healthy; the others are in ``EXIT_CODES``, but for ``NO_STATUS`` and ``OUTAGE``.
+
+    Of a spec that the operator has not seen yet nothing is known but that it is on its way.
+    """
     status = deployment.status
     code = EXIT_CODES.get(status.phase or "", NO_STATUS)
     if code == NO_STATUS or leadership.problem is not None:
@@ -59,7 +62,9 @@ def exit_code(deployment: LLMDeployment, leadership: Leadership = SOMEBODY_LEADS
     available = status.condition("Available")
     gone = available is not None and available.status == "False"
     wanted = status.served_revision is not None and deployment.spec.wanted_replicas > 0
-    return OUTAGE if gone and wanted else code
+    if gone and wanted:
+        return OUTAGE
+    return code if _is_seen(deployment) else EXIT_CODES["Progressing"]
 
 
 def fleet_table(
@@ -121,13 +126,22 @@ def status_view(
     routing = _reached(status)
     if routing is not None:
         parts.append(Text(f"also: {describe_routing(routing)}"))
-    parts += [_problem(each) for each in status.conditions if is_problem(each)]
+    parts += [_problem(each) for each in status.conditions if is_problem(each, deployment)]
     parts.append(Text(f"next: {whats_next(deployment, now, commands)}"))
     return Group(*parts)
 
 
 def whats_next(deployment: LLMDeployment, now: datetime, commands: Commands = PLAIN) -> str:
     """What happens by itself and when, or what a person has to do."""
+    if deployment.metadata.deletion_timestamp is not None:
+        return "it is being deleted, with all that is its own"
+    if not _is_seen(deployment):
+        return "the operator looks at the newest spec"
+    return _what_follows(deployment, now, commands)
+
+
+def _what_follows(deployment: LLMDeployment, now: datetime, commands: Commands) -> str:
+    """The same for a spec that the operator has seen."""
     status, rollout = deployment.status, deployment.status.rollout
     name = deployment.metadata.name
     if rollout is not None and rollout.aborted and rollout.retry_at is not None:
@@ -136,7 +150,8 @@ def whats_next(deployment: LLMDeployment, now: datetime, commands: Commands = PL
         ways = "mend the cause, or change spec"
         if status.spec_revision in annotating.retryable(deployment):
             ways = f"change spec, or `{commands.llmfleet('retry', name)}`"
-        return f"{ways}; `{commands.llmfleet('explain', name)}` says why"
+        lead = _moving(status)
+        return f"{lead}{ways}; `{commands.llmfleet('explain', name)}` says why"
     due, paused = step_due(status), annotating.paused_by_hand(deployment)
     # The annotation may be newer than the phase.
     if status.phase == "Paused" or (due is not None and paused):
@@ -146,7 +161,21 @@ def whats_next(deployment: LLMDeployment, now: datetime, commands: Commands = PL
         return f"the next step in {_ahead(due, now)}, or `{commands.llmfleet('promote', name)}`"
     if status.phase == "Progressing":
         return status.message or "the operator goes on"
-    return "nothing: spec is served"
+    again = f", and until `{commands.llmfleet('resume', name)}` a changed one waits"
+    return f"nothing: spec is served{again if paused else ''}"
+
+
+def _is_seen(deployment: LLMDeployment) -> bool:
+    """Whether status is about the spec as it is."""
+    return deployment.status.observed_generation == deployment.metadata.generation
+
+
+def _moving(status: LLMDeploymentStatus) -> str:
+    """What goes on by itself though a person is needed, as the beginning of a sentence."""
+    found = status.condition("Progressing")
+    if found is None or found.status != "True" or found.reason == "Stable":
+        return ""
+    return f"{found.message}; after that, "
 
 
 def step_due(status: LLMDeploymentStatus) -> datetime | None:
@@ -168,7 +197,7 @@ def explanation(deployment: LLMDeployment) -> RenderableType:
     for title in ("CONDITION", "STATUS", "REASON", "WHY"):
         table.add_column(title, overflow="fold")
     for each in status.conditions:
-        style = "red" if is_problem(each) else ""
+        style = "red" if is_problem(each, deployment) else ""
         known = told.get(each.message)
         told.setdefault(each.message, each.type)
         why = each.message if known is None else f"as {known}"
@@ -204,8 +233,10 @@ def history(deployment: LLMDeployment, now: datetime) -> Table:
     return table
 
 
-def is_problem(condition: Condition) -> bool:
+def is_problem(condition: Condition, deployment: LLMDeployment) -> bool:
     """Whether a condition tells of something that somebody should know."""
+    if condition.type == "Available" and deployment.spec.wanted_replicas == 0:
+        return False
     return (
         (condition.type in _SHOULD_BE_TRUE and condition.status == "False")
         or (condition.type in _EXCEPTIONS and condition.status == "True")
@@ -246,7 +277,9 @@ def _title(deployment: LLMDeployment) -> Text:
         (f"{meta.namespace}/{meta.name}", "bold"), "  ", (phase, _COLOURS.get(phase, "")),
         f"  {status.ready or '0/0'} ready  {status.url or ''}",
     )  # fmt: skip
-    if status.observed_generation != meta.generation:
+    if meta.deletion_timestamp is not None:
+        title.append("  (being deleted)", "yellow")
+    elif not _is_seen(deployment):
         title.append("  (the newest spec is not yet seen)", "yellow")
     return title
 
@@ -312,7 +345,9 @@ def _step(status: LLMDeploymentStatus) -> Step | None:
 
 def _steps(status: LLMDeploymentStatus, rollout: RolloutStatus, now: datetime) -> Text:
     plan = _plan(status)
-    line = Text(f"rollout of {rollout.revision}, attempt {(rollout.attempt or 0) + 1}: ")
+    # One that is to be tried again is among those that were counted.
+    number = (rollout.attempt or 0) + (rollout.state != "BackingOff")
+    line = Text(f"rollout of {rollout.revision}, attempt {number}: ")
     if rollout.aborted:
         return line.append(f"aborted, {rollout.aborted}", "red")
     # A first revision has nothing to be compared with, whatever steps its plan keeps.

@@ -17,6 +17,7 @@ import zstandard
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.equality import own_annotations
+from llmfleet.cluster.fields import owners_that_count
 from llmfleet.cluster.kinds import CHILD_KINDS, OWNER_LABEL, POD, REPLICA_SET, Kind, kind_of
 from llmfleet.cluster.pods import observe_pod, observe_replica_set
 from llmfleet.cluster.store import Kept, Listing, ObjectStore, Owner
@@ -137,9 +138,7 @@ class Caches:
 def _pack(body: JSON) -> bytes:
     meta = {name: value for name, value in body["metadata"].items() if name != "resourceVersion"}
     meta["annotations"] = own_annotations(meta)
-    meta["managedFields"] = [
-        entry for entry in meta.get("managedFields") or [] if not entry.get("subresource")
-    ]
+    meta["managedFields"] = owners_that_count(body)
     kept = {name: value for name, value in body.items() if name != "status"}
     packed = _COMPRESSOR.compress(orjson.dumps({**kept, "metadata": meta}))
     # A copy: what zstandard returns was cut short in a buffer for the worst case, and thousands of

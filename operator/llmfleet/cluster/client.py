@@ -21,6 +21,7 @@ from kubernetes.aio import config as kube_config
 from kubernetes.aio.client.rest import RESTClientObject
 
 from llmfleet.cluster import metrics
+from llmfleet.cluster.answers import read_body
 from llmfleet.cluster.errors import (
     Conflict,
     Invalid,
@@ -99,9 +100,16 @@ class ApiClient:
         path: str,
         query: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
+        longest: int | None = None,
     ) -> JSON:
-        """GET an object or a list; raises ``NotFound`` and the other ``ApiError`` types."""
-        return await self._call("GET", path, query=query, timeout_seconds=timeout_seconds)
+        """GET an object or a list; raises ``NotFound`` and the other ``ApiError`` types.
+
+        Raises:
+            ValueError: the answer has more than ``longest`` bytes; what comes after is not read.
+        """
+        return await self._call(
+            "GET", path, query=query, timeout_seconds=timeout_seconds, longest=longest
+        )
 
     async def create(self, kind: Kind, body: JSON, timeout_seconds: float | None = None) -> JSON:
         """POST a new object; raises ``AlreadyExists`` if the name is taken."""
@@ -241,6 +249,7 @@ class ApiClient:
         body: Any = None,
         content_type: str = _JSON,
         timeout_seconds: float | None = None,
+        longest: int | None = None,
     ) -> JSON:
         timeout = aiohttp.ClientTimeout(
             total=timeout_seconds or REQUEST_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS
@@ -249,7 +258,7 @@ class ApiClient:
         try:
             answer = await self._send(verb, path, query, body, content_type, timeout)
             async with answer:
-                data = await answer.read()
+                data = await (answer.read() if longest is None else read_body(answer, longest))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             metrics.API_ERRORS.labels("Unavailable").inc()
             raise Unavailable(f"{what}: {error!r}", status=0) from error

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final, NamedTuple
 
 from llmfleet.cluster.hanging import Hanging
@@ -265,7 +264,7 @@ class Cohorts:
             if group.failed_before is not None:
                 self._late_look(key, group, now)
 
-    def counts(self, as_of: datetime) -> dict[str, RequestCounts]:
+    def counts(self) -> dict[str, RequestCounts]:
         """By revision; one that was sent nothing is absent."""
         hanging = self._hanging.requests(self._looked_at)
         totals = dict(self._settled)
@@ -277,7 +276,6 @@ class Cohorts:
                 total=each.sent,
                 failed=min(each.failed, each.sent),
                 unreached=min(each.unreached, each.sent),
-                as_of=as_of,
                 hanging=hanging.get(revision, 0),
                 looks=tuple(look.get(revision, (0, 0)) for look in self._looks),
                 late_looks=tuple(look.get(revision, (0, 0)) for look in self._late),

@@ -3,54 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 
-from llmfleet.api import CRD_SCHEMA, SCHEMA_ANNOTATION, VERSION
 from llmfleet.api.crd import build_crd
+from llmfleet.api.installed_crd import CRD_NAME, CRD_PATH, outdated_reasons, version_schema
 from llmfleet.cluster import metrics
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.client import ApiClient
 from llmfleet.cluster.errors import ApiError, Forbidden, NotFound
-from llmfleet.cluster.kinds import GROUP, LLM_DEPLOYMENT
 from llmfleet.planning.snapshot import JSON, OperatorSettings
 
-CRD_NAME: Final = f"{LLM_DEPLOYMENT.plural}.{GROUP}"
-CRD_PATH: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 POLL_SECONDS: Final = 30.0
 POLL_TROUBLED_SECONDS: Final = 5.0
 """While the CRD is missing or outdated somebody is about to fix it."""
 
 log: Any = structlog.get_logger(__name__)
-
-
-def outdated_reasons(installed: JSON, expected: JSON) -> tuple[str, ...]:
-    """What the installed CRD lacks, as dotted field paths; empty when it is recent enough.
-
-    A CRD with a newer ``llmfleet.dev/schema`` annotation is never outdated: fields are only added
-    within v1alpha1.
-    """
-    annotations = installed["metadata"].get("annotations") or {}
-    text = str(annotations.get(SCHEMA_ANNOTATION, "0"))
-    number = int(text) if text.isdigit() else 0
-    if number > CRD_SCHEMA:
-        return ()
-    missing = tuple(_missing(version_schema(installed), version_schema(expected), ""))
-    if number < CRD_SCHEMA:
-        return (f"annotation {SCHEMA_ANNOTATION}: {CRD_SCHEMA}", *missing)
-    return missing
-
-
-def version_schema(crd: JSON) -> JSON:
-    """The OpenAPI schema of v1alpha1; ``{}`` when the CRD has no such version."""
-    for version in crd["spec"]["versions"]:
-        if version["name"] == VERSION:
-            schema: JSON = (version.get("schema") or {}).get("openAPIV3Schema") or {}
-            return schema
-    return {}
 
 
 def prune(value: Any, schema: JSON) -> Any:
@@ -74,21 +45,6 @@ def prune(value: Any, schema: JSON) -> Any:
         return value
     known: JSON = schema["properties"]
     return {name: prune(item, known[name]) for name, item in value.items() if name in known}
-
-
-def _missing(installed: JSON, expected: JSON, path: str) -> Iterator[str]:
-    if installed.get("x-kubernetes-preserve-unknown-fields"):
-        return
-    present: JSON = installed.get("properties") or {}
-    for name, part in (expected.get("properties") or {}).items():
-        if name not in present:
-            yield f"{path}.{name}".lstrip(".")
-        else:
-            yield from _missing(present[name], part, f"{path}.{name}")
-    for name in ("items", "additionalProperties"):
-        one, other = installed.get(name), expected.get(name)
-        if isinstance(one, dict) and isinstance(other, dict):
-            yield from _missing(one, other, f"{path}[]")
 
 
 class CrdCheck:

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from llmfleet.api import clean_line
-from llmfleet.cluster.fields import NOT_CONTENT, surplus_fields
+from llmfleet.cluster.fields import NOT_CONTENT, owners_that_count, surplus_fields
 from llmfleet.cluster.kinds import DIGEST_ANNOTATION
 from llmfleet.planning.snapshot import JSON
 
@@ -115,8 +115,8 @@ def content_fingerprint(live: JSON) -> str:
     ]
     seen["owners"] = [
         [entry.get("manager"), entry.get("operation"), entry.get("fieldsV1")]
-        for entry in meta.get("managedFields") or []
-        if not entry.get("subresource") and "f:spec" in (entry.get("fieldsV1") or {})
+        for entry in owners_that_count(live)
+        if "f:spec" in (entry.get("fieldsV1") or {})
     ]
     return json_hash(seen)
 

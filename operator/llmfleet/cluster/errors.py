@@ -14,6 +14,7 @@ from llmfleet.api import clean_line
 
 TOO_MANY_REQUESTS: Final = 429
 LONGEST_RETRY_SECONDS: Final = 300.0
+_WEBHOOK_FAILED: Final = "failed calling webhook"
 
 
 class ApiError(Exception):
@@ -60,7 +61,11 @@ class OutOfOrder(Expired):
 
 
 class Forbidden(ApiError):
-    """401 or 403: a right is missing, or quota or admission refused the object."""
+    """401 or 403: a right is missing, or quota or admission refused the object.
+
+    Also a 500 that says so of a webhook that could not be asked: nothing was written, and how long
+    it will be so nobody knows.
+    """
 
 
 class Invalid(ApiError):
@@ -101,9 +106,8 @@ def error_from_answer(
     answer = parsed if isinstance(parsed, dict) else {"message": body.decode(errors="replace")}
     reason = clean_line(str(answer.get("reason") or ""))
     message = f"{what}: {status} {reason}: {str(answer.get('message') or '')[:1000]}"
-    return _kind_of(status, reason)(
-        message, status=status, reason=reason, retry_after_seconds=_seconds(retry_after)
-    )
+    kind = Forbidden if status == 500 and _WEBHOOK_FAILED in message else _kind_of(status, reason)
+    return kind(message, status=status, reason=reason, retry_after_seconds=_seconds(retry_after))
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import structlog
 
+from llmfleet.api import shorten
 from llmfleet.cluster import metrics
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.backoff import Backoff
@@ -30,8 +31,12 @@ from llmfleet.planning.snapshot import JSON
 
 SAME_EVENT_SECONDS: Final = 600.0
 """The same sentence about the same occurrence is posted once in this time: a state that flaps."""
-AVAILABILITY: Final = frozenset({"Available", "NoReadyReplicas", "NoReadyRouters"})
+AVAILABILITY: Final = frozenset({"Available", "NoAddress", "NoReadyReplicas", "NoReadyRouters"})
 """Reasons of which each ends the one before: an outage is told again after its end was."""
+BURST: Final = 60
+"""Events of one reason about one LLMDeployment that are posted at once; a long rollout has them."""
+REFILL_SECONDS: Final = 60.0
+"""And one more in this time: what flaps for hours fills neither etcd nor a channel of people."""
 REMEMBERED_EVENTS: Final = 10_000
 WAITING_EVENTS: Final = 1000
 """Events that wait to be posted again; the oldest is lost for another one."""
@@ -69,16 +74,21 @@ class EventRecorder:
         self._monotonic = monotonic
         self._first_pause = first_pause_seconds
         self._posted: OrderedDict[tuple[str, ...], tuple[float, tuple[str, ...]]] = OrderedDict()
+        self._allowances: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
         self._waiting: asyncio.Queue[JSON] = asyncio.Queue(WAITING_EVENTS)
         self._task: asyncio.Task[None] | None = None
 
     async def post(self, raw: JSON, event: PlannedEvent) -> bool:
         """Post an Event about the LLMDeployment ``raw``; failures are logged, never raised.
 
-        Returns whether it is new: not posted in the last ``SAME_EVENT_SECONDS``.
+        Returns whether it is new: not posted in the last ``SAME_EVENT_SECONDS``, and one of few.
         """
-        if not self.is_new(raw["metadata"]["uid"], event):
+        uid = raw["metadata"]["uid"]
+        if not self.is_new(uid, event):
             metrics.EVENTS.labels("deduplicated").inc()
+            return False
+        if not self._is_one_of_few(uid, event.reason):
+            metrics.EVENTS.labels("suppressed").inc()
             return False
         body = build_event(raw, event, self._instance, _now())
         try:
@@ -106,6 +116,17 @@ class EventRecorder:
         while len(self._posted) > REMEMBERED_EVENTS:
             self._posted.popitem(last=False)
         return True
+
+    def _is_one_of_few(self, uid: str, reason: str) -> bool:
+        """Whether a reason has not come too often, as a bucket of ``BURST`` tokens tells."""
+        key, now = (uid, reason), self._monotonic()
+        tokens, since = self._allowances.pop(key, (float(BURST), now))
+        tokens = min(BURST, tokens + (now - since) / REFILL_SECONDS)
+        allowed = tokens >= 1
+        self._allowances[key] = (tokens - allowed, now)
+        while len(self._allowances) > REMEMBERED_EVENTS:
+            self._allowances.popitem(last=False)
+        return allowed
 
     async def close(self) -> None:
         """Post no more."""
@@ -155,14 +176,11 @@ def _count_lost(body: JSON, problem: object) -> None:
 
 
 def build_event(raw: JSON, event: PlannedEvent, instance: str, now: datetime) -> JSON:
-    """The Event object; ``now`` must be aware. Notes longer than 1,024 bytes are cut.
+    """The Event object; ``now`` must be aware. Notes longer than 1,024 bytes are shortened.
 
     Its name follows from what it says, when, and who says it.
     """
     meta = raw["metadata"]
-    note = event.message
-    if len(note.encode()) > NOTE_LIMIT:
-        note = note.encode()[: NOTE_LIMIT - 3].decode(errors="ignore") + "…"
     time_of_event = now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     parts = (meta["uid"], event.reason, event.message, time_of_event, instance)
     own = hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()[:16]
@@ -174,7 +192,7 @@ def build_event(raw: JSON, event: PlannedEvent, instance: str, now: datetime) ->
         "type": event.type,
         "reason": event.reason,
         "action": "Reconcile",
-        "note": note,
+        "note": shorten(event.message, NOTE_LIMIT),
         "reportingController": CONTROLLER,
         "reportingInstance": instance,
         "regarding": {

@@ -79,6 +79,19 @@ def needs_handover(live: JSON, intent: JSON) -> bool:
     )
 
 
+def owners_that_count(live: JSON) -> list[JSON]:
+    """What comparisons need of ``managedFields``, as caches keep it.
+
+    Nothing of subresources; and of our own Update entry, which lists every field that was sent,
+    only that it is there.
+    """
+    return [
+        {**entry, "fieldsV1": {}} if _is_own_update(entry) else entry
+        for entry in _entries(live)
+        if not entry.get("subresource")
+    ]
+
+
 def handover_patch(live: JSON) -> list[JSON]:
     """JSON patch that makes our Apply entry the only owner of the object's content.
 

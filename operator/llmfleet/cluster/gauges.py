@@ -46,7 +46,8 @@ def _series(owner: Owner, status: JSON) -> Iterator[tuple[Series, float]]:
     yield (metrics.PHASE, (*owner, phase)), 1
     conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
     # Nobody is to be served at zero replicas, and nobody was yet before the first revision is.
-    if status.get("servedRevision") and not str(status.get("ready")).endswith("/0"):
+    wanted = status.get("servedRevision") and not str(status.get("ready")).endswith("/0")
+    if wanted and conditions.get("Available") != "Unknown":
         yield (metrics.AVAILABLE, owner), conditions.get("Available") == "True"
     if conditions.get("RolledBack") == "True":
         yield (metrics.REJECTED, (*owner, status.get("specRevision") or "")), 1

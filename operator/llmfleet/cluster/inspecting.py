@@ -3,7 +3,8 @@
 A pod that is not ready is asked about when that has lasted a while: its node, whether it lives;
 while the node has not begun it, its Events, why; while its engine runs, its supervisor, whether a
 download moves. One by one a few at a time, so that a thousand pods that start together cost
-little: they are asked about more rarely then. Nothing is watched.
+little: they are asked about more rarely then. Answers that are old by then, and questions that the
+API server fails, leave a pod as one that was not asked about. Nothing is watched.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from llmfleet.api import clean_line
 from llmfleet.cluster.answers import UNREADABLE, pod_url, read_body, whole_number
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.client import ApiClient
-from llmfleet.cluster.errors import ApiError
+from llmfleet.cluster.errors import ApiError, Forbidden, NotFound
 from llmfleet.cluster.kinds import NODE, POD_EVENT
 from llmfleet.cluster.pods import parse_time
 from llmfleet.cluster.store import Owner
+from llmfleet.planning.signal import Signal
 from llmfleet.planning.snapshot import JSON, Download, ObservedPod, PodWarning
 
 HEALTH_PORT: Final = 8081
@@ -34,6 +36,8 @@ AFTER_SECONDS: Final = 30.0
 """So long a pod may take without being asked about."""
 EVERY_SECONDS: Final = 15.0
 """From one question about a pod to the next."""
+ANSWERS_LAST: Final = timedelta(seconds=60)
+"""So long an answer is known; bytes that moved since would be taken for none."""
 AT_ONCE: Final = 4
 ANSWER_SECONDS: Final = 3.0
 NODE_SECONDS: Final = 10.0
@@ -41,6 +45,12 @@ NODE_SECONDS: Final = 10.0
 EVENT_AGE: Final = timedelta(minutes=10)
 """The kubelet tells again what lasts, at the latest after some two minutes."""
 MOST_EVENTS: Final = 100
+LONGEST_EVENTS: Final = 1 << 20
+"""In bytes. Whoever may make Events may make them as large as objects can be."""
+NO_NEWS: Final = ("FailedScheduling", "Unhealthy", "BackOff", "Failed")
+"""Warnings that pods have many of and that say nothing about how they are begun. The API server
+gives the oldest first, so they would hide what is looked for."""
+MOST_NODES: Final = 1000
 LONGEST_ANSWER: Final = 1 << 16
 LONGEST_WARNING: Final = 1000
 REASONS: Final = frozenset({
@@ -59,15 +69,20 @@ class Answers:
     node_lost: bool = False
     warning: PodWarning | None = None
     download: Download | None = None
-    silent: bool = False
+    """As it was told last: one answer that does not come undoes nothing."""
+    silent_since: datetime | None = None
+
+
+NOT_ASKED: Final[Signal[Answers]] = Signal(problem="nobody was asked about it yet")
 
 
 @dataclass(slots=True)
 class _Inspected:
     pod: ObservedPod
     due: float
-    answers: Answers | None = None
-    """None = it was not asked about yet."""
+    told: Signal[Answers] = NOT_ASKED
+    lost_at: datetime | None = None
+    """When its node was known to be lost, last; what it is waited for counts from there."""
 
 
 class PodInspector:
@@ -122,10 +137,13 @@ class PodInspector:
                 known = _Inspected(pod, time.monotonic() + wait)
                 self._added.set()
             elif known.pod.running_since != pod.running_since:
-                known = _Inspected(pod, known.due)  # another container than the one that answered
+                # Another container than the one that answered.
+                known = _Inspected(pod, known.due, lost_at=known.lost_at)
             known.pod = pod
+            if pod.node_lost:
+                known.lost_at = now
             kept[pod.uid] = known
-            found.append(_amended(pod, known.answers))
+            found.append(_amended(pod, known, now))
         if kept:
             self._pods[owner] = kept
             self._start()
@@ -164,25 +182,45 @@ class PodInspector:
                 continue
 
     async def _ask(self, owner: Owner, one: _Inspected) -> None:
-        pod, before = one.pod, one.answers
+        pod = one.pod
         one.due = time.monotonic() + self._every  # whatever comes of this, others have their turn
-        answers = Answers(node_lost=await self._is_node_lost(pod.node))
-        if pod.deleting or answers.node_lost:
-            pass  # nothing else would change what is decided
-        elif pod.running_since is None:
-            answers = replace(answers, warning=await self._find_warning(owner[0], pod))
-        elif pod.component == "engine":
-            answers = await self._ask_supervisor(pod)
+        try:
+            answers = await self._answers(owner[0], pod, one.told.value or Answers())
+        except (ApiError, *UNREADABLE) as error:  # what was known grows old
+            log.debug("nothing is known of a pod", pod=pod.name, error=str(error))
+            return
         if one.pod.running_since != pod.running_since:
             return
-        one.answers = answers
+        now = datetime.now(UTC)
+        if answers.node_lost:
+            one.lost_at = now
+        before = _fresh(one.told, now).value
+        one.told = Signal(value=answers, as_of=now)
         if before is None or _matters(before) != _matters(answers):
             self._wake(owner)
 
+    async def _answers(self, namespace: str, pod: ObservedPod, before: Answers) -> Answers:
+        """All that is asked about a pod; a download stays known until another is told.
+
+        Raises:
+            ApiError and others of UNREADABLE: the API server does not say it.
+        """
+        known = Answers(download=before.download)
+        if await self._is_node_lost(pod.node):
+            return replace(known, node_lost=True)  # nothing else would change what is decided
+        if pod.deleting:
+            return known
+        if pod.running_since is None:
+            return replace(known, warning=await self._find_warning(namespace, pod))
+        return await self._ask_supervisor(pod, before) if pod.component == "engine" else known
+
     async def _is_node_lost(self, name: str | None) -> bool:
-        """Whether Kubernetes takes a node for lost; False where that is not known.
+        """Whether Kubernetes takes a node for lost; False for those that may not look at nodes.
 
         A node that is gone is not taken for lost: its pods are collected in a moment.
+
+        Raises:
+            ApiError: the API server does not say it.
         """
         if name is None:
             return False
@@ -191,32 +229,35 @@ class PodInspector:
             return lost
         try:
             body = await self._api.get(NODE.path(None, name), timeout_seconds=ANSWER_SECONDS)
-        except ApiError as error:
+        except (NotFound, Forbidden) as error:
             log.debug("node not read", node=name, error=str(error))
             lost = False
         else:
             lost = not is_node_ready(body)
-        if len(self._nodes) > len(self._pods) + MOST_EVENTS:
+        if len(self._nodes) >= MOST_NODES:
             self._nodes.clear()
         self._nodes[name] = (time.monotonic(), lost)
         return lost
 
     async def _find_warning(self, namespace: str, pod: ObservedPod) -> PodWarning | None:
+        terms = [f"involvedObject.uid={pod.uid}", "type=Warning"]
         query = {
-            "fieldSelector": f"involvedObject.uid={pod.uid},type=Warning",
+            "fieldSelector": ",".join([*terms, *(f"reason!={each}" for each in NO_NEWS)]),
             "limit": str(MOST_EVENTS),
         }
         try:
-            page = await self._api.get(POD_EVENT.path(namespace), query, ANSWER_SECONDS)
+            page = await self._api.get(
+                POD_EVENT.path(namespace), query, ANSWER_SECONDS, longest=LONGEST_EVENTS
+            )
             return latest_warning(page.get("items") or [], datetime.now(UTC))
-        except (ApiError, *UNREADABLE) as error:
+        except (Forbidden, NotFound, *UNREADABLE) as error:
             log.debug("events not read", pod=pod.name, error=str(error))
             return None
 
-    async def _ask_supervisor(self, pod: ObservedPod) -> Answers:
-        """What an engine pod says of its download, or that nobody is there to say anything."""
+    async def _ask_supervisor(self, pod: ObservedPod, before: Answers) -> Answers:
+        """What an engine pod says of its download; what it said last, while nobody answers."""
         if pod.pod_ip is None:
-            return Answers()
+            return replace(before, node_lost=False)
         if self._http is None:
             connector = aiohttp.TCPConnector(limit=AT_ONCE, force_close=True)
             self._http = aiohttp.ClientSession(connector=connector, auto_decompress=False)
@@ -230,7 +271,8 @@ class PodInspector:
             return Answers(download=read_download(orjson.loads(body), datetime.now(UTC)))
         except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
             log.debug("no answer about a download", pod=pod.name, error=repr(error))
-            return Answers(silent=_is_silence(error))
+            since = before.silent_since or datetime.now(UTC).replace(microsecond=0)
+            return Answers(download=before.download, silent_since=since)
 
 
 def is_node_ready(body: JSON) -> bool:
@@ -247,7 +289,9 @@ def latest_warning(events: Iterable[JSON], now: datetime) -> PodWarning | None:
         times = [event.get("lastTimestamp"), series.get("lastObservedTime"), event.get("eventTime")]
         seen = max((at for each in times if (at := parse_time(each)) is not None), default=None)
         reason, message = str(event.get("reason") or ""), str(event.get("message") or "")
-        if reason in REASONS and message and seen is not None and now < seen + EVENT_AGE:
+        # Those of a time to come are nobody's news, and would be the latest for ever.
+        recent = seen is not None and now - EVENT_AGE < seen < now + EVENT_AGE
+        if reason in REASONS and message and seen is not None and recent:
             found.append((seen, reason, message))
     if not found:
         return None
@@ -276,13 +320,6 @@ def read_download(answer: Any, now: datetime) -> Download | None:
     )
 
 
-def _is_silence(error: Exception) -> bool:
-    """Whether no machine answered; one that refuses the connection is there."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return not isinstance(error.os_error, ConnectionRefusedError)
-    return isinstance(error, TimeoutError)
-
-
 def _waits_since(pod: ObservedPod, now: datetime) -> datetime | None:
     """Since when a pod should have been begun, be ready, or be gone; None for one that is well."""
     if pod.node is None or pod.phase in {"Failed", "Succeeded"}:
@@ -295,15 +332,28 @@ def _waits_since(pod: ObservedPod, now: datetime) -> datetime | None:
     return max(since, pod.unready_since) if pod.unready_since is not None else since
 
 
-def _amended(pod: ObservedPod, answers: Answers | None) -> ObservedPod:
+def _fresh(told: Signal[Answers], now: datetime) -> Signal[Answers]:
+    return told.at(now, ANSWERS_LAST, "what was asked about it is")
+
+
+def _amended(pod: ObservedPod, known: _Inspected, now: datetime) -> ObservedPod:
+    answers, unready_since = _fresh(known.told, now).value, pod.unready_since
+    if known.lost_at is not None and not pod.deleting:
+        # Its engine is probed anew when its node is back, and nobody says since when it is.
+        unready_since = max(unready_since or known.lost_at, known.lost_at)
     if answers is None:
-        return replace(pod, asked=False)
+        # A node that came back would have ended it: what held nothing then holds nothing now.
+        last = known.told.value
+        gone = pod.deleting and last is not None and last.node_lost
+        lost = pod.node_lost or gone
+        return replace(pod, asked=False, node_lost=lost, unready_since=unready_since)
     return replace(
         pod,
+        unready_since=unready_since,
         node_lost=pod.node_lost or answers.node_lost,
         warning=answers.warning,
         download=answers.download,
-        silent=answers.silent,
+        silent_since=answers.silent_since,
     )
 
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from llmfleet.cluster.cohorts import COUNTED, SLOT_SECONDS, BookedRow, Cohorts
 from llmfleet.cluster.routers import AGENT_PORT, ANSWER_SECONDS, Router, check_identity
 from llmfleet.cluster.store import Owner
 from llmfleet.planning.revisions.shapes import show
+from llmfleet.planning.signal import Signal
 from llmfleet.planning.snapshot import JSON, RequestCounts
 
 POLL_SECONDS: Final = 5.0
@@ -48,7 +49,9 @@ NOT_ASKED: Final = "routers were not asked yet what they counted"
 
 log: Any = structlog.get_logger(__name__)
 _TIME: Final = TypeAdapter[datetime](Time)
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+
+Counted = Signal[Mapping[str, RequestCounts]]
+"""Counts by revision, or why there are none."""
 
 
 class RouterOutdatedError(ValueError):
@@ -83,7 +86,7 @@ class _Tracked:
     cohorts: Cohorts
     readers: dict[str, _Reader] = field(default_factory=dict)
     """By uid of the pod."""
-    shown: tuple[Mapping[str, RequestCounts] | None, str] = (None, NOT_ASKED)
+    shown: Counted = Signal(problem=NOT_ASKED)  # noqa: RUF009 - frozen
 
 
 class LedgerPoller:
@@ -159,10 +162,10 @@ class LedgerPoller:
         """Drop an LLMDeployment that is gone."""
         self._tracked.pop(owner, None)
 
-    def report(self, owner: Owner) -> tuple[Mapping[str, RequestCounts] | None, str]:
-        """The counts by revision, or None and why there are none; computes nothing."""
+    def report(self, owner: Owner) -> Counted:
+        """The counts by revision, or why there are none; computes nothing."""
         held = self._tracked.get(owner)
-        return (None, NOT_COUNTED) if held is None else held.shown
+        return Signal(problem=NOT_COUNTED) if held is None else held.shown
 
     async def _run(self) -> None:
         while True:
@@ -192,20 +195,21 @@ class LedgerPoller:
             return
         held.cohorts.look(self._clock())
         before, held.shown = held.shown, self._shown(held)
-        if _undated(before) != _undated(held.shown):
+        if before != held.shown:
             self._wake(owner)
 
-    def _shown(self, held: _Tracked) -> tuple[Mapping[str, RequestCounts] | None, str]:
+    def _shown(self, held: _Tracked) -> Counted:
         if not held.readers:
-            return None, NO_ROUTERS
+            return Signal(problem=NO_ROUTERS)
         now = time.monotonic()
         ages = [now - one.answered for one in held.readers.values() if one.answered is not None]
         if not ages or min(ages) > STALE_SECONDS:
-            problems = sorted({one.problem for one in held.readers.values()})
-            return None, problems[0]
+            return Signal(problem=min(one.problem for one in held.readers.values()))
         as_of = datetime.fromtimestamp(self._clock() - min(ages), UTC).replace(microsecond=0)
-        counts = held.cohorts.counts(as_of)
-        return counts, "" if counts else NOT_COUNTED
+        counts = held.cohorts.counts()
+        if not counts:
+            return Signal(problem=NOT_COUNTED, as_of=as_of)
+        return Signal(value=counts, as_of=as_of)
 
     async def _ask(self, held: _Tracked, reader: _Reader) -> None:
         pod = reader.router.pod
@@ -301,14 +305,6 @@ def judged_revisions(status: JSON | None) -> frozenset[str]:
     named = [rollout.get("revision"), (status or {}).get("servedRevision")]
     named += [each.get("revision") for each in traffic if isinstance(each, dict)]
     return frozenset(each for each in named if isinstance(each, str))
-
-
-def _undated(shown: tuple[Mapping[str, RequestCounts] | None, str]) -> object:
-    """What is shown, whenever routers were asked: that alone is worth no look at the object."""
-    counts, problem = shown
-    if counts is None:
-        return problem
-    return {name: replace(one, as_of=_NEVER) for name, one in counts.items()}, problem
 
 
 def read_rows(answer: JSON, ahead_seconds: float, now: float) -> list[BookedRow]:

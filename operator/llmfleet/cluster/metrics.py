@@ -29,7 +29,7 @@ PHASE: Final = Gauge(
 AVAILABLE: Final = Gauge(
     "llmfleet_available",
     "1 while an LLMDeployment's clients get answers (its condition Available), else 0; no series at"
-    " zero replicas, and before the first revision is served.",
+    " zero replicas, before the first revision is served, and while nobody can tell.",
     ["namespace", "name"],
 )
 REJECTED: Final = Gauge(
@@ -100,6 +100,6 @@ ROUTER_POLLS: Final = Counter(
 )
 EVENTS: Final = Counter(
     "llmfleet_events_total",
-    "Events by result: posted, deduplicated, failed.",
+    "Events by result: posted, deduplicated, suppressed, failed.",
     ["result"],
 )

@@ -113,7 +113,6 @@ class Observer:
         if not confirmed:
             ready = (pod.name for pod in pods if pod.component == "router" and pod.ready)
             await self._routers.wait_asked(owner, ready, FIRST_ANSWER_SECONDS)
-        requests, problem = self._ledger.report(owner)
         return Snapshot(
             settings=self._settings.current(),
             deployment=deployment,
@@ -123,8 +122,7 @@ class Observer:
             routers=self._routers.reports(owner),
             refusals=self._refusals.get(owner, {}),
             replica_sets=self._caches.replica_sets(owner),
-            requests=requests,
-            requests_problem=problem,
+            requests=self._ledger.report(owner),
             from_event=from_event is not None,
             routers_assumed=self._routers.assumed(owner),
         )

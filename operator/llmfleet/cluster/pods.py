@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from llmfleet.api import clean_line, clean_text
+from llmfleet.api import clean_line, clean_text, shorten
 from llmfleet.cluster.kinds import COMPONENT_LABEL, REVISION_LABEL
 from llmfleet.planning.snapshot import (
     JSON,
     Controller,
+    Hindrance,
     ObservedPod,
     ObservedReplicaSet,
     Termination,
 )
+
+LONGEST_SENTENCE: Final = 1000
+"""Bytes of what a scheduler, a webhook or the API server says about a pod, in as many words as it
+likes."""
+ROUTER_CONTAINERS: Final = ("envoy", "agent")
+"""Of a router pod (docs/contract.md, Router)."""
+_NOT_BEGUN: Final = frozenset({"", "PodInitializing", "ContainerCreating"})
+"""Why a container waits that is begun soon."""
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -24,8 +33,8 @@ def parse_time(text: str | None) -> datetime | None:
 def observe_pod(body: JSON) -> ObservedPod:
     """Trim a pod to the facts of ``ObservedPod``.
 
-    The main container is the one named like the component (``engine``, ``router``), else the
-    first. Sentences of the scheduler, the kubelet and the container are cleaned.
+    The main container is the one named like the component, else the first; of a router's two it is
+    the one in trouble. Sentences of the scheduler, the kubelet and the container are cleaned.
     """
     meta: JSON = body["metadata"]
     labels: JSON = meta.get("labels") or {}
@@ -56,6 +65,7 @@ def observe_pod(body: JSON) -> ObservedPod:
         waiting_reason=_line(waiting.get("reason")),
         waiting_message=_line(waiting.get("message")),
         restarts=int(container.get("restartCount") or 0),
+        container=container["name"] if container.get("name") in ROUTER_CONTAINERS else None,
         last_termination=_termination(state, container.get("lastState") or {}),
         running_since=parse_time((state.get("running") or {}).get("startedAt")),
         unready_since=_since(readiness) if readiness.get("status") == "False" else None,
@@ -67,6 +77,7 @@ def observe_pod(body: JSON) -> ObservedPod:
         message=_line(status.get("message")),
         gates=tuple(clean_line(str(gate["name"])) for gate in spec.get("schedulingGates") or []),
         sandbox_missing_since=_sandbox_missing_since(spec, conditions),
+        hindrance=find_hindrance(status, container, readiness),
     )
 
 
@@ -76,7 +87,7 @@ def observe_replica_set(body: JSON) -> ObservedReplicaSet:
     for condition in (body.get("status") or {}).get("conditions") or []:
         failing = condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
         if failing and condition.get("reason") == "FailedCreate":
-            refused = _line(condition.get("message")) or "the API server does not say why"
+            refused = _sentence(condition.get("message")) or "the API server does not say why"
     return ObservedReplicaSet(
         uid=body["metadata"]["uid"], controller=_controller(body["metadata"]), refused=refused
     )
@@ -94,11 +105,12 @@ def _since(condition: JSON) -> datetime | None:
 
 
 def _unschedulable(conditions: JSON) -> tuple[str | None, datetime | None]:
-    """The scheduler's sentence and since when, while it finds no node."""
+    """The scheduler's sentence and since when, while it finds no node or fails (SchedulerError)."""
     scheduled: JSON = conditions.get("PodScheduled") or {}
-    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+    if scheduled.get("status") != "False" or scheduled.get("reason") == "SchedulingGated":
         return None, None
-    return str(scheduled.get("message") or "Unschedulable"), _since(scheduled)
+    sentence = _sentence(scheduled.get("message") or scheduled.get("reason"))
+    return sentence or "it does not say why", _since(scheduled)
 
 
 def _is_node_lost(conditions: JSON) -> bool:
@@ -128,11 +140,73 @@ def _main_container(status: JSON, component: str) -> JSON:
     for container in containers:
         if container.get("name") == component:
             return container
+    # A router of an earlier release had one container, and was found above.
+    own = [one for one in containers if one.get("name") in ROUTER_CONTAINERS]
+    if component == "router" and own:
+        return max(own, key=lambda one: (_trouble(one), one["name"] == "envoy"))
     return containers[0] if containers else {}
+
+
+def _trouble(container: JSON) -> int:
+    """How much a container's state says about why its pod is not ready; 0 when nothing."""
+    state: JSON = container.get("state") or {}
+    waiting: JSON = state.get("waiting") or {}
+    if str(waiting.get("reason") or "") not in _NOT_BEGUN:
+        return 3
+    if state.get("terminated"):
+        return 2
+    ended = (container.get("lastState") or {}).get("terminated")
+    return 1 if ended and not container.get("ready") else 0
+
+
+def find_hindrance(status: JSON, main: JSON, readiness: JSON) -> Hindrance | None:
+    """What keeps a pod from being ready beside its main container; what has failed comes first.
+
+    Args:
+        status: the pod's.
+        main: the status of its main container.
+        readiness: the condition Ready.
+    """
+    if readiness.get("status") == "True":
+        return None
+    runs = "running" in (main.get("state") or {})
+    inits = status.get("initContainerStatuses") or []
+    others = [each for each in status.get("containerStatuses") or [] if each is not main]
+    found = [_hindered_by(each, runs, init=True) for each in inits]
+    found += [_hindered_by(each, runs, init=False) for each in others]
+    known = [each for each in found if each is not None]
+    if not known and readiness.get("reason") == "ReadinessGatesNotReady":
+        known = [Hindrance(text=_sentence(readiness.get("message")), failed=False)]
+    return min(known, key=lambda each: not each.failed, default=None)
+
+
+def _hindered_by(container: JSON, main_runs: bool, *, init: bool) -> Hindrance | None:
+    """What a container beside the main one does; None for one that is well or not its turn yet."""
+    state: JSON = container.get("state") or {}
+    waiting, ended = state.get("waiting") or {}, state.get("terminated")
+    done = init and ended is not None and not ended.get("exitCode")
+    if container.get("ready") or done:
+        return None
+    name = f"its container {clean_line(str(container.get('name')))}"
+    end = ended or (container.get("lastState") or {}).get("terminated") or {}
+    if end.get("exitCode") or (ended and not init):
+        said = _sentence(end.get("message") or end.get("reason") or "it said nothing")
+        text = f"{name} ended with exit code {int(end.get('exitCode') or 0)}: {said}"
+        return Hindrance(text=text, failed=True)
+    if str(waiting.get("reason") or "") not in _NOT_BEGUN:
+        said = _sentence(waiting.get("message") or "it does not say why")
+        return Hindrance(text=f"{name} waits ({_sentence(waiting['reason'])}): {said}", failed=True)
+    takes_time = main_runs or "running" in state
+    return Hindrance(text=f"{name} is not ready", failed=False) if takes_time else None
 
 
 def _line(text: str | None) -> str | None:
     return None if text is None else clean_line(text)
+
+
+def _sentence(text: Any) -> str:
+    """What somebody says at length: cleaned, and without its middle if there is too much of it."""
+    return shorten(clean_line(str(text or "")), LONGEST_SENTENCE)
 
 
 def _termination(state: JSON, last_state: JSON) -> Termination | None:

@@ -15,7 +15,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -27,7 +27,8 @@ from llmfleet.cluster import metrics
 from llmfleet.cluster.answers import UNREADABLE, pod_url, read_body, whole_number
 from llmfleet.cluster.background import keep_running
 from llmfleet.cluster.store import Owner
-from llmfleet.planning.snapshot import JSON, ObservedPod, RouterReach, RouterReport
+from llmfleet.planning.signal import Signal
+from llmfleet.planning.snapshot import JSON, ObservedPod, RouterState
 
 AGENT_PORT: Final = 9090
 SLOW_POLL_SECONDS: Final = 60.0
@@ -39,6 +40,9 @@ RETRY_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 5.0
 """For an answer, beyond the time that a hanging GET may hang."""
 SILENT_AFTER_SECONDS: Final = 30.0
+
+Report = Signal[RouterState]
+"""The last word of a router, or that it is silent and since when."""
 
 log: Any = structlog.get_logger(__name__)
 
@@ -141,7 +145,7 @@ class RouterPoller:
         """Whether a report is the status' own and no router's yet."""
         return any(one.assumed for one in self._pollers.get(owner, {}).values())
 
-    def reports(self, owner: Owner) -> dict[str, RouterReport]:
+    def reports(self, owner: Owner) -> dict[str, Report]:
         """Last reports by pod name; a pod without an entry was never reached yet."""
         pollers = self._pollers.get(owner, {})
         return {name: one.report for name, one in pollers.items() if one.report is not None}
@@ -185,7 +189,7 @@ class _Poller:
         self._expectation = asyncio.Event()
         self._unanswered: tuple[float, datetime] | None = None
         self._task: asyncio.Task[None] | None = None
-        self.report: RouterReport | None = None
+        self.report: Report | None = None
         self._asked = asyncio.Event()
 
     @property
@@ -198,12 +202,7 @@ class _Poller:
     def assume(self, generation: int | None, seconds: float) -> None:
         """Take it to serve this, and ask it after so many seconds."""
         self._expected, self._first_after = generation, seconds
-        self.report = RouterReport(
-            pod=self.router.pod,
-            reach=RouterReach.ANSWERED,
-            silent_since=None,
-            traffic_generation=generation,
-        )
+        self.report = _told(RouterState(traffic_generation=generation))
 
     async def ask(self) -> None:
         """Until it was asked once."""
@@ -260,7 +259,7 @@ class _Poller:
         return report is not None
 
     async def _pause(self, answered: bool) -> None:
-        confirmed = self.report is not None and self.report.traffic_generation == self._expected
+        confirmed = self._confirms()
         spread = random.uniform(0.9, 1.1)  # noqa: S311 - routers of many resources, one by one
         await self._expectation_or(
             SLOW_POLL_SECONDS * spread if answered and confirmed else RETRY_SECONDS
@@ -273,11 +272,14 @@ class _Poller:
         except TimeoutError:
             return
 
-    async def _ask(self) -> RouterReport | None:
+    def _confirms(self) -> bool:
+        """Whether its last word was that it serves what is commanded."""
+        said = None if self.report is None else self.report.value
+        return said is not None and said.traffic_generation == self._expected
+
+    async def _ask(self) -> Report | None:
         """The answer; None if there is none, which after a while is a report of its own."""
-        waiting = self._expected is not None and (
-            self.report is None or self.report.traffic_generation != self._expected
-        )
+        waiting = self._expected is not None and not self._confirms()
         query: dict[str, str] = {}
         limit = ANSWER_SECONDS
         if waiting:
@@ -293,29 +295,30 @@ class _Poller:
                 raise_for_status=True,
                 allow_redirects=False,  # a router names no other address for us to ask
             ) as answer:
-                report = read_report(self.router, orjson.loads(await read_body(answer)))
+                said = read_report(self.router, orjson.loads(await read_body(answer)))
         except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
             self._unanswered = began
             self._not_answered(*began, error)
             return None
         self._unanswered = None
-        return report
+        return _told(said)
 
     def _not_answered(self, since: float, since_time: datetime, error: Exception) -> None:
         if time.monotonic() - since < self._silent_after:
             return
-        if self.report is not None and self.report.reach is RouterReach.SILENT:
+        if self.report is not None and self.report.problem:
             return
-        pod = self.router.pod
-        log.warning("router is silent", pod=pod, since=since_time, error=repr(error))
-        last = self.report or RouterReport(
-            pod=pod, reach=RouterReach.SILENT, silent_since=None, traffic_generation=None
-        )
-        self.report = replace(last, reach=RouterReach.SILENT, silent_since=since_time)
+        log.warning("router is silent", pod=self.router.pod, since=since_time, error=repr(error))
+        as_of = None if self.report is None else self.report.as_of
+        self.report = Signal(problem="it does not answer", as_of=as_of, since=since_time)
 
 
-def read_report(router: Router, answer: object) -> RouterReport:
-    """A router's answer as a report (docs/contract.md, Router).
+def _told(said: RouterState) -> Report:
+    return Signal(value=said, as_of=datetime.now(UTC))
+
+
+def read_report(router: Router, answer: object) -> RouterState:
+    """A router's answer (docs/contract.md, Router).
 
     Routers of earlier versions name less of what they are; what they leave out is believed.
 
@@ -323,12 +326,7 @@ def read_report(router: Router, answer: object) -> RouterReport:
         KeyError, TypeError, ValueError: the answer is not of that shape, or another router's.
     """
     body = check_identity(router, answer)
-    return RouterReport(
-        pod=router.pod,
-        reach=RouterReach.ANSWERED,
-        silent_since=None,
-        traffic_generation=_generation(body["trafficGeneration"]),
-    )
+    return RouterState(traffic_generation=_generation(body["trafficGeneration"]))
 
 
 def check_identity(router: Router, answer: object) -> JSON:

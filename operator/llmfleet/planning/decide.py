@@ -69,7 +69,9 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     )  # fmt: skip
     situation = Situation(
         facts=facts, rollout=rollout, acceptance=acceptance, capacity=capacity.conditions[0],
-        intended=intended, trouble=find_trouble(facts, rollout, now), now=now,
+        intended=intended,
+        trouble=find_trouble(facts, rollout, rollout.target or rollout.stable, now),
+        stable_trouble=find_trouble(facts, rollout, rollout.stable, now), now=now,
     )  # fmt: skip
     status = build_status(
         situation,

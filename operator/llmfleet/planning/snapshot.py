@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from llmfleet.api import LLMDeployment
+from llmfleet.planning.signal import Signal
 
 JSON = dict[str, Any]
 
@@ -126,6 +126,19 @@ class Download:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hindrance:
+    """What keeps a pod from being ready beside its own container.
+
+    It is a container that somebody adds to pods (a sidecar, an init container), or a readiness
+    gate. A revision knows of neither.
+    """
+
+    text: str
+    failed: bool
+    """It ended or cannot start; False = it takes its time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedPod:
     """An engine or router pod."""
 
@@ -167,31 +180,27 @@ class ObservedPod:
     """Scheduling gates that hold it back."""
     sandbox_missing_since: datetime | None = None
     """Since when its node has not made its sandbox, or its volumes before that."""
+    hindrance: Hindrance | None = None
     asked: bool = True
     """What the pod itself does not tell is known as far as it can be: its node was asked for, and
-    its Events or its supervisor. False = not yet, so nothing is concluded from the time it takes.
+    its Events or its supervisor. False = not yet, or too long ago, so nothing is concluded from the
+    time it takes.
     """
     warning: PodWarning | None = None
     download: Download | None = None
-    silent: bool = False
-    """No machine answers at its address, though its container is said to run."""
-
-
-class RouterReach(StrEnum):
-    """Whether a router answered the operator's last question."""
-
-    ANSWERED = "Answered"
-    SILENT = "Silent"
+    silent_since: datetime | None = None
+    """Since when nobody answers for it, though its container is said to run."""
+    container: str | None = None
+    """Which container all this is of, where a pod has several of ours: a router's ``envoy`` or
+    ``agent``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RouterReport:
-    """The last ``GET /llmfleet/state`` of one router pod."""
+class RouterState:
+    """What one router pod says that it serves (``GET /llmfleet/state``)."""
 
-    pod: str
-    reach: RouterReach
-    silent_since: datetime | None
     traffic_generation: int | None
+    """None: nothing yet."""
 
 
 Look = tuple[int, int]
@@ -207,8 +216,6 @@ class RequestCounts:
     """Those that ended in an error of the server, a reset, or without an answer."""
     unreached: int = 0
     """Of these, those for which no pod of the revision could be connected to."""
-    as_of: datetime
-    """When routers were last asked."""
     looks: tuple[Look, ...] = ()
     """The same by cohort, in the order in which nearly all of each had a first token or had failed;
     the cohorts are those of the other revisions. Nothing is added to a look any more."""
@@ -218,6 +225,9 @@ class RequestCounts:
     late_looks: tuple[Look, ...] = ()
     """By cohort, in the order in which all of each had ended: those that had not failed at the look
     above, and how many of them failed later (streams that were cut off)."""
+
+
+NOT_COUNTED: Signal[Mapping[str, RequestCounts]] = Signal(problem="no request counts are known")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,16 +244,14 @@ class Snapshot:
     name of a child we would make."""
     pods: tuple[ObservedPod, ...]
     """Engine and router pods of this object, sorted by name."""
-    routers: Mapping[str, RouterReport]
+    routers: Mapping[str, Signal[RouterState]]
     """By pod name; a Ready router pod without an entry was never reached yet."""
     refusals: Mapping[ObjectKey, str] = field(default_factory=dict)
     """The API server's sentence for each child that it refused (403, 422) at the last attempt."""
     replica_sets: Mapping[str, ObservedReplicaSet] = field(default_factory=dict)
     """ReplicaSets labelled as ours, by uid."""
-    requests: Mapping[str, RequestCounts] | None = None
-    """By revision; None = nobody could tell."""
-    requests_problem: str = "no request counts are known"
-    """Why nobody could."""
+    requests: Signal[Mapping[str, RequestCounts]] = NOT_COUNTED
+    """By revision."""
     from_event: bool = False
     """The resource is as an event brought it, not read: it may be older than what is stored."""
     routers_assumed: bool = False

@@ -416,6 +416,15 @@ def engines(fleet: Fleet) -> list[str]:
     ]
 
 
+async def lose(effects: Effects, fleet: Fleet, kind: str, name: str) -> None:
+    """Somebody deletes a child, and the cache knows."""
+    fleet.server.request("DELETE", f"{fleet.path(kind, name)}?propagationPolicy=Background")
+    for _ in range(200):
+        if (kind, name) not in {(k.kind, k.name) for k in effects.caches.children(effects.owner)}:
+            break
+        await asyncio.sleep(0.05)
+
+
 @pytest.mark.parametrize(
     ("kind", "resource", "goes"),
     [
@@ -431,11 +440,7 @@ async def test_f23_deletion_when_one_child_is_refused_then_it_waits_only_for_wha
     await effects.settle()
     (first,) = engines(fleet)
     name = {"ConfigMap": "chat-llmfleet-memory"}.get(kind, "chat-router")
-    fleet.server.request("DELETE", f"{fleet.path(kind, name)}?propagationPolicy=Background")
-    for _ in range(200):  # until the cache knows
-        if (kind, name) not in {(k.kind, k.name) for k in effects.caches.children(effects.owner)}:
-            break
-        await asyncio.sleep(0.05)
+    await lose(effects, fleet, kind, name)
     quota = refuse(fleet, resource)
     # Nothing of the first revision ever ran, so it gives way to the second at once.
     fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/two"}}})
@@ -451,6 +456,46 @@ async def test_f23_deletion_when_one_child_is_refused_then_it_waits_only_for_wha
     await effects.settle()
     assert first not in engines(fleet)
     assert fleet.child(kind, name) is not None
+
+
+def break_webhook(fleet: Fleet, group: str, resource: str) -> str:
+    """A policy for one resource whose webhook nobody answers for; returns its path."""
+    webhooks = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+    rule = {"apiGroups": [group], "apiVersions": ["v1"], "operations": ["*"]}
+    webhook = {
+        "name": "policy.example.com",
+        "clientConfig": {"url": "https://127.0.0.1:1/"},
+        "rules": [{**rule, "resources": [resource]}],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": fleet.namespace}},
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "timeoutSeconds": 1,
+    }
+    body = {"metadata": {"name": f"broken-{fleet.namespace}"}, "webhooks": [webhook]}
+    fleet.server.create(webhooks, body)
+    return f"{webhooks}/broken-{fleet.namespace}"
+
+
+async def test_f23_deletion_when_a_webhook_for_another_child_does_not_answer_then_it_goes_on(
+    effects: Effects, fleet: Fleet
+) -> None:
+    fleet.apply(llm_deployment())
+    await effects.settle()
+    (first,) = engines(fleet)
+    await lose(effects, fleet, "PodDisruptionBudget", "chat-router")
+    webhook = break_webhook(fleet, "policy", "poddisruptionbudgets")
+    try:
+        fleet.patch(fleet.resource_path("chat"), {"spec": {"model": {"source": "pvc://m/two"}}})
+        for _ in range(4):
+            with contextlib.suppress(Forbidden, Conflict):
+                await effects.step()
+        assert "failed calling webhook" in (fleet.condition("Progressing") or {})["message"]
+        assert first not in engines(fleet)
+    finally:
+        assert fleet.server.request("DELETE", webhook).status_code == 200
+    await effects.settle()
+    assert fleet.child("PodDisruptionBudget", "chat-router") is not None
 
 
 async def test_status_when_somebody_edits_it_then_it_is_put_back_once(

@@ -13,8 +13,8 @@ from kubernetes.aio import client as kube
 from kubernetes.aio import config as kube_config
 
 from llmfleet.cluster.client import ApiClient
-from llmfleet.cluster.inspecting import PodInspector
-from llmfleet.planning.snapshot import ObservedPod
+from llmfleet.cluster.inspecting import MOST_EVENTS, PodInspector
+from llmfleet.planning.snapshot import ObservedPod, PodWarning
 from tests.unit.planning.builders import engine_pod
 
 JSON = dict[str, Any]
@@ -32,10 +32,12 @@ async def api(api_server: ApiServer) -> AsyncIterator[ApiClient]:
     await found.close()
 
 
-def tell(server: ApiServer, namespace: str, uid: str, reason: str, message: str) -> None:
-    """An Event as the kubelet makes it."""
+def tell(
+    server: ApiServer, namespace: str, uid: str, reason: str, message: str, name: str = "e-"
+) -> None:
+    """An Event as the kubelet makes it; lists have them by name."""
     event = {
-        "metadata": {"generateName": "e-"},
+        "metadata": {"generateName": name},
         "involvedObject": {"kind": "Pod", "namespace": namespace, "name": "p", "uid": uid},
         "type": "Warning",
         "reason": reason,
@@ -82,6 +84,21 @@ async def test_pods_when_their_nodes_do_not_begin_them_then_each_has_its_own_war
     words = [pod.warning and (pod.warning.reason, pod.warning.message) for pod in found]
     assert words == [("FailedMount", missing), ("FailedCreatePodSandBox", "no network"), None]
     assert not any(pod.node_lost for pod in found), "nobody knows the node"
+
+
+async def test_warning_when_older_ones_of_the_pod_are_many_or_huge_then_it_costs_little(
+    api_server: ApiServer, namespace: str, api: ApiClient
+) -> None:
+    for number in range(MOST_EVENTS + 1):
+        tell(api_server, namespace, "u1", "FailedScheduling", f"0/{number} nodes", "a-")
+    tell(api_server, namespace, "u1", "FailedMount", "no disk")
+    for _ in range(12):
+        tell(api_server, namespace, "u2", "FailedMount", "x" * 100_000)
+    facts: JSON = {"node": "none", "sandbox_missing_since": BEGUN, "created_at": BEGUN}
+    pods = [engine_pod(f"p{uid}", **{**facts, "uid": uid}) for uid in ("u1", "u2")]
+    many, huge = await known(api, namespace, *pods)
+    assert many.warning == PodWarning(reason="FailedMount", message="no disk")
+    assert (huge.asked, huge.warning) == (True, None)
 
 
 async def test_f22_pod_when_never_ready_on_a_node_that_died_then_the_node_says_so(

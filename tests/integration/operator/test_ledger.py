@@ -129,8 +129,8 @@ class Fleet:
         reading = poller or self.poller
         reading.track(OWNER, JUDGED, [agent.router for agent in self.agents], 60.0)
         await reading._turn()
-        counts, problem = reading.report(OWNER)
-        return None if counts is None else dict(counts), problem
+        found = reading.report(OWNER)
+        return None if found.value is None else dict(found.value), found.problem
 
 
 StartFleet = Callable[[], Awaitable[Fleet]]
@@ -361,7 +361,7 @@ async def test_rollout_when_it_is_not_judged_then_nobody_is_asked(fleet: Fleet) 
     ):  # fmt: skip
         fleet.poller.track(OWNER, status, routers, 60.0)
         await fleet.poller._turn()
-        assert fleet.poller.report(OWNER) == (None, ledger.NOT_COUNTED)
+        assert fleet.poller.report(OWNER).problem == ledger.NOT_COUNTED
     assert agent.asked == []
 
 

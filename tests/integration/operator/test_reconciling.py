@@ -93,7 +93,6 @@ class Kubelet:
         if deployment["metadata"]["name"] in self.broken:
             return
         now = "2026-01-02T03:04:05Z"
-        container = template["spec"]["containers"][0]["name"]
         status = {
             "phase": "Running",
             "podIP": "127.0.0.1",
@@ -103,8 +102,9 @@ class Kubelet:
                 for kind in ("PodScheduled", "ContainersReady", "Ready")
             ],
             "containerStatuses": [
-                {"name": container, "ready": True, "restartCount": 0, "image": "x", "imageID": "x",
-                 "state": {"running": {"startedAt": now}}}
+                {"name": container["name"], "ready": True, "restartCount": 0, "image": "x",
+                 "imageID": "x", "state": {"running": {"startedAt": now}}}
+                for container in template["spec"]["containers"]
             ],
         }  # fmt: skip
         self.fleet.patch(f"{pods}/{pod}/status", {"status": status}, "kubelet")

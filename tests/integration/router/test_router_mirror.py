@@ -139,10 +139,10 @@ async def test_mirror_when_it_ends_then_its_cluster_waits_for_shadows_and_the_co
     applier = router.agent.applier
     late_looks = 0
 
-    async def counted(desired: Any) -> Any:
+    async def counted(applied: Any, desired: Any) -> Any:
         """Counts the looks at which a cluster without requests would be found idle."""
         nonlocal late_looks
-        found = await idle(desired)
+        found = await idle(applied, desired)
         since = applier._unrouted_since.get("mirror-bbbb", math.inf)
         late_looks += time.monotonic() - since >= MIN_UNROUTED_SECONDS
         return found

@@ -16,10 +16,8 @@ pytestmark = needs_huge_pages
 
 def _copied_code(router: RunningRouter) -> int:
     """Bytes of Envoy's executable mappings that belong to no file."""
-    envoy = router.agent.envoy._process
-    assert envoy is not None
     size = 0
-    for line in Path(f"/proc/{envoy.pid}/maps").read_text().splitlines():
+    for line in Path(f"/proc/{router.launcher.envoy.pid}/maps").read_text().splitlines():
         span, rights, _, _, inode, *name = line.split()
         if "x" in rights and inode == "0" and not name:
             start, end = (int(part, 16) for part in span.split("-"))

@@ -77,7 +77,7 @@ async def test_drain_when_all_routers_go_at_once_then_this_one_is_ready_while_re
 ) -> None:
     """Services lead to terminating endpoints that are ready still while there are no others."""
     # A busy machine lets the prober wait for seconds.
-    monkeypatch.setattr("llmfleet_router.agent.FORGOTTEN_SECONDS", 6.0)
+    monkeypatch.setattr("llmfleet_router.draining.FORGOTTEN_SECONDS", 6.0)
     engine = await start_engine("a1")
     async with running_router(tmp_path, drain_timeout_seconds=30.0) as router:
         await router.serve(1, {"aaaa": 100}, aaaa=[engine])

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from llmfleet.cli.doctor.rights import RIGHTS, Scope
+
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "llmfleet"
 CACHE = Path(os.environ.get("LLMFLEET_CACHE") or Path.home() / ".cache" / "llmfleet")
@@ -240,3 +242,24 @@ def test_values_when_wrong_then_they_are_refused_by_name(setting: str, named: st
 
     assert done.returncode != 0
     assert named in done.stderr
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["everywhere", "team-a"])
+def test_rights_when_the_chart_gives_them_then_the_doctor_looks_for_the_same(watched: bool) -> None:
+    rendered = render(*(["watchNamespaces={team-a}"] if watched else []))
+    everywhere = rules_of(only(rendered, "ClusterRole", "llmfleet"))
+    own = rules_of(only(rendered, "Role", "llmfleet-leader"))
+    served = rules_of(only(rendered, "Role", "llmfleet")) if watched else {}
+
+    def looked_for(*scopes: Scope) -> dict[tuple[str, str], set[str]]:
+        found: dict[tuple[str, str], set[str]] = {}
+        for right in RIGHTS:
+            if right.scope in scopes:
+                found.setdefault((right.group, right.resource), set()).update(right.verbs)
+        return found
+
+    assert looked_for(Scope.OWN) == own
+    if watched:
+        assert (looked_for(Scope.CLUSTER), looked_for(Scope.SERVED)) == (everywhere, served)
+    else:
+        assert looked_for(Scope.CLUSTER, Scope.SERVED) == everywhere

@@ -123,6 +123,28 @@ def test_lease_when_it_was_never_renewed_then_that_is_said() -> None:
     )
 
 
+@pytest.mark.parametrize("ahead", [timedelta(hours=-1), timedelta(hours=1)], ids=str)
+@pytest.mark.parametrize("ago", [timedelta(seconds=3), timedelta(minutes=7)], ids=str)
+def test_lease_when_its_holder_s_clock_is_wrong_then_the_api_server_s_time_counts(
+    ahead: timedelta, ago: timedelta
+) -> None:
+    written = NOW - ago
+    found = lease("uid", ago - ahead)
+    found["metadata"]["managedFields"] = [
+        {"time": f"{NOW:%Y-%m-%dT%H:%M:%SZ}", "fieldsV1": {"f:metadata": {}}},  # a label, say
+        {
+            "time": f"{written:%Y-%m-%dT%H:%M:%SZ}",
+            "fieldsV1": {"f:spec": {"f:renewTime": {}, "f:holderIdentity": {}}},
+        },
+    ]
+    problem = find_problem([found], NOW)
+    if ago < timedelta(minutes=1):
+        assert problem is None
+    else:
+        assert problem is not None
+        assert problem.endswith(f"was renewed last at {written:%H:%M:%SZ}, 7m ago")
+
+
 @pytest.mark.parametrize("words", [["status", "chat", "-n", "d"], ["status", "-nd", "chat"],
                                    ["status", "chat", "--namespace=d"]])  # fmt: skip
 def test_namespace_when_it_stands_behind_the_command_then_it_counts(

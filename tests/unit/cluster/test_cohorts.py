@@ -37,7 +37,7 @@ def sent(at: float, revision: str = CANARY, **more: object) -> Sent:
 
 
 def counts(cohorts: Cohorts) -> dict[str, RequestCounts]:
-    return cohorts.counts(WHEN)
+    return cohorts.counts()
 
 
 @pytest.mark.parametrize("outcome", sorted(ENDED))

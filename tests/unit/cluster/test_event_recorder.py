@@ -136,11 +136,17 @@ async def test_events_when_too_many_wait_then_the_oldest_is_lost(
     await waiting.close()
 
 
-def test_event_when_the_note_is_too_long_then_cut_within_the_limit() -> None:
-    event = PlannedEvent(type="Warning", reason="X", message="ä" * 2000)
+def test_event_when_the_note_is_too_long_then_its_middle_is_left_out_and_its_command_is_not() -> (
+    None
+):
+    command = "`kubectl llmfleet -n team-a retry chat --revision 0123456789`"
+    message = f"it was rejected ({'ä' * 2000}): {command}"
+    event = PlannedEvent(type="Warning", reason="X", message=message)
     made = build_event(RAW, event, "pod", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     assert len(made["note"].encode()) <= NOTE_LIMIT
-    assert made["note"].endswith("…")
+    assert made["note"].startswith("it was rejected (ää")
+    assert "…" in made["note"]
+    assert made["note"].endswith(f"): {command}")
     assert made["eventTime"] == "2026-01-02T03:04:05.000000Z"
     assert made["regarding"]["uid"] == "u1"
 
@@ -172,7 +178,7 @@ def test_event_when_repeated_then_new_again_only_after_a_while() -> None:
     assert recorder.is_new("u1", event)
 
 
-@pytest.mark.parametrize("reason", ["NoReadyReplicas", "NoReadyRouters"])
+@pytest.mark.parametrize("reason", ["NoAddress", "NoReadyReplicas", "NoReadyRouters"])
 def test_outage_when_there_is_another_within_minutes_then_both_and_their_ends_are_told(
     reason: str,
 ) -> None:
@@ -185,6 +191,23 @@ def test_outage_when_there_is_another_within_minutes_then_both_and_their_ends_ar
         assert recorder.is_new("u1", over)
         assert not recorder.is_new("u1", over)
     assert recorder.is_new("u2", over)
+
+
+async def test_events_when_something_flaps_for_long_then_they_are_bounded_and_others_are_not(
+    server: Server,
+) -> None:
+    now = [0.0]
+    recorder = EventRecorder(server, "pod", lambda: now[0])  # type: ignore[arg-type]  # played
+    suppressed = counted("suppressed")
+    for number in range(300):  # an hour, each time with other words
+        now[0] = 12.0 * number
+        flaps = PlannedEvent(type="Warning", reason="NoReadyReplicas", message=str(number))
+        await recorder.post(RAW, flaps)
+    assert len(server.stored) < 150
+    assert counted("suppressed") - suppressed == 300 - len(server.stored)
+    assert await recorder.post(RAW, PROMOTED)
+    now[0] += event_recorder.REFILL_SECONDS
+    assert await recorder.post(RAW, replace(flaps, message="the last"))
 
 
 @pytest.mark.parametrize("component", ["engine", "router"])

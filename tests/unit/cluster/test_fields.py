@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from llmfleet.cluster.fields import handover_patch, needs_handover, surplus_fields
+from llmfleet.cluster.equality import content_fingerprint
+from llmfleet.cluster.fields import (
+    handover_patch,
+    needs_handover,
+    owners_that_count,
+    surplus_fields,
+)
 
 JSON = dict[str, Any]
 
@@ -144,3 +150,22 @@ def test_handover_when_needed_then_content_becomes_ours_and_the_rest_stays_their
 def test_handover_when_only_our_apply_owns_content_then_not_needed() -> None:
     body = live(entry("llmfleet", {"f:spec": {"f:replicas": {}}}, "Apply"))
     assert not needs_handover(body, INTENT)
+
+
+def test_owners_kept_when_compared_then_they_tell_what_all_of_them_told() -> None:
+    body = live(
+        entry("llmfleet", {"f:spec": {"f:replicas": {}}}, "Apply"),
+        entry("llmfleet", {"f:spec": {"f:strategy": {}}}),
+        entry("kubectl", {"f:spec": {"f:paused": {}}}),
+        entry("kcm", {"f:status": {}}, "Update", "status"),
+    )
+    kept = live(*owners_that_count(body))
+    assert len(kept["metadata"]["managedFields"]) == 3
+    assert "f:strategy" not in str(kept)
+    assert (
+        surplus_fields(kept, INTENT)
+        == surplus_fields(body, INTENT)
+        == {"kubectl": ("spec.paused",)}
+    )
+    assert needs_handover(kept, INTENT)
+    assert content_fingerprint(kept) == content_fingerprint(body)

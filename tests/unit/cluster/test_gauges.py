@@ -92,6 +92,15 @@ def test_available_when_no_revision_was_served_yet_then_it_is_no_outage(
     assert value("available") == 0
 
 
+def test_available_when_nobody_can_tell_then_it_is_neither_an_outage_nor_none(
+    gauges: ObjectGauges,
+) -> None:
+    gauges.show(OWNER, STATUS)
+    assert value("available") == 1
+    gauges.show(OWNER, {**STATUS, "conditions": [{"type": "Available", "status": "Unknown"}]})
+    assert value("available") is None
+
+
 ALERTS = re.compile(r"^\| `(?:absent\()?llmfleet_(\w+)(\{[^}]*\})? == ", re.MULTILINE)
 
 

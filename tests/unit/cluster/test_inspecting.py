@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from llmfleet.cluster.errors import Forbidden
+from llmfleet.cluster import inspecting
+from llmfleet.cluster.errors import Forbidden, Unavailable
 from llmfleet.cluster.inspecting import AT_ONCE, PodInspector, is_node_ready, latest_warning
 from llmfleet.planning.snapshot import JSON, ObservedPod, PodWarning
 from tests.unit.planning.builders import engine_pod
@@ -45,18 +46,34 @@ class Api:
         self.ready = True
         self.events: list[JSON] = []
         self.asked: list[tuple[str, str]] = []
+        self.calls: asyncio.Queue[str] = asyncio.Queue()
         self.at_once = self.most_at_once = 0
-        self.refuses = False
+        self.refuses = self.down = False
+        self._asked = asyncio.Event()
 
-    async def get(self, path: str, query: Any = None, timeout_seconds: Any = None) -> JSON:
-        del timeout_seconds
+    async def until_asked(self, times: int) -> None:
+        """Until it has been asked so many times more."""
+        many = len(self.asked) + times
+        async with asyncio.timeout(20):
+            while len(self.asked) < many:
+                self._asked.clear()
+                await self._asked.wait()
+
+    async def get(
+        self, path: str, query: Any = None, timeout_seconds: Any = None, longest: Any = None
+    ) -> JSON:
+        del timeout_seconds, longest
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(0)
         self.at_once -= 1
         self.asked.append((path, (query or {}).get("fieldSelector", "")))
+        self.calls.put_nowait(path)
+        self._asked.set()
         if self.refuses:
             raise Forbidden("no", status=403)
+        if self.down:
+            raise Unavailable("down", status=0)
         if "/nodes/" in path:
             status = "True" if self.ready else "Unknown"
             return {"status": {"conditions": [{"type": "Ready", "status": status}]}}
@@ -98,7 +115,8 @@ async def test_pod_when_its_node_does_not_begin_it_then_its_own_warnings_are_ask
     assert found.asked
     assert found.warning == PodWarning(reason="FailedMount", message='configmap "t" not found')
     assert not found.node_lost
-    assert ("/api/v1/namespaces/a/events", "involvedObject.uid=p,type=Warning") in api.asked
+    asked = next(query for path, query in api.asked if path == "/api/v1/namespaces/a/events")
+    assert asked.startswith("involvedObject.uid=p,type=Warning,")
 
 
 async def test_pod_when_its_node_is_not_ready_then_it_is_lost_and_nothing_else_is_asked(
@@ -115,6 +133,50 @@ async def test_pod_when_nothing_may_be_read_then_it_is_as_it_says_itself(
 ) -> None:
     api.refuses = True
     assert await answered(inspector, woken, creating()) == creating()
+
+
+async def test_answers_when_they_are_old_then_nothing_is_concluded_until_they_come_again(
+    inspector: PodInspector,
+    api: Api,
+    woken: asyncio.Queue[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api.events = [event("FailedMount", "no")]
+    assert (await answered(inspector, woken, creating())).asked
+    api.down = True
+    monkeypatch.setattr(inspecting, "ANSWERS_LAST", timedelta(0))
+    (found,) = inspector.track(OWNER, [creating()])
+    assert (found.asked, found.warning) == (False, None)
+    monkeypatch.undo()
+    assert inspector.track(OWNER, [creating()])[0].asked, "what was known grows old, and no faster"
+
+
+async def test_api_server_when_it_fails_then_that_is_no_answer_and_the_next_one_wakes(
+    inspector: PodInspector, api: Api, woken: asyncio.Queue[Any]
+) -> None:
+    api.down = True
+    for waiting in (creating(), running()):
+        inspector.track(OWNER, [waiting])
+        await api.until_asked(3)
+        assert woken.empty()
+        assert not inspector.track(OWNER, [waiting])[0].asked
+    api.down = False
+    assert (await answered(inspector, woken, creating())).asked
+
+
+async def test_pod_when_it_held_nothing_and_the_api_server_fails_then_it_holds_nothing(
+    inspector: PodInspector,
+    api: Api,
+    woken: asyncio.Queue[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api.ready = False
+    ending = pod(deleting=True, ends_at=BEGUN)
+    await answered(inspector, woken, ending)
+    api.down = True
+    monkeypatch.setattr(inspecting, "ANSWERS_LAST", timedelta(0))
+    (found,) = inspector.track(OWNER, [ending])
+    assert (found.asked, found.node_lost) == (False, True)
 
 
 QUIET = {
@@ -182,53 +244,87 @@ async def test_owner_when_the_answer_stays_the_same_then_it_is_not_woken_again(
 ) -> None:
     api.events = [event("FailedMount", "no")]
     await answered(inspector, woken, creating())
-    await asyncio.sleep(0.2)
+    await api.until_asked(3)
     assert woken.empty()
-    assert len(api.asked) > 3
     api.events = [event("FailedMount", "another")]
     async with asyncio.timeout(5):
         await woken.get()
 
 
-async def test_engine_when_it_runs_then_its_supervisor_says_how_far_its_download_is(
+class Supervisor:
+    """A supervisor's health port, played."""
+
+    def __init__(self) -> None:
+        self.said: JSON | None = {"bytes": 0, "totalBytes": 1000, "idleSeconds": 30.0}
+        self.garbles = False
+
+    async def health(self, _: web.Request) -> web.Response:
+        body = {"phase": "Fetching", "engine": "x", "download": self.said}
+        return web.Response(text="no") if self.garbles else web.json_response(body)
+
+
+@pytest.fixture
+async def supervisor(
     api: Api, woken: asyncio.Queue[Any]
-) -> None:
-    said: JSON = {"bytes": 0, "totalBytes": 1000, "idleSeconds": 30.0}
-
-    async def health(_: web.Request) -> web.Response:
-        return web.json_response({"phase": "Fetching", "engine": "x", "download": said})
-
+) -> AsyncIterator[tuple[Supervisor, PodInspector]]:
+    played = Supervisor()
     app = web.Application()
-    app.router.add_get("/health", health)
+    app.router.add_get("/health", played.health)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     inspector = PodInspector(
-        api, woken.put_nowait, port=port, after_seconds=50, every_seconds=0.02  # type: ignore[arg-type]
+        api, woken.put_nowait, port=runner.addresses[0][1], after_seconds=50, every_seconds=0.02  # type: ignore[arg-type]
     )  # fmt: skip
-    try:
-        found = await answered(inspector, woken, running())
-        assert found.download is not None
-        assert (found.download.bytes_done, found.download.bytes_total) == (0, 1000)
-        age = datetime.now(UTC) - found.download.moved_at
-        assert timedelta(seconds=29) < age < timedelta(seconds=40)
-        said["bytes"] = 99
-        await asyncio.sleep(0.1)
-        assert woken.empty(), "tenths are told, not bytes"
-        said["bytes"] = 100
-        async with asyncio.timeout(5):
-            await woken.get()
-        again = replace(running(), running_since=BEGUN + timedelta(seconds=50))
-        (restarted,) = inspector.track(OWNER, [again])
-        assert (restarted.asked, restarted.download) == (False, None)
-    finally:
-        await inspector.close()
-        await runner.cleanup()
+    yield played, inspector
+    await inspector.close()
+    await runner.cleanup()
 
 
-async def test_engine_when_no_machine_answers_then_it_is_silent_and_not_when_one_refuses(
+async def test_engine_when_it_runs_then_its_supervisor_says_how_far_its_download_is(
+    supervisor: tuple[Supervisor, PodInspector], woken: asyncio.Queue[Any]
+) -> None:
+    played, inspector = supervisor
+    found = await answered(inspector, woken, running())
+    assert found.download is not None
+    assert (found.download.bytes_done, found.download.bytes_total) == (0, 1000)
+    age = datetime.now(UTC) - found.download.moved_at
+    assert timedelta(seconds=29) < age < timedelta(seconds=40)
+    assert played.said is not None
+    played.said["bytes"] = 99
+    await asyncio.sleep(0.1)
+    assert woken.empty(), "tenths are told, not bytes"
+    played.said["bytes"] = 100
+    async with asyncio.timeout(5):
+        await woken.get()
+    again = replace(running(), running_since=BEGUN + timedelta(seconds=50))
+    (restarted,) = inspector.track(OWNER, [again])
+    assert (restarted.asked, restarted.download) == (False, None)
+
+
+async def test_engine_when_an_answer_does_not_come_then_its_download_stays_known(
+    supervisor: tuple[Supervisor, PodInspector], woken: asyncio.Queue[Any]
+) -> None:
+    played, inspector = supervisor
+    told = await answered(inspector, woken, running())
+    played.garbles = True
+    async with asyncio.timeout(5):
+        await woken.get()
+    (found,) = inspector.track(OWNER, [running()])
+    assert found.download is not None
+    assert found.download == told.download
+    assert found.silent_since is not None
+    since = found.silent_since
+    await asyncio.sleep(0.1)
+    assert woken.empty()
+    assert inspector.track(OWNER, [running()])[0].silent_since == since
+    played.garbles = False
+    async with asyncio.timeout(5):
+        await woken.get()
+    assert inspector.track(OWNER, [running()])[0].silent_since is None
+
+
+async def test_engine_when_nobody_answers_then_since_when_is_known_whether_or_not_one_refuses(
     api: Api, woken: asyncio.Queue[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llmfleet.cluster.inspecting.ANSWER_SECONDS", 0.1)
@@ -239,14 +335,44 @@ async def test_engine_when_no_machine_answers_then_it_is_silent_and_not_when_one
 
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    for silent in (True, False):
+    for _ in ("it accepts and says nothing", "it refuses"):
         inspector = PodInspector(api, woken.put_nowait, port=port, after_seconds=50)  # type: ignore[arg-type]
         try:
             found = await answered(inspector, woken, running())
-            assert found.silent is silent
+            assert found.silent_since is not None
+            assert datetime.now(UTC) - found.silent_since < timedelta(seconds=30)
         finally:
             await inspector.close()
             server.close()
+
+
+async def test_node_when_the_api_server_does_not_answer_then_what_it_said_last_stays(
+    inspector: PodInspector, api: Api, woken: asyncio.Queue[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmfleet.cluster.inspecting.NODE_SECONDS", 0)
+    api.ready = False
+    assert (await answered(inspector, woken, creating())).node_lost
+    api.down = True
+    for _ in range(api.calls.qsize() + 3):
+        async with asyncio.timeout(5):
+            await api.calls.get()
+    assert woken.empty()
+    assert inspector.track(OWNER, [creating()])[0].node_lost
+
+
+async def test_pod_when_its_node_is_back_then_it_is_waited_for_from_then_on(
+    inspector: PodInspector, api: Api, woken: asyncio.Queue[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmfleet.cluster.inspecting.NODE_SECONDS", 0)
+    api.ready = False
+    assert (await answered(inspector, woken, creating())).node_lost
+    api.ready = True
+    async with asyncio.timeout(5):
+        await woken.get()
+    (found,) = inspector.track(OWNER, [creating()])
+    assert not found.node_lost
+    assert found.unready_since is not None
+    assert datetime.now(UTC) - found.unready_since < timedelta(seconds=30)
 
 
 NOW = datetime.now(UTC)
@@ -267,6 +393,18 @@ EVENTS: dict[str, tuple[list[JSON], str | None]] = {
         ],
         "no network",
     ),
+    "of a time to come": (
+        [
+            {
+                "reason": "FailedMount",
+                "message": "forged",
+                "lastTimestamp": "9999-12-31T23:59:59Z",
+            },
+            event("FailedMount", "true", age=60),
+        ],
+        "true",
+    ),
+    "a clock a minute ahead": ([event("FailedMount", "ahead", age=-60)], "ahead"),
     "without times or words": ([{"reason": "FailedMount"}, event("FailedMount", "")], None),
 }
 

@@ -8,8 +8,9 @@ import pytest
 
 from llmfleet.api import CRD_SCHEMA
 from llmfleet.api.crd import build_crd
+from llmfleet.api.installed_crd import outdated_reasons, version_schema
 from llmfleet.cluster.backoff import Backoff
-from llmfleet.cluster.crd_check import outdated_reasons, prune, version_schema
+from llmfleet.cluster.crd_check import prune
 from llmfleet.cluster.environment import VARIABLES, read_environment
 from llmfleet.cluster.errors import (
     AlreadyExists,
@@ -65,6 +66,12 @@ def test_error_when_the_server_refuses_then_typed_and_in_its_words(
     assert error.retry_after_seconds == 7
     assert "PATCH x" in str(error)
     assert "because" in str(error)
+
+
+def test_error_when_a_webhook_could_not_be_asked_then_the_object_is_refused() -> None:
+    said = b'{"reason": "InternalError", "message": "failed calling webhook \\"x\\": refused"}'
+    error = error_from_answer(500, said, "PATCH x")
+    assert (type(error), error.status) == (Forbidden, 500)
 
 
 def test_error_when_the_body_is_not_json_then_still_typed() -> None:

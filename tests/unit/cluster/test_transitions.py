@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import REGISTRY
 
+from llmfleet.cluster import notifying
 from llmfleet.cluster.notifying import CONTENT_TYPE, Notifier, build_cloud_event
 from llmfleet.cluster.transitions import Transitions
 from llmfleet.planning.plan import PlannedEvent
@@ -35,15 +37,30 @@ class Webhook:
         self.statuses = list(statuses)
         self.got: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self.asked = 0
+        self.hangs = asyncio.Event()
+        """Until it is set, no answer comes."""
+        self.hangs.set()
+        self.endless = False
 
-    async def take(self, request: web.Request) -> web.Response:
+    async def take(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
+        await self.hangs.wait()
+        if self.endless:
+            return await self.answer_without_end(request)
         if request.method == "GET":
             return web.Response()
         self.got.put_nowait((request.headers["Content-Type"], await request.json()))
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         place = {"Location": "/hook"} if 300 <= status < 400 else {}
         return web.Response(status=status, headers=place)
+
+    async def answer_without_end(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        with contextlib.suppress(ConnectionError):  # the other side has heard enough
+            while True:
+                await answer.write(b"x" * 65536)
+        return answer
 
     async def start(self) -> str:
         app = web.Application()
@@ -156,6 +173,32 @@ async def test_webhook_when_it_redirects_then_nothing_is_sent_there_and_it_count
     await until_counted("failed", before + 1)
     await notifier.close()
     assert webhook.asked == 1
+
+
+async def test_webhook_when_it_hangs_then_it_is_given_up_and_the_next_one_is_sent(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifying, "ANSWER_SECONDS", 0.05)
+    before = sent("failed"), sent("sent")
+    url = await webhook.start()
+    webhook.hangs.clear()
+    notifier = Notifier(url, first_pause_seconds=0.001)
+    notifier.send(RAW, PROMOTED, STATUS)
+    await until_counted("failed", before[0] + 1)
+    webhook.hangs.set()
+    notifier.send(RAW, PlannedEvent(type="Normal", reason="Healthy", message="well"), STATUS)
+    await until_counted("sent", before[1] + 1)
+    await notifier.close()
+
+
+async def test_webhook_when_its_answer_has_no_end_then_nobody_reads_it(webhook: Webhook) -> None:
+    before = sent("sent")
+    webhook.endless = True
+    notifier = Notifier(await webhook.start(), first_pause_seconds=0.01)
+    for _ in range(2):
+        notifier.send(RAW, PROMOTED, STATUS)
+    await until_counted("sent", before + 2)
+    await notifier.close()
 
 
 async def test_webhook_when_nobody_listens_then_it_is_given_up_and_counted() -> None:

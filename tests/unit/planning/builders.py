@@ -7,7 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llmfleet.planning.revisions.revision import revision_hash, spec_payload
-from llmfleet.planning.snapshot import JSON, ObservedPod, OperatorSettings, RequestCounts
+from llmfleet.planning.signal import Signal
+from llmfleet.planning.snapshot import (
+    JSON,
+    ObservedPod,
+    OperatorSettings,
+    RequestCounts,
+    RouterState,
+)
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 UID = "0f1e2d3c-0000-4000-8000-000000000001"
@@ -45,7 +52,12 @@ def counted(total: int, failed: int = 0, *, intervals: int = 10) -> RequestCount
         return whole * (number + 1) // intervals - whole * number // intervals
 
     looks = tuple((part(total, i), part(failed, i)) for i in range(intervals))
-    return RequestCounts(total=total, failed=failed, as_of=START, looks=looks)
+    return RequestCounts(total=total, failed=failed, looks=looks)
+
+
+def silence(since: datetime | None = None) -> Signal[RouterState]:
+    """What is known of a router that does not answer."""
+    return Signal(problem="it does not answer", since=since)
 
 
 def hash_of(raw: JSON) -> str:

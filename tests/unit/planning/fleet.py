@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 from llmfleet.api import parse
 from llmfleet.planning.decide import decide
 from llmfleet.planning.plan import Child, ChildMode, Deletion, Plan
+from llmfleet.planning.signal import Signal
 from llmfleet.planning.snapshot import (
     JSON,
+    NOT_COUNTED,
     Controller,
     ObjectKey,
     ObservedObject,
@@ -20,8 +22,7 @@ from llmfleet.planning.snapshot import (
     ObservedReplicaSet,
     OperatorSettings,
     RequestCounts,
-    RouterReach,
-    RouterReport,
+    RouterState,
     Snapshot,
 )
 from tests.unit.planning.builders import (
@@ -32,6 +33,7 @@ from tests.unit.planning.builders import (
     engine_pod,
     hash_of,
     resource,
+    silence,
 )
 from tests.unit.planning.oracles import DRAIN, check_plan, weights
 
@@ -75,12 +77,9 @@ class Fleet:
     def snapshot(self) -> Snapshot:
         raw = copy.deepcopy(self.raw)
         routers = {
-            name: RouterReport(
-                pod=name,
-                reach=RouterReach.SILENT if name in self.silent else RouterReach.ANSWERED,
-                silent_since=self.silent.get(name),
-                traffic_generation=generation,
-            )
+            name: silence(self.silent[name])
+            if name in self.silent
+            else Signal(value=RouterState(traffic_generation=generation), as_of=self.now)
             for name, (generation, _) in self.served.items()
         }
         return Snapshot(
@@ -94,10 +93,10 @@ class Fleet:
             requests=self._counts(),
         )
 
-    def _counts(self) -> dict[str, RequestCounts] | None:
-        as_of = self.requests_as_of or self.now
-        counts = self.requests
-        return counts and {name: replace(each, as_of=as_of) for name, each in counts.items()}
+    def _counts(self) -> Signal[Mapping[str, RequestCounts]]:
+        if self.requests is None:
+            return NOT_COUNTED
+        return Signal(value=self.requests, as_of=self.requests_as_of or self.now)
 
     def decide(self, snapshot: Snapshot | None = None) -> Plan:
         seen = snapshot or self.snapshot()

@@ -190,7 +190,7 @@ class History:
         answers = [split for name, (_, split) in world.served.items() if name in world.pods]
         attempt = (world.status().get("rollout") or {}).get("id")
         self.load.turn(answers[0] if answers else {}, attempt)
-        world.requests, world.requests_as_of = self.load.counts(world.now), self.load.stopped_at
+        world.requests, world.requests_as_of = self.load.counts(), self.load.stopped_at
 
     def act(self, act: str, place: str) -> None:
         """A person annotates an act."""

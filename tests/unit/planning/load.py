@@ -59,7 +59,7 @@ class Load:
         """The counter begins anew, as after its restart."""
         self.looks.clear()
 
-    def counts(self, now: datetime) -> dict[str, RequestCounts] | None:
+    def counts(self) -> dict[str, RequestCounts] | None:
         """By revision; None = nobody can tell."""
         if self.kind == "unknown":
             return None
@@ -67,7 +67,6 @@ class Load:
             name: RequestCounts(
                 total=sum(total for total, _ in looks),
                 failed=sum(failed for _, failed in looks),
-                as_of=self.stopped_at or now,
                 looks=tuple(looks[:-1]),
             )
             for name, looks in self.looks.items()

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmfleet.api import parse
 from llmfleet.planning.plan import Plan, Result
-from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedPod, RouterReach, Snapshot
+from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedPod, Snapshot
 
 DRAIN = timedelta(seconds=600)
 """spec.router.drainTimeout of the resources of these tests."""
@@ -19,7 +19,7 @@ LARGE = 2**62
 STATES = {None, "Forward", "Undoing", "Returning", "BackingOff", "Restarting"}
 SERVED = re.compile(r"\b([0-9a-f]{10}) is served\b")
 ACT = re.compile(r"^llmfleet\.dev/(\w+) of ([0-9a-f]+) ")
-STALE = timedelta(minutes=3)
+STALE = timedelta(minutes=1)
 """Counts that are older tell nothing."""
 
 
@@ -43,6 +43,8 @@ def check_plan(seen: Snapshot, plan: Plan, now: datetime) -> None:
     _check_promotion(seen, plan, before, now)
     _check_crash(seen, before, after)
     _check_words(plan, after)
+    _check_health(seen, after)
+    assert after != before or not plan.events, f"nothing changes, and {plan.events} are told"
 
 
 def weights(status: JSON) -> dict[str, int]:
@@ -136,8 +138,7 @@ def _unconfirmed(seen: Snapshot, before: JSON) -> bool:
     ready = [pod.name for pod in routers if pod.ready]
     answers = [seen.routers[name] for name in ready if name in seen.routers]
     return any(
-        each.reach is RouterReach.ANSWERED
-        and each.traffic_generation != before.get("trafficGeneration")
+        each.value is not None and each.value.traffic_generation != before.get("trafficGeneration")
         for each in answers
     )
 
@@ -174,17 +175,15 @@ def _check_promotion(seen: Snapshot, plan: Plan, before: JSON, now: datetime) ->
     assert not _unconfirmed(seen, before), f"{promoted} is promoted before routers have confirmed"
     stands_by = _ready(seen, str(before.get("servedRevision")))
     assert _ready(seen, promoted) or not stands_by, f"{promoted} is promoted without a ready pod"
-    counts = (seen.requests or {}).get(promoted)
+    counts, as_of = (seen.requests.value or {}).get(promoted), seen.requests.as_of
     was = before.get("rollout") or {}
     judged = (was.get("plan") or {}).get("strategy") in {"Canary", "BlueGreen"}
-    if counts is None or not judged or before.get("servedRevision") is None:
+    if counts is None or as_of is None or not judged or before.get("servedRevision") is None:
         return
     lost = len(counts.looks) >= 8 and all(
         total and failed == total for total, failed in counts.looks
     )
-    assert not lost or now - counts.as_of > STALE, (
-        f"{promoted} is promoted, and fails every request"
-    )
+    assert not lost or now - as_of >= STALE, f"{promoted} is promoted, and fails every request"
 
 
 def _check_crash(seen: Snapshot, before: JSON, after: JSON) -> None:
@@ -238,6 +237,19 @@ def _check_words(plan: Plan, after: JSON) -> None:
         assert plan.outcome.revision in _rejected(plan, after), f"{plan.outcome} is not rejected"
 
 
+def _check_health(seen: Snapshot, after: JSON) -> None:
+    """Who waits for Ready waits for spec to be served, and for clients that get answers."""
+    conditions = {each["type"]: each for each in after["conditions"]}
+    routers = [pod for pod in seen.pods if pod.component == "router" and pod.ready]
+    assert conditions["Ready"]["message"] == after["message"]
+    assert conditions["Available"]["status"] != "True" or routers, "available without a router"
+    if after["phase"] == "Healthy" and seen.deployment.spec.wanted_replicas:
+        assert conditions["Available"]["status"] == "True", f"Healthy: {conditions['Available']}"
+        served, asked = after.get("servedRevision"), after["specRevision"]
+        assert weights(after) == {served: 100}, f"Healthy at {weights(after)}"
+        assert served == asked, f"Healthy, and {served} is served instead of {asked}"
+
+
 def _rejected(plan: Plan, after: JSON) -> frozenset[str]:
     """With status, where memory cannot be read and is not written."""
     return rejections(plan) | {each["hash"] for each in after.get("rejectedRevisions") or []}
@@ -281,18 +293,19 @@ def _check_analysis(seen: Snapshot, plan: Plan, before: JSON, now: datetime) -> 
 
 def _judged(seen: Snapshot, was: JSON, now: datetime) -> bool:
     start, least = was.get("requestsAtStart"), was["plan"]["analysis"]["minSamples"]
-    if start is None or seen.requests is None:
+    as_of = seen.requests.as_of
+    if start is None or as_of is None or now - as_of >= STALE:
         return False
     arms = list(_own(seen, was, start))
-    return len(arms) == 2 and all(count >= least and now - at <= STALE for count, at in arms)
+    return len(arms) == 2 and all(count >= least for count in arms)
 
 
-def _own(seen: Snapshot, was: JSON, start: JSON) -> Iterator[tuple[int, datetime]]:
+def _own(seen: Snapshot, was: JSON, start: JSON) -> Iterator[int]:
     stable = (seen.raw.get("status") or {}).get("servedRevision")
     for name, arm in ((stable, "stable"), (was["revision"], "canary")):
-        counts = (seen.requests or {}).get(str(name))
+        counts = (seen.requests.value or {}).get(str(name))
         if counts is not None:
-            yield counts.total - start[arm]["total"], counts.as_of
+            yield counts.total - start[arm]["total"]
 
 
 def _proceeds(was: JSON, now: datetime) -> bool:

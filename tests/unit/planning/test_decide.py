@@ -11,14 +11,8 @@ import pytest
 
 from llmfleet.api import STATUS_SCHEMA
 from llmfleet.planning.decide import decide
-from llmfleet.planning.snapshot import (
-    JSON,
-    ObjectKey,
-    ObservedObject,
-    RouterReach,
-    RouterReport,
-    Snapshot,
-)
+from llmfleet.planning.snapshot import JSON, ObjectKey, ObservedObject, Snapshot
+from tests.unit.planning.builders import silence
 from tests.unit.planning.canaries import canary
 from tests.unit.planning.fleet import SETTINGS, UID, Fleet, hash_of, resource
 from tests.unit.planning.test_convergence import model
@@ -251,6 +245,7 @@ def test_new_revision_when_its_pod_fails_then_progressing_has_the_reason_and_old
     assert world.condition("Progressing")["reason"] == reason
     assert world.status()["phase"] == phase
     assert world.condition("Available")["status"] == "True"
+    assert world.condition("CapacityAvailable")["message"] == "no pod has waited for room for 10 s"
     assert world.status()["servedRevision"] == old
 
 
@@ -274,10 +269,7 @@ def test_router_when_it_is_silent_then_confirmation_is_unknown_and_nothing_is_ta
 
 def _silenced(seen: Snapshot) -> Snapshot:
     name = next(pod.name for pod in seen.pods if pod.component == "router")
-    report = RouterReport(
-        pod=name, reach=RouterReach.SILENT, silent_since=None, traffic_generation=None
-    )
-    return replace(seen, routers={**seen.routers, name: report})
+    return replace(seen, routers={**seen.routers, name: silence()})
 
 
 def test_restored_object_when_status_is_empty_and_pods_serve_then_they_are_kept() -> None:

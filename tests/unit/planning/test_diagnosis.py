@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import timedelta
 from typing import Any
@@ -51,6 +52,18 @@ CASES = {
         {"unschedulable": '0/1 nodes: persistentvolumeclaim "absent" not found.'},
         "ClaimMissing",
         "absent",
+        False,
+    ),
+    "a claim that is going": (
+        {"unschedulable": '0/1 nodes: persistentvolumeclaim "old" is being deleted.'},
+        "ClaimMissing",
+        "is being deleted",
+        False,
+    ),
+    "a claim of no class": (
+        {"unschedulable": 'storageclass.storage.k8s.io "fast" not found.'},
+        "ClaimMissing",
+        "fast",
         False,
     ),
     "never ready": (
@@ -104,3 +117,28 @@ def test_diagnosis_when_several_fail_then_the_fatal_one_is_told() -> None:
 def test_capacity_when_a_claim_is_missing_then_it_is_not_a_lack_of_room() -> None:
     assert waiting_for_capacity(engine_pod(**WELL["no room"]))
     assert not waiting_for_capacity(engine_pod(**CASES["claim"][0]))
+
+
+@pytest.mark.parametrize(
+    ("container", "facts", "words"),
+    [
+        ("envoy", ended("Envoy ended"), "'s container envoy ended with exit code 1: Envoy ended"),
+        ("agent", ended("not set", code=2), "'s container agent ended with exit code 2: not set"),
+        (
+            "agent",
+            {"waiting_reason": "ErrImagePull", "waiting_message": "no such tag"},
+            "'s container agent cannot pull its image: no such tag",
+        ),
+        ("envoy", ended("", code=137, reason="OOMKilled"), "lower spec.router.bodyLimit"),
+        ("agent", ended("", code=137, reason="OOMKilled"), "Envoy serves meanwhile"),
+    ],
+)
+def test_router_when_one_of_its_containers_fails_then_the_sentence_names_it(
+    container: str, facts: dict[str, Any], words: str
+) -> None:
+    pod = engine_pod("chat-router-1", component="router", revision=None, ready=False)
+    found = diagnose_pod(dataclasses.replace(pod, container=container, **facts), START, 60)
+    assert found is not None
+    assert found.message.startswith(f"router pod chat-router-1's container {container} ")
+    assert words in found.message
+    assert "podTemplate" not in found.message, "that is the engines'"

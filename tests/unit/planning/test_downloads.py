@@ -73,6 +73,24 @@ def test_canary_when_no_byte_comes_any_more_then_the_deadline_runs() -> None:
     assert rejected(world) == {new: "NeverReady"}
 
 
+def test_canary_when_one_answer_about_a_long_download_is_lost_then_it_is_not_rejected() -> None:
+    """A supervisor that does not answer once, or a new operator that has not heard of it yet."""
+    world, old, new, name = downloading()
+    for _ in range(20):
+        stay(world, name, download=download(world.now, 10**9))
+        world.reconcile()
+        world.wait(60)
+    stay(world, name, download=None, silent_since=world.now)
+    world.reconcile()
+    assert (split(world), rejected(world)) == ({old: 100}, {})
+    world.wait(119)
+    world.reconcile()
+    assert rejected(world) == {}
+    world.wait(1)
+    world.reconcile()
+    assert rejected(world) == {new: "NeverReady"}, "and nobody has answered ever since"
+
+
 def test_status_when_bytes_move_then_it_is_written_a_few_times_only() -> None:
     world, _, _, name = downloading()
     said = set()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from llmfleet.planning.snapshot import RouterReach, RouterReport, Snapshot
+from llmfleet.planning.snapshot import Snapshot
+from tests.unit.planning.builders import silence
 from tests.unit.planning.canaries import (
     annotate,
     at_share,
@@ -173,14 +174,11 @@ def second(world: Fleet, revision: str) -> str | None:
     return names[1] if len(names) > 1 else None
 
 
-def silent(world: Fleet, since: object) -> Snapshot:
+def silent(world: Fleet, since: datetime | None) -> Snapshot:
     """What is seen while one router does not answer."""
     seen = world.snapshot()
     name = min(pod.name for pod in seen.pods if pod.component == "router")
-    report = RouterReport(
-        pod=name, reach=RouterReach.SILENT, silent_since=world.now, traffic_generation=None
-    )
-    return replace(seen, routers={**seen.routers, name: replace(report, silent_since=since)})
+    return replace(seen, routers={**seen.routers, name: silence(since)})
 
 
 def test_abort_when_a_router_is_silent_then_it_goes_on_after_the_drain_timeout() -> None:

@@ -83,14 +83,17 @@ def test_pods_when_built_then_they_meet_the_restricted_standard(name: str) -> No
     for pod in _pod_specs(name):
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        allowed = {"configMap", "downwardAPI", "emptyDir", "secret", "persistentVolumeClaim"}
+        allowed = {
+            "configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret",
+        }  # fmt: skip
         assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
-        mounted = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
-        assert mounted == {volume["name"] for volume in pod["volumes"]}
-        security = pod["containers"][0]["securityContext"]
-        assert security["allowPrivilegeEscalation"] is False
-        assert security["capabilities"] == {"drop": ["ALL"]}
-        assert security["readOnlyRootFilesystem"] is True
+        mounts = [mount for container in pod["containers"] for mount in container["volumeMounts"]]
+        assert {mount["name"] for mount in mounts} == {volume["name"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert security["readOnlyRootFilesystem"] is True
 
 
 def _pod_specs(name: str) -> list[Any]:
@@ -113,3 +116,30 @@ def test_engine_when_looked_up_then_what_it_gives_is_what_the_plan_runs(name: st
     assert engine is ENGINES[engine.name]
     (container,) = body["spec"]["template"]["spec"]["containers"]
     assert container["image"] == engine.image(deployment, fleet.settings)
+
+
+def test_router_pod_when_built_then_envoy_and_agent_share_what_one_writes_for_the_other() -> None:
+    envoy, agent = _router_pod()["containers"]
+    assert (envoy["name"], agent["name"]) == ("envoy", "agent")
+    assert (envoy["args"], agent["args"]) == (["envoy"], ["agent"])
+    assert envoy["image"] == agent["image"]
+    assert envoy["env"] == agent["env"]
+    shared = {"/tmp", "/var/run/llmfleet/xds"}
+    mounts = [{m["mountPath"] for m in one["volumeMounts"]} for one in (envoy, agent)]
+    api = "/var/run/secrets/kubernetes.io/serviceaccount"
+    assert mounts == [shared | {"/var/run/llmfleet/token"}, shared | {api}]
+    assert _router_pod()["automountServiceAccountToken"] is False, "it would be Envoy's as well"
+    assert all("resources" in one for one in (envoy, agent))
+
+
+def test_router_pod_when_the_agent_hangs_then_it_alone_is_restarted_and_soon() -> None:
+    envoy, agent = _router_pod()["containers"]
+    assert "livenessProbe" not in envoy, "one that fails would cut every stream"
+    assert agent["livenessProbe"]["httpGet"]["port"] == "agent"
+    assert agent["livenessProbe"]["terminationGracePeriodSeconds"] <= 10
+    assert "tcpSocket" in envoy["readinessProbe"], "an Envoy that has much to do answers late"
+
+
+def _router_pod() -> Any:
+    (pod,) = [pod for pod in _pod_specs("smallest") if len(pod["containers"]) == 2]
+    return pod

@@ -10,7 +10,8 @@ import pytest
 
 from llmfleet.planning.facts.arms import Arm
 from llmfleet.planning.facts.read import read_facts
-from llmfleet.planning.rollout.diagnosis import Diagnosis, diagnose_arm
+from llmfleet.planning.rollout.diagnosis import diagnose_arm
+from llmfleet.planning.rollout.ends import Diagnosis
 from llmfleet.planning.snapshot import ObservedPod, RequestCounts, Termination
 from tests.unit.planning.builders import counted
 from tests.unit.planning.canaries import STEPS, at_share, canary, rejected, split, started

@@ -88,6 +88,9 @@ CONFIG_ERRORS = {
     'configmap "settings" not found': "ConfigMapMissing",
     'secret "token" not found': "SecretMissing",
     "couldn't find key x in Secret team-a/token": "SecretMissing",
+    "couldn't find key x in ConfigMap team-a/settings": "ConfigMapMissing",
+    "container has runAsNonRoot and image will run as root": "StartError",
+    "failed to prepare subPath for volumeMount": "StartError",
 }
 
 
@@ -100,6 +103,23 @@ def test_pod_when_a_variable_of_its_container_is_missing_then_it_is_told_of_whic
     assert found is not None
     assert found.reason == CONFIG_ERRORS[words]
     assert words in found.message
+    assert ("create it" in found.message) is ("not found" in words)
+
+
+def test_pod_when_its_image_cannot_be_pulled_and_nobody_says_why_then_it_says_that() -> None:
+    found = diagnose_pod(engine_pod(waiting_reason="ErrImageNeverPull"), START, 60)
+    assert found is not None
+    assert found.message.endswith("cannot pull its image: ErrImageNeverPull, and nothing says why")
+
+
+def test_canary_when_nobody_makes_its_pods_then_its_deployment_is_named() -> None:
+    world, old, new = started(canary(STEPS, progressDeadline="5m"))
+    world.wait(301)
+    world.reconcile()
+    found = world.condition("Progressing")
+    assert (found["status"], found["reason"]) == ("False", "ProgressDeadlineExceeded")
+    assert f"no pod of its Deployment chat-rev-{new} is made" in found["message"]
+    assert (split(world), rejected(world)) == ({old: 100}, {})
 
 
 def test_f22_canary_when_its_node_died_before_it_was_ever_ready_then_it_is_not_rejected() -> None:
@@ -111,6 +131,8 @@ def test_f22_canary_when_its_node_died_before_it_was_ever_ready_then_it_is_not_r
     world.wait(600)
     world.reconcile()
     assert rejected(world) == {}, "nobody has said yet whether its node lives"
+    wanted = f"nothing is concluded about engine pod {name} until its node"
+    assert wanted in world.condition("Progressing")["message"]
 
     stay(world, name, node_lost=True, asked=True)
     world.reconcile()
@@ -127,12 +149,12 @@ def test_f22_canary_when_nobody_answers_for_its_pod_then_its_node_has_time_to_be
     world.kubelet()
     name = engine_of(world, new)
     running = {"phase": "Running", "running_since": world.now, "unready_since": world.now}
-    stay(world, name, **running, silent=True)
+    stay(world, name, **running, silent_since=world.now)
     world.wait(60)
     plan = world.reconcile()
     assert rejected(world) == {}
     assert plan.requeue_after is not None
-    stay(world, name, silent=False, node_lost=True)
+    stay(world, name, silent_since=None, node_lost=True)
     world.reconcile()
     world.wait(120)
     world.reconcile()
@@ -141,8 +163,11 @@ def test_f22_canary_when_nobody_answers_for_its_pod_then_its_node_has_time_to_be
     world, _, new = started(canary(STEPS, progressDeadline="45s"), broken=True)
     world.kubelet()
     running |= {"running_since": world.now, "unready_since": world.now}
-    stay(world, engine_of(world, new), **running, silent=True)
-    world.wait(45 + 120)
+    stay(world, engine_of(world, new), **running, silent_since=world.now)
+    world.wait(119)
+    world.reconcile()
+    assert rejected(world) == {}
+    world.wait(1)
     world.reconcile()
     assert rejected(world) == {new: "NeverReady"}, "a network policy may be all there is to it"
 

@@ -9,8 +9,8 @@ import pytest
 
 from llmfleet.planning.children.naming import deployment_key, memory_key, router_key
 from llmfleet.planning.facts.read import Facts, read_facts
-from llmfleet.planning.snapshot import Controller, ObservedReplicaSet, RouterReach, RouterReport
-from tests.unit.planning.builders import UID
+from llmfleet.planning.snapshot import Controller, ObservedReplicaSet
+from tests.unit.planning.builders import UID, silence
 from tests.unit.planning.canaries import canary, rejected, split
 from tests.unit.planning.fleet import Fleet, engine_pod, hash_of, resource
 from tests.unit.planning.test_convergence import model
@@ -201,14 +201,8 @@ def test_router_pods_when_they_are_not_of_our_deployment_then_nobody_waits_for_t
 ) -> None:
     world, _ = served(replicas=1)
     add_strangers(world, controller, "chat-router")
-    silent = RouterReport(
-        pod="strange-ready",
-        reach=RouterReach.SILENT,
-        silent_since=world.now,
-        traffic_generation=None,
-    )
     seen = world.snapshot()
-    seen = replace(seen, routers={**seen.routers, "strange-ready": silent})
+    seen = replace(seen, routers={**seen.routers, "strange-ready": silence(world.now)})
     routers = read_facts(seen, 2, world.now).routers
     assert (routers.confirmed, routers.silent, routers.ready) == (True, (), 2)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
-from llmfleet.planning.analysis.judge import Criterion, Verdict, judge_requests
+from llmfleet.planning.analysis.judge import Criterion, Judgement, Verdict, judge_requests
 from llmfleet.planning.analysis.metrics.error_rate import ERROR_RATE
-from llmfleet.planning.snapshot import RouterReach, RouterReport
+from llmfleet.planning.signal import Signal
+from llmfleet.planning.snapshot import NOT_COUNTED, RequestCounts, RouterState
 from tests.unit.planning.canaries import annotate, at_share, canary, fail, rejected, split, started
 from tests.unit.planning.fleet import START, counted, hash_of
 from tests.unit.planning.test_convergence import model
@@ -19,36 +19,27 @@ from tests.unit.planning.test_rollout import turn
 HELD_TO = Criterion(metric=ERROR_RATE, min_effect=0.01, min_samples=5, alpha=0.01)
 
 
+def judged(**counts: RequestCounts) -> Judgement:
+    found = Signal(value=counts, as_of=START)
+    return judge_requests(found, HELD_TO, stable="old", canary="new")
+
+
 def test_counts_when_a_revision_has_none_then_the_verdict_names_it() -> None:
-    found = judge_requests(
-        {"old": counted(10)}, HELD_TO, stable="old", canary="new", now=START, unknown="",
-    )  # fmt: skip
+    found = judged(old=counted(10))
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.message == "no request of new is counted yet"
 
 
 def test_failures_when_they_are_of_requests_sent_before_then_the_judge_still_judges() -> None:
-    stable = replace(counted(100, 3), failed=130)
-    found = judge_requests(
-        {"old": stable, "new": counted(300, 300)}, HELD_TO, stable="old", canary="new", now=START
-    )  # fmt: skip
+    found = judged(old=replace(counted(100, 3), failed=130), new=counted(300, 300))
     assert found.verdict is not Verdict.ERROR
     assert found.stable == 1.0
 
 
-def test_counts_when_they_are_old_then_they_tell_nothing_and_the_verdict_says_of_when() -> None:
-    found = judge_requests(
-        {"old": counted(900), "new": counted(900)}, HELD_TO, stable="old", canary="new",
-        now=START + timedelta(hours=3),
-    )  # fmt: skip
-    assert found.verdict is Verdict.INCONCLUSIVE
-    assert "2026-03-01T12:00:00Z" in found.message
-
-
 def test_result_when_there_are_no_numbers_then_it_names_what_spec_accepts_all_the_same() -> None:
     held_to = replace(HELD_TO, min_effect=0.2)
-    for counts in (None, {"old": counted(1), "new": counted(1)}):
-        found = judge_requests(counts, held_to, stable="old", canary="new", now=START)
+    for requests in (NOT_COUNTED, Signal(value={"old": counted(1), "new": counted(1)})):
+        found = judge_requests(requests, held_to, stable="old", canary="new")
         assert found.as_result().min_effect == 0.2
 
 
@@ -65,9 +56,7 @@ def test_canary_when_it_answers_nothing_any_more_then_it_fails_and_the_sentence_
 def test_streams_when_the_canary_s_break_off_later_then_that_is_evidence_as_well() -> None:
     calm = replace(counted(900), looks=((90, 0),) * 10, late_looks=((90, 0),) * 10)
     cut = replace(counted(100, 40), looks=((10, 0),) * 10, late_looks=((10, 4),) * 10)
-    found = judge_requests(
-        {"old": calm, "new": cut}, HELD_TO, stable="old", canary="new", now=START
-    )
+    found = judged(old=calm, new=cut)
     assert found.verdict is Verdict.FAILED
 
 
@@ -121,13 +110,11 @@ def test_generation_when_a_router_reports_a_huge_one_then_the_next_still_rises_b
     world, _, new = started()
     turn(world)
     name = min(world.served)
-    report = RouterReport(
-        pod=name, reach=RouterReach.ANSWERED, silent_since=None, traffic_generation=reported
-    )
     before = world.status()["trafficGeneration"]
     for _ in range(30):
         seen = world.snapshot()
-        routers = {**seen.routers, name: report}
+        said = Signal(value=RouterState(traffic_generation=reported), as_of=world.now)
+        routers = {**seen.routers, name: said}
         world.reconcile(replace(seen, routers=routers))
         world.kubelet()
         world.wait(5)

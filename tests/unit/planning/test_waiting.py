@@ -7,8 +7,18 @@ from typing import Any
 
 import pytest
 
-from llmfleet.planning.snapshot import ObservedReplicaSet, PodWarning, Termination
-from tests.unit.planning.canaries import STEPS, canary, rejected, split, started
+from llmfleet.planning.decide import decide
+from llmfleet.planning.snapshot import Hindrance, ObservedReplicaSet, PodWarning, Termination
+from tests.unit.planning.canaries import (
+    STEPS,
+    annotate,
+    at_share,
+    canary,
+    fail,
+    rejected,
+    split,
+    started,
+)
 from tests.unit.planning.fleet import START, Fleet, hash_of, resource
 from tests.unit.planning.test_rollout import turn
 
@@ -85,6 +95,20 @@ ROUTERS_TROUBLE: dict[str, tuple[dict[str, Any], str]] = {
             ),
         },
         "ended with exit code 1: no rights",
+    ),
+    "memory": (
+        {
+            "waiting_reason": "CrashLoopBackOff",
+            "restarts": 3,
+            "last_termination": Termination(
+                exit_code=137, reason="OOMKilled", message="", finished_at=START
+            ),
+        },
+        "lower spec.router.bodyLimit, or raise spec.router.replicas",
+    ),
+    "sidecar": (
+        {"hindrance": Hindrance(text="its container mesh waits (ErrImagePull): no", failed=True)},
+        "cannot get ready: its container mesh waits",
     ),
     "node": ({"node_lost": True, "node": "n7"}, "its node n7 is not ready"),
 }
@@ -193,3 +217,111 @@ def test_gates_when_other_pods_lack_room_then_the_scheduler_is_heard_first() -> 
     world.reconcile()
     message = "2 engine pods wait for room: 0/1 nodes are available."
     assert capacity(world) == ("False", "Unschedulable", message)
+
+
+def test_routers_when_nodes_refuse_them_then_available_says_why_until_they_are_there() -> None:
+    world = Fleet(resource())
+    world.settle()
+    first, second = routers_of(world)
+    refused = {"reason": "OutOfpods", "message": "Too many pods", "node": "n2"}
+    made = world.pods[first]
+    for name in (first, second):
+        world.pods[name] = replace(made, name=name, phase="Failed", ready=False, **refused)
+    world.reconcile()
+    found = world.condition("Available")
+    assert (found["status"], found["reason"]) == ("False", "NoReadyRouters")
+    words = "node n2 refuses a router pod that was given to it (OutOfpods): Too many pods"
+    assert found["message"].endswith(words)
+    for name in ("new-1", "new-2"):
+        world.pods[name] = replace(made, name=name, uid=name)
+    world.reconcile()
+    assert "n2" not in world.condition("Available")["message"]
+
+
+ROUTERS_HELD: dict[str, str] = {
+    "refused": "the API server does not admit router pods: no room for them",
+    "unschedulable": "waits for room: 0/3 nodes are available",
+}
+
+
+@pytest.mark.parametrize("how", ROUTERS_HELD)
+def test_routers_when_engines_lack_room_too_then_the_outage_has_its_own_reason(how: str) -> None:
+    world = Fleet(resource())
+    world.settle()
+    full = {"unschedulable": "no accelerator", "unschedulable_since": START, "node": None}
+    world.add_pod(hash_of(world.raw), **full)
+    for name in routers_of(world):
+        world.pods[name] = replace(world.pods[name], ready=False)
+        if how == "unschedulable":
+            full["unschedulable"] = "0/3 nodes are available"
+            world.pods[name] = replace(world.pods[name], **full)
+    if how == "refused":
+        world.refuse("chat-router", "no room for them")
+    world.reconcile()
+    assert ROUTERS_HELD[how] in world.condition("Available")["message"]
+
+
+@pytest.mark.parametrize("replicas", [0, 2])
+def test_pod_when_it_should_have_ended_long_ago_then_it_is_told_with_its_node(
+    replicas: int,
+) -> None:
+    world = Fleet(resource(replicas=replicas))
+    world.settle()
+    ends = {"deleting": True, "ends_at": world.now, "node": "gpu-9", "phase": "Running"}
+    name = world.add_pod(hash_of(world.raw), **ends)
+    world.wait(119)
+    plan = world.reconcile()
+    assert name not in world.condition("Progressing")["message"]
+    assert plan.requeue_after is not None
+    assert plan.requeue_after <= 2
+    world.wait(1)
+    world.reconcile()
+    found = world.condition("Progressing")
+    assert (found["status"], found["reason"]) == ("True", "Stable")
+    assert f"engine pod {name} on node gpu-9 should have ended at" in found["message"]
+    second = world.add_pod(hash_of(world.raw), **ends)
+    world.reconcile()
+    assert "gpu-9 and 1 other should" in world.condition("Progressing")["message"]
+    del world.pods[name], world.pods[second]
+    world.reconcile()
+    assert "gpu-9" not in world.condition("Progressing")["message"]
+
+
+def test_canary_when_it_goes_back_and_the_served_pods_do_not_come_then_their_reason_is_told() -> (
+    None
+):
+    world, old, new = started(canary(STEPS))
+    at_share(world, new, 25)
+    annotate(world, "abort", f"{new}@1")
+    fail(world, old, {"waiting_reason": "ErrImagePull", "waiting_message": "gone", "node": "n1"})
+    turn(world, 3)
+    found = world.condition("Progressing")
+    assert (found["status"], found["reason"]) == ("True", "ShiftingTraffic")
+    assert "until ready pods can take it over; engine pod" in found["message"]
+    assert "cannot pull its image: gone" in found["message"]
+
+
+def test_capacity_when_a_pod_waits_for_its_claim_then_no_pod_is_said_to_have_found_room() -> None:
+    world = Fleet(resource(replicas=1))
+    world.reconcile()
+    missing = 'persistentvolumeclaim "models" not found'
+    world.add_pod(hash_of(world.raw), unschedulable=missing, unschedulable_since=world.now)
+    world.wait(20)
+    world.reconcile()
+    assert capacity(world) == (
+        "True",
+        "Scheduled",
+        "no pod has waited for room for 10 s",
+    )
+    assert world.condition("Progressing")["reason"] == "ClaimMissing"
+
+
+def test_status_when_everything_is_refused_in_many_words_then_it_can_be_written() -> None:
+    world = Fleet(resource())
+    world.settle()
+    snapshot = world.snapshot()
+    refusals = dict.fromkeys(snapshot.objects, "x" * 1000)
+    status = decide(replace(snapshot, refusals=refusals), world.now).status
+    assert status is not None
+    longest = max(len(each["message"].encode()) for each in [status, *status["conditions"]])
+    assert 7900 < longest <= 8000

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmfleet_router.admin import Admin
 from llmfleet_router.counters import Counters, Counts, Rising
-from llmfleet_router.envoy import Admin
 
 
 class FakeAdmin(Admin):
@@ -54,9 +55,11 @@ def test_counter_when_it_begins_again_then_the_sum_goes_on(lives: list[list[int]
             assert last == sum_of_all
 
 
-async def test_counts_when_the_cluster_of_shadows_goes_and_comes_then_they_stay() -> None:
+async def test_counts_when_the_cluster_of_shadows_goes_and_comes_then_they_stay(
+    tmp_path: Path,
+) -> None:
     admin = FakeAdmin()
-    counters = Counters(admin)
+    counters = Counters(admin, tmp_path / "counters")
     admin.show(requests=0)
     assert await counters.read(["a"]) == {
         "a": Counts(requests=0, errors=0, mirrored=0, in_flight=2)
@@ -68,9 +71,11 @@ async def test_counts_when_the_cluster_of_shadows_goes_and_comes_then_they_stay(
     assert seen == [0, 5, 5, 5, 5, 8]
 
 
-async def test_counts_when_an_answer_comes_late_then_it_is_no_new_beginning() -> None:
+async def test_counts_when_an_answer_comes_late_then_it_is_no_new_beginning(
+    tmp_path: Path,
+) -> None:
     admin = FakeAdmin()
-    counters = Counters(admin)
+    counters = Counters(admin, tmp_path / "counters")
     admin.show(requests=10)
     slow = asyncio.create_task(counters.read(["a"]))
     await asyncio.sleep(0)
@@ -78,3 +83,15 @@ async def test_counts_when_an_answer_comes_late_then_it_is_no_new_beginning() ->
     assert (await counters.read(["a"]))["a"].requests == 11
     await slow
     assert (await counters.read(["a"]))["a"].requests == 11
+
+
+async def test_counts_when_another_agent_goes_on_then_they_do_not_fall(tmp_path: Path) -> None:
+    admin, memory = FakeAdmin(), tmp_path / "counters"
+    counters = Counters(admin, memory)
+    for shown, total in ((400, 400), (0, 400), (600, 1000)):  # Envoy forgot a cluster in between
+        admin.show(requests=shown)
+        assert (await counters.read(["a"]))["a"].requests == total
+    admin.show(requests=601)
+    assert (await Counters(admin, memory).read(["a"]))["a"].requests == 1001
+    memory.write_text("{")
+    assert (await Counters(admin, memory).read(["a"]))["a"].requests == 601

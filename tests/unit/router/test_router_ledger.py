@@ -335,15 +335,28 @@ def test_ledger_when_its_file_is_deleted_then_the_agent_reads_on(module: Module)
 
 
 def test_metrics_when_two_scrapes_come_at_once_then_nothing_is_added_twice(module: Module) -> None:
+    metrics = LedgerMetrics(Settings(namespace="team-a", name="chat"), Ledger(module.path))
+    metrics.update()
     for generation in range(2000):
         module.send(f"{generation} split")
-    metrics = LedgerMetrics(Settings(namespace="team-a", name="chat"), Ledger(module.path))
     threads = [threading.Thread(target=metrics.update) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert _page(metrics)[f"llmfleet_router_sent_total/{REVISION}"] == 2000
+
+
+def test_metrics_when_the_agent_starts_beside_a_table_then_they_begin_at_nothing(
+    module: Module,
+) -> None:
+    """A sum that was counted before would be taken for new by whoever reads counters."""
+    for _ in range(10):
+        module.send()
+    metrics = LedgerMetrics(Settings(namespace="team-a", name="chat"), Ledger(module.path))
+    assert _page(metrics) == {}
+    module.send()
+    assert _page(metrics) == {f"llmfleet_router_sent_total/{REVISION}": 1}
 
 
 def test_threads_when_both_book_in_a_cohort_then_its_rows_are_added_up(module: Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -185,3 +186,30 @@ def test_command_when_endpoints_were_never_heard_of_then_it_is_held_back() -> No
     assert store.desired.command is None
     store.set_endpoints({"a": (endpoint,)})
     assert store.desired == Desired(command=command, endpoints={"a": (endpoint,)})
+
+
+def test_store_when_the_agent_starts_beside_what_is_served_then_it_waits_for_endpoints() -> None:
+    """The API server's two lists come one after the other, in either order."""
+    old, new = Endpoint(address="10.0.0.1", port=8000), Endpoint(address="10.0.0.2", port=8000)
+    served = Desired(
+        command=Command(generation=1, weights=(("a", 100),)),
+        endpoints={"a": (dataclasses.replace(old, ready_since=7),)},
+    )
+    store = Store(served)
+    assert store.desired == served
+    command = Command(generation=2, weights=(("b", 100),))
+    store.set_command(command)
+    assert store.desired == served, "nothing is known of b's endpoints yet"
+    store.set_endpoints({"a": (old, new), "b": (new,)})
+    assert store.desired == Desired(command=command, endpoints={"a": (old, new), "b": (new,)})
+    kept, fresh = store.desired.endpoints["a"]
+    assert kept.ready_since == 7
+    assert fresh.ready_since > 7, "it has become ready since somebody last looked"
+
+
+def test_store_when_only_endpoints_are_heard_of_then_what_is_served_gets_them() -> None:
+    old, new = Endpoint(address="10.0.0.1", port=8000), Endpoint(address="10.0.0.2", port=8000)
+    command = Command(generation=1, weights=(("a", 100),))
+    store = Store(Desired(command=command, endpoints={"a": (old,)}))
+    store.set_endpoints({"a": (new,)})
+    assert store.desired == Desired(command=command, endpoints={"a": (new,)})

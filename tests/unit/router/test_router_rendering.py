@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from llmfleet_router import resources, routes
 from llmfleet_router.bootstrap import build_bootstrap
 from llmfleet_router.envoy import find_envoy
-from llmfleet_router.files import recall, remember, write_by_rename
+from llmfleet_router.files import write_by_rename
 from llmfleet_router.model import Command, Desired, Endpoint, build_routes
 from llmfleet_router.routing import HeaderMatch, HeaderRoute, Mirror, Routing
 from llmfleet_router.settings import AccessLog, Policy, Settings
@@ -168,24 +168,6 @@ def test_file_when_written_then_by_rename_and_for_this_user_only(tmp_path: Path)
     assert path.stat().st_ino != first.st_ino
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["rds.json"]
-
-
-def test_memory_when_kept_then_recalled_and_when_damaged_then_empty(tmp_path: Path) -> None:
-    endpoints = {"5d41c0ffee": (Endpoint(address="10.0.0.1", port=8000),)}
-    assert recall(tmp_path) == Desired()
-    told = dataclasses.replace(COMMAND, object_uid="c0")
-    for command in (dataclasses.replace(COMMAND, routing=ROUTING), told, COMMAND):
-        desired = Desired(command=command, endpoints=endpoints)
-        remember(tmp_path, desired)
-        assert recall(tmp_path) == desired
-    kept = json.loads((tmp_path / "last.json").read_text())
-    assert set(kept) == {"generation", "weights", "endpoints"}, "as before there was routing"
-    damaged_routing = json.dumps(kept | {"routing": {"preview": 1}})
-    for damaged in (
-        "", "{", "[]", '{"generation": 1}', '{"generation":1,"weights":[1]}', damaged_routing
-    ):  # fmt: skip
-        (tmp_path / "last.json").write_text(damaged)
-        assert recall(tmp_path) == Desired()
 
 
 async def test_store_when_nothing_changes_then_nobody_is_woken() -> None:

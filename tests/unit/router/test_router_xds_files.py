@@ -97,7 +97,7 @@ def test_preview_when_confirmed_and_the_same_then_its_file_stays_and_still_count
     first = files.write(SetRoutes(routes=ROUTES), MIRRORED)
     inode = file.stat().st_ino
     confirmed = dataclasses.replace(MIRRORED, routes=ROUTES)
-    next_one = dataclasses.replace(ROUTES, generation=2)
+    next_one = build_routes(dataclasses.replace(COMMAND, generation=2), {"a", "b"})
     second = files.write(SetRoutes(routes=next_one), confirmed)
     assert (second[PREVIEW], file.stat().st_ino) == (first[PREVIEW], inode)
     assert second[PUBLIC] != first[PUBLIC]

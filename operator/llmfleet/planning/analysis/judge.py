@@ -16,13 +16,11 @@ from typing import Final
 from llmfleet.api import CountedRequests, MetricResult, RequestsAtStart
 from llmfleet.planning.analysis.evidence import log_mean
 from llmfleet.planning.analysis.metrics.metric import Metric
-from llmfleet.planning.clock import format_time
+from llmfleet.planning.signal import Signal
 from llmfleet.planning.snapshot import RequestCounts
 
 MOST_ODDS: Final = 1_000_000
 """Larger odds are told as this."""
-STALE_AFTER: Final = timedelta(minutes=3)
-"""Counts that are older tell nothing: routers are asked every few seconds."""
 NUMBERS_KEPT: Final = timedelta(minutes=1)
 """So long recorded numbers stay as they are while the verdict does, or every look would write."""
 
@@ -89,33 +87,26 @@ class Judgement:
         )
 
 
+Counted = Signal[Mapping[str, RequestCounts]]
+"""Counts by revision, or why there are none; too old ones are none (``facts.read``)."""
+
+
 def judge_requests(
-    counts: Mapping[str, RequestCounts] | None,
-    criterion: Criterion,
-    *,
-    stable: str,
-    canary: str,
-    now: datetime,
-    unknown: str = "no request counts are known",
+    requests: Counted, criterion: Criterion, *, stable: str, canary: str
 ) -> Judgement:
     """Compare the share of failed requests of two revisions over the same time.
 
     Args:
-        counts: by revision, since the attempt began; None or an absent entry = unknown.
+        requests: since the attempt began; a revision that is absent was sent none.
         criterion: what the canary is held to.
         stable: hash of the revision compared with.
         canary: hash of the revision judged.
-        now: the time of the decision; counts older than ``STALE_AFTER`` tell nothing.
-        unknown: why there may be no counts.
     """
-    before, after = (counts or {}).get(stable), (counts or {}).get(canary)
+    as_of, counts = requests.as_of, requests.value or {}
+    before, after = counts.get(stable), counts.get(canary)
     if before is None or after is None:
-        text = unknown or f"no request of {stable if before is None else canary} is counted yet"
-        return undecided(criterion, Verdict.INCONCLUSIVE, text)
-    as_of = min(before.as_of, after.as_of)
-    if now - as_of > STALE_AFTER:
-        text = f"the newest request counts are of {format_time(as_of)}, too old to judge by"
-        return undecided(criterion, Verdict.INCONCLUSIVE, text, as_of)
+        nobody = f"no request of {stable if before is None else canary} is counted yet"
+        return undecided(criterion, Verdict.INCONCLUSIVE, requests.problem or nobody, as_of)
     if min(before.total, before.failed, after.total, after.failed) < 0:
         text = "request counts below zero make no sense"
         return undecided(criterion, Verdict.ERROR, text, as_of)
@@ -123,40 +114,33 @@ def judge_requests(
 
 
 def judge_since(
-    counts: Mapping[str, RequestCounts] | None,
+    requests: Counted,
     start: RequestsAtStart | None,
     criterion: Criterion,
     *,
     stable: str,
     canary: str,
-    now: datetime,
-    unknown: str = "no request counts are known",
 ) -> Judgement:
     """The same of the requests that came since the clock of a step started; it never fails.
 
     Args:
-        counts: as for ``judge_requests``.
+        requests: as for ``judge_requests``.
         start: counts when the clock started; None = it has not, or nobody could count then.
         criterion: what the canary is held to.
         stable: hash of the revision compared with.
         canary: hash of the revision judged.
-        now: the time of the decision.
-        unknown: why there may be no counts.
     """
-    own = None
-    if counts is not None and start is not None and {stable, canary} <= set(counts):
-        own = {
+    counts, own = requests.value, requests
+    if counts is not None and start is None:
+        own = Signal(problem="it is not counted yet", as_of=requests.as_of)
+    elif counts is not None and start is not None and {stable, canary} <= set(counts):
+        later = {
             stable: _later(counts[stable], start.stable),
             canary: _later(counts[canary], start.canary),
         }
-    return judge_requests(
-        own,
-        replace(criterion, alpha=0.5),  # without intervals nothing is bet, so nothing can fail
-        stable=stable,
-        canary=canary,
-        now=now,
-        unknown=unknown if counts is None or start is not None else "it is not counted yet",
-    )
+        own = Signal(value=later, as_of=requests.as_of)
+    # Without intervals nothing is bet, so nothing can fail.
+    return judge_requests(own, replace(criterion, alpha=0.5), stable=stable, canary=canary)
 
 
 def undecided(
@@ -170,7 +154,11 @@ def undecided(
 
 
 def _compare(
-    before: RequestCounts, after: RequestCounts, criterion: Criterion, stable: str, as_of: datetime
+    before: RequestCounts,
+    after: RequestCounts,
+    criterion: Criterion,
+    stable: str,
+    as_of: datetime | None,
 ) -> Judgement:
     """The verdict on counts that can be judged."""
     metric, effect = criterion.metric, criterion.min_effect
@@ -221,7 +209,6 @@ def _later(now: RequestCounts, then: CountedRequests) -> RequestCounts:
     return RequestCounts(
         total=max(0, now.total - then.total),
         failed=max(0, now.failed - then.failed),
-        as_of=now.as_of,
     )
 
 
@@ -231,7 +218,11 @@ def _share(counts: RequestCounts) -> float:
 
 
 def _worse_than_the_past(
-    before: RequestCounts, after: RequestCounts, metric: Metric, stable: str, as_of: datetime
+    before: RequestCounts,
+    after: RequestCounts,
+    metric: Metric,
+    stable: str,
+    as_of: datetime | None,
 ) -> Judgement:
     return Judgement(
         metric=metric,

@@ -27,9 +27,12 @@ POLICY: Final = "policy/v1"
 RBAC: Final = "rbac.authorization.k8s.io/v1"
 
 
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def canonical_json(value: Any) -> str:
     """The one spelling of a JSON value: keys sorted, no spaces, UTF-8 as it is."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _CANONICAL.encode(value)
 
 
 def revision_name(name: str, revision: str) -> str:

@@ -30,7 +30,22 @@ HTTP_PORT: Final = 8080
 PREVIEW_PORT: Final = 8081
 AGENT_PORT: Final = 9090
 GRACE_MARGIN_SECONDS: Final = 30
-"""Beyond drainTimeout: 5 s for clients to forget the pod, the rest for the processes to end."""
+"""Beyond drainTimeout, for the processes to end: Envoy within 5 s, the agent when the operator has
+read what the last requests came to, 8 s later at most."""
+AGENT_GRACE_SECONDS: Final = 10
+API_VOLUME: Final = "llmfleet-api"
+API_PATH: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
+_API_ACCESS: Final[list[JSON]] = [
+    # Just over an hour, as the API server's own: the kubelet renews it in time.
+    {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+    {
+        "configMap": {
+            "name": "kube-root-ca.crt",
+            "items": [{"key": "ca.crt", "path": "ca.crt"}],
+        }
+    },
+]
+"""What the agent speaks to the API server with. Envoy, which reads what clients send, has none."""
 
 
 def build_router(deployment: LLMDeployment, settings: OperatorSettings) -> tuple[Child, ...]:
@@ -133,22 +148,27 @@ def _deployment(deployment: LLMDeployment, settings: OperatorSettings) -> Child:
     }
     pod: JSON = {
         "serviceAccountName": router_name(name),
-        "automountServiceAccountToken": True,
+        "automountServiceAccountToken": False,  # which would be for both containers
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": router.drain_timeout_seconds + GRACE_MARGIN_SECONDS,
         "securityContext": POD_SECURITY,
         "topologySpreadConstraints": [spread],
-        "containers": [_container(deployment, settings)],
+        "containers": [_envoy(deployment, settings), _agent(deployment, settings)],
         "volumes": [
             {"name": TOKEN_VOLUME, "secret": {"secretName": token_name(deployment)}},
             {"name": "llmfleet-tmp", "emptyDir": {}},
             {"name": "llmfleet-xds", "emptyDir": {}},
+            {"name": API_VOLUME, "projected": {"sources": _API_ACCESS}},
         ],
     }
     template = {
         "metadata": {
             "labels": object_labels(name, "router"),
-            "annotations": scrape_annotations(AGENT_PORT),
+            "annotations": {
+                **scrape_annotations(AGENT_PORT),
+                # The requests that failed are in its log.
+                "kubectl.kubernetes.io/default-container": "envoy",
+            },
         },
         "spec": pod,
     }
@@ -168,23 +188,50 @@ def _deployment(deployment: LLMDeployment, settings: OperatorSettings) -> Child:
     )
 
 
-def _container(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
+def _envoy(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
+    """Carries the requests, with nobody's help but for the agent's files.
+
+    It is ready when Envoy listens; whether there is something to serve is the agent's to say. The
+    kubelet only connects: an answer would come late from an Envoy that has much to do, and its
+    requests would then be the other routers'. There is no liveness probe, as one that fails cuts
+    every stream; the container ends with Envoy.
+    """
     return {
-        "name": "router",
-        "image": settings.router_image,
-        "imagePullPolicy": "IfNotPresent",
-        "env": _env(deployment),
+        **_container("envoy", deployment, settings),
         "ports": [
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": "preview", "containerPort": PREVIEW_PORT, "protocol": "TCP"},
-            {"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"},
         ],
+        "readinessProbe": {
+            "tcpSocket": {"port": "http"},
+            "periodSeconds": 1,
+            "failureThreshold": 2,
+            "timeoutSeconds": 1,
+        },
+        "resources": {
+            "requests": {"cpu": "80m", "memory": "192Mi"},
+            "limits": {"memory": "1Gi"},
+        },
+        "volumeMounts": [
+            {"name": TOKEN_VOLUME, "mountPath": TOKEN_PATH, "readOnly": True},
+            *_shared_mounts(),
+        ],
+    }
+
+
+def _agent(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
+    """Tells Envoy what to serve, and the operator what is served; no request passes through it."""
+    return {
+        **_container("agent", deployment, settings),
+        "ports": [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}],
         "livenessProbe": {
             "httpGet": {"path": "/health", "port": "agent", "scheme": "HTTP"},
             "periodSeconds": 10,
             "failureThreshold": 3,
             "timeoutSeconds": 3,
             "initialDelaySeconds": 10,
+            # Not the pod's, which is for streams: an agent that hangs has none.
+            "terminationGracePeriodSeconds": AGENT_GRACE_SECONDS,
         },
         "readinessProbe": {
             "httpGet": {"path": "/ready", "port": "agent", "scheme": "HTTP"},
@@ -193,16 +240,34 @@ def _container(deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
             "timeoutSeconds": 1,
         },
         "resources": {
-            "requests": {"cpu": "100m", "memory": "256Mi"},
-            "limits": {"memory": "1Gi"},
+            "requests": {"cpu": "20m", "memory": "64Mi"},
+            "limits": {"memory": "256Mi"},
         },
-        "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [
-            {"name": TOKEN_VOLUME, "mountPath": TOKEN_PATH, "readOnly": True},
-            {"name": "llmfleet-tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
-            {"name": "llmfleet-xds", "mountPath": "/var/run/llmfleet/xds"},
+            {"name": API_VOLUME, "mountPath": API_PATH, "readOnly": True},
+            *_shared_mounts(),
         ],
     }
+
+
+def _container(part: str, deployment: LLMDeployment, settings: OperatorSettings) -> JSON:
+    """What both have in common: one image, which is told its part."""
+    return {
+        "name": part,
+        "image": settings.router_image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [part],
+        "env": _env(deployment),
+        "securityContext": {**CONTAINER_SECURITY},
+    }
+
+
+def _shared_mounts() -> list[JSON]:
+    # What the agent writes Envoy reads, and the ledger that Envoy writes the agent reads.
+    return [
+        {"name": "llmfleet-tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
+        {"name": "llmfleet-xds", "mountPath": "/var/run/llmfleet/xds"},
+    ]
 
 
 def _env(deployment: LLMDeployment) -> list[JSON]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from llmfleet.api import LLMDeployment, Routing, unknown_settings
 from llmfleet.planning.children.naming import is_ours
@@ -14,12 +15,16 @@ from llmfleet.planning.facts.routers import Routers, read_routers
 from llmfleet.planning.revisions.history import History, read_history
 from llmfleet.planning.revisions.memory import Memory
 from llmfleet.planning.revisions.revision import Revision, revision_hash, spec_payload
+from llmfleet.planning.signal import Signal
 from llmfleet.planning.snapshot import (
     ObservedObject,
     OperatorSettings,
     RequestCounts,
     Snapshot,
 )
+
+COUNTS_LAST: Final = timedelta(seconds=60)
+"""So old, counts of requests tell nothing any more: routers are asked every few seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +63,8 @@ class Facts:
     routers: Routers
     rejected: Mapping[str, str]
     """Rejected hash → reason, from memory and status."""
-    requests: Mapping[str, RequestCounts] | None
-    requests_problem: str
-    """Why there are no counts."""
+    requests: Signal[Mapping[str, RequestCounts]]
+    """By revision; unknown when it is too old to decide by."""
 
     @property
     def may_shrink(self) -> bool:
@@ -129,10 +133,9 @@ def read_facts(snapshot: Snapshot, replicas: int, now: datetime) -> Facts:
         routing=status.routing,
         generation=status.traffic_generation,
         next_generation=_next_generation(status.traffic_generation, memory),
-        routers=read_routers(snapshot),
+        routers=read_routers(snapshot, now),
         rejected=_rejected(deployment, memory),
-        requests=snapshot.requests,
-        requests_problem=snapshot.requests_problem,
+        requests=snapshot.requests.at(now, COUNTS_LAST, "the newest request counts are"),
     )
 
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
+from llmfleet.planning.clock import format_time
 from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.report.situation import count
 from llmfleet.planning.rollout.diagnosis import (
+    GRACE,
     UNSCHEDULABLE_SECONDS,
-    count_ends,
+    diagnose_failed,
     diagnose_pod,
+    failed_times,
     pod_times,
     waiting_for_capacity,
 )
+from llmfleet.planning.rollout.ends import count_ends
 from llmfleet.planning.snapshot import ObservedPod
 from llmfleet.planning.stage import ConditionValue, Stage
 
@@ -28,20 +32,58 @@ ROUTER_SECONDS: Final = 10**9
 def decide_capacity(facts: Facts, now: datetime) -> Stage:
     """The condition CapacityAvailable, and when lost pods give their accelerators back."""
     times = [when for pod in facts.routers.missing for when in pod_times(pod)]
+    times += failed_times(facts.routers.failed)
+    times += [when for pod in _ending(facts) if (when := _overdue_at(pod)) is not None]
     return Stage(conditions=(_decide(facts, now),), due=(*facts.release_times, *times))
+
+
+def describe_overdue(facts: Facts, now: datetime) -> str:
+    """Engine pods that should have ended, and hold what they have, as the end of a sentence."""
+    found = [
+        pod for pod in _ending(facts) if (at := _overdue_at(pod)) is not None and now >= at
+    ]  # fmt: skip
+    first = min(found, key=lambda pod: pod.name, default=None)
+    if first is None or first.ends_at is None:
+        return ""
+    where = f" on node {first.node}" if first.node is not None else ""
+    others = f" and {count(len(found) - 1, 'other')}" if len(found) > 1 else ""
+    return (
+        f"; engine pod {first.name}{where}{others} should have ended at"
+        f" {format_time(first.ends_at)}, and still {'hold' if others else 'holds'} accelerators:"
+        f" look at {'that node' if where else 'its finalizers'}"
+    )
 
 
 def describe_routers(facts: Facts, now: datetime) -> str | None:
     """Why a router pod does not come, as a sentence; None when all do, or are about to.
 
-    One that runs waits for a first revision, and is not told of its past.
+    One that runs waits for a first revision, and is not told of its past. Lack of room is another
+    condition's, unless clients get no answer for it.
     """
+    routers = facts.routers
     for pod in facts.routers.missing:
         past = count_ends(pod) if pod.running_since is not None else 0
         found = diagnose_pod(pod, now, ROUTER_SECONDS, past)
         if found is not None and found.reason != "NeverReady":
             return found.message
-    return None
+    if routers.ready == 0 and routers.refused is not None:
+        return f"the API server does not admit router pods: {routers.refused}"
+    waiting = next((pod for pod in routers.missing if pod.unschedulable is not None), None)
+    if routers.ready == 0 and waiting is not None:
+        return f"router pod {waiting.name} waits for room: {waiting.unschedulable}"
+    if routers.ready >= facts.deployment.spec.router.replicas:
+        return None
+    ended = diagnose_failed(routers.failed, now)
+    return None if ended is None else ended.message
+
+
+def _ending(facts: Facts) -> list[ObservedPod]:
+    return [pod for arm in facts.arms.values() for pod in (*arm.pods, *arm.left) if pod.deleting]
+
+
+def _overdue_at(pod: ObservedPod) -> datetime | None:
+    """From when on a pod that is being deleted is told of; its node ends it in its grace period."""
+    return None if pod.ends_at is None else pod.ends_at + GRACE
 
 
 def _decide(facts: Facts, now: datetime) -> ConditionValue:
@@ -65,7 +107,7 @@ def _decide(facts: Facts, now: datetime) -> ConditionValue:
         ]
         if waiting:
             return _waiting(waiting)
-    return _value("True", "Scheduled", "every engine pod found room")
+    return _value("True", "Scheduled", "no pod has waited for room for 10 s")
 
 
 def _refused(facts: Facts) -> ConditionValue | None:

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
-from llmfleet.api import Condition
+from llmfleet.api import Condition, shorten
 from llmfleet.planning.advice import command
 from llmfleet.planning.clock import format_time
-from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.facts.routers import Routers
 from llmfleet.planning.report.capacity import describe_routers
 from llmfleet.planning.report.progress import decide_progress
-from llmfleet.planning.report.situation import Situation, count, describe_traffic
+from llmfleet.planning.report.situation import Situation, count
 from llmfleet.planning.snapshot import JSON
 from llmfleet.planning.stage import ConditionValue
+
+LONGEST_MESSAGE: Final = 8000
+"""What others say is cut where it is read, but there may be many of them; a status with a longer
+message than the CRD allows (32,768) would not be written at all."""
+MEET: Final = {"NoReadyReplicas": "clients get 503", "NoAddress": "clients do not reach this one"}
+"""What clients meet for want of what a reason of Available names."""
 
 
 def build_conditions(
@@ -39,7 +45,7 @@ def build_conditions(
             "observedGeneration": generation,
             "lastTransitionTime": format_time(since),
             "reason": value.reason,
-            "message": value.message,
+            "message": shorten(value.message, LONGEST_MESSAGE),
         })  # fmt: skip
     return conditions
 
@@ -48,7 +54,7 @@ def decide_conditions(situation: Situation) -> tuple[ConditionValue, ...]:
     """All conditions that apply, in a fixed order."""
     accepted = situation.acceptance
     progressing = decide_progress(situation)
-    available = _available(situation.facts, describe_routers(situation.facts, situation.now))
+    available = _available(situation)
     ready = _ready(situation, progressing, available)
     values = [
         ConditionValue(
@@ -75,20 +81,29 @@ def _copy(ready: ConditionValue, kind: str, reason: str) -> ConditionValue:
     return ConditionValue(type=kind, status="True", reason=reason, message=ready.message)
 
 
-def _available(facts: Facts, router_trouble: str | None) -> ConditionValue:
-    ready = sum(facts.arm(name).ready for name in facts.traffic)
-    if not facts.traffic:
+def _available(situation: Situation) -> ConditionValue:
+    facts, rollout = situation.facts, situation.rollout
+    # Without a status, routers go on with what the last one commanded, which this plan repeats.
+    traffic = facts.traffic or ({} if rollout.stable is None else rollout.split.traffic)
+    ready = sum(facts.arm(name).ready for name in traffic)
+    if not traffic:
         status, reason, text = "False", "NothingServed", "no revision has had a ready pod yet"
+        if rollout.stable is not None:
+            text = f"nothing is served: {rollout.stable} has no ready pod yet"
     elif ready == 0:
         status, reason = "False", "NoReadyReplicas"
-        text = f"none of the engine pods of {', '.join(facts.traffic)} is ready"
+        text = f"none of the engine pods of {', '.join(traffic)} is ready"
     elif facts.routers.ready == 0:
         status, reason, text = "False", "NoReadyRouters", "no router pod is ready"
+    elif situation.url is None:
+        status, reason = "False", "NoAddress"
+        text = f"the Service {facts.deployment.metadata.name} is somebody else's"
     else:
         status, reason = "True", "ReadyReplicas"
         text = (
             f"{count(ready, 'engine pod')} reached through {count(facts.routers.ready, 'router')}"
         )
+    router_trouble = describe_routers(facts, situation.now)
     if router_trouble is not None:
         text = f"{text}; {router_trouble}"
     return ConditionValue(type="Available", status=status, reason=reason, message=text)
@@ -124,7 +139,7 @@ def _outage(situation: Situation, available: ConditionValue) -> str | None:
     wanted = situation.facts.replicas and situation.rollout.stable is not None
     if not wanted or available.status == "True":
         return None
-    meet = "clients get 503" if available.reason == "NoReadyReplicas" else "clients get no answer"
+    meet = MEET.get(available.reason, "clients get no answer")
     return f"{available.message}, {meet}"
 
 
@@ -134,6 +149,9 @@ def _routers_confirmed(situation: Situation) -> list[ConditionValue]:
         return []
     if routers.silent:
         text = f"no answer for 30 s from {', '.join(routers.silent)}; {_kept_for(routers)}"
+        status, reason = "Unknown", "Silent"
+    elif routers.stale:
+        text = f"{'; '.join(routers.stale)}; nothing is taken away"
         status, reason = "Unknown", "Silent"
     elif routers.confirmed and not moved:
         text = f"trafficGeneration {facts.generation} is served by {count(routers.ready, 'router')}"
@@ -185,7 +203,7 @@ def _rejected_sentence(situation: Situation) -> str:
     return (
         f"revision {situation.rejected} that spec asks for was rejected"
         f" ({why}{': ' + said if said else ''});"
-        f" {describe_traffic(rollout.split.traffic)}: change spec, or"
+        f" {situation.traffic_sentence}: change spec, or"
         f" {command(situation.facts.deployment, 'retry', situation.rejected)}"
     )
 

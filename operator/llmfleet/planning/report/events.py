@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from llmfleet.api import Condition, Routing, describe_routing, describe_step
+from llmfleet.api import (
+    Condition,
+    LLMDeploymentStatus,
+    Routing,
+    describe_routing,
+    describe_step,
+)
 from llmfleet.planning.children.naming import canonical_json
 from llmfleet.planning.plan import PlannedEvent
 from llmfleet.planning.report.situation import Situation
@@ -22,6 +28,9 @@ _WARNS_WHEN = {
     "RuntimeOutdated": "True",
 }
 
+_BY_MESSAGE = {"Accepted", "ActRefused", "MemoryUnreadable", "NameTaken"}
+"""What can be true of one thing after another without an end in between, as its message says."""
+
 _OF_AN_END = {"ActDone", "TrafficShifted", "RoutingChanged", "RevisionRejected", "Degraded"}
 """What always comes with a rollout that goes back, and says less than why it does."""
 
@@ -32,14 +41,13 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
     events = [*_of_rollout(situation)]
     known = {each.type: each for each in before.conditions}
     for condition in status["conditions"]:
-        old = known.get(condition["type"])
-        changed = old is None or old.status != condition["status"]
-        if changed and _WARNS_WHEN.get(condition["type"]) == condition["status"]:
+        warns = _WARNS_WHEN.get(condition["type"]) == condition["status"]
+        if warns and _begins(before, status, condition):
             events.append(_warning(condition["reason"], condition["message"]))
-    if status["phase"] == "Paused" and before.phase != "Paused":
+    if status["phase"] == "Paused" and (before.phase != "Paused" or _is_at_another(before, status)):
         events.append(_normal("Paused", status["message"]))
-    if status["phase"] == "Degraded" and before.phase != "Degraded":
-        events.append(_warning("Degraded", status["message"]))
+    if status["phase"] == "Degraded":
+        events += _of_degradation(before, status, {each.message for each in events})
     if status["phase"] == "Healthy" and before.phase != "Healthy":
         events.append(_normal("Healthy", status["message"]))
     events += _of_availability(situation, known.get("Available"), status)
@@ -52,6 +60,36 @@ def plan_events(situation: Situation, status: JSON) -> tuple[PlannedEvent, ...]:
         )
         for event in events
     )
+
+
+def _begins(before: LLMDeploymentStatus, status: JSON, condition: JSON) -> bool:
+    """Whether what a condition warns of was not so before, or was so of something else."""
+    old = before.condition(condition["type"])
+    if old is None or old.status != condition["status"]:
+        return True
+    if old.type == "RolledBack":
+        return bool(before.spec_revision != status["specRevision"])
+    return old.type in _BY_MESSAGE and bool(old.message != condition["message"])
+
+
+def _of_degradation(
+    before: LLMDeploymentStatus, status: JSON, told: Collection[str]
+) -> Iterator[PlannedEvent]:
+    """That a person is needed; again when what stands in the way is something else."""
+    if before.phase != "Degraded":
+        yield _warning("Degraded", status["message"])
+        return
+    old = before.condition("Progressing")
+    now = next(each for each in status["conditions"] if each["type"] == "Progressing")
+    known = old is not None and (old.status, old.reason) == ("False", now["reason"])
+    if now["status"] == "False" and not known and now["message"] not in told:
+        yield _warning("Degraded", now["message"])
+
+
+def _is_at_another(before: LLMDeploymentStatus, status: JSON) -> bool:
+    """Whether the attempt or its step is another one: a person is asked at each."""
+    old, now = before.rollout, status.get("rollout") or {}
+    return old is None or (old.id, old.step) != (now.get("id"), now.get("step"))
 
 
 def _end(situation: Situation) -> str | None:
@@ -97,6 +135,13 @@ def _occurrence(situation: Situation, status: JSON) -> str:
 
 def _of_rollout(situation: Situation) -> Iterator[PlannedEvent]:
     rollout, facts, advance = situation.rollout, situation.facts, situation.rollout.advance
+    # What ended comes before what takes its place, and before what follows from it.
+    if advance.promoted is not None:
+        yield _normal("Promoted", f"{advance.promoted} is served to all clients")
+    failure = advance.failure
+    if failure is not None and advance.ended is not None:
+        what = "rejected" if failure.rejected else "aborted"
+        yield _warning(failure.reason, f"{advance.ended} is {what}: {failure.message}")
     if advance.started is not None:
         instead = f" instead of {advance.stable}" if advance.stable else ""
         what = f"rolling out {advance.started}{instead}{situation.without_comparison}"
@@ -108,12 +153,6 @@ def _of_rollout(situation: Situation) -> Iterator[PlannedEvent]:
         yield _normal("TrafficShifted", f"traffic is now {split}")
     if _reached(situation, rollout.routing) != _reached(situation, facts.routing):
         yield _normal("RoutingChanged", describe_routing(_reached(situation, rollout.routing)))
-    if advance.promoted is not None:
-        yield _normal("Promoted", f"{advance.promoted} is served to all clients")
-    failure = advance.failure
-    if failure is not None and advance.ended is not None:
-        what = "rejected" if failure.rejected else "aborted"
-        yield _warning(failure.reason, f"{advance.ended} is {what}: {failure.message}")
     for act, revision in advance.acts.run.items():
         where = _step_left(situation) if act == "promote" else ""
         yield _normal("ActDone", f"llmfleet.dev/{act} of {revision}{where} is carried out")

@@ -8,7 +8,9 @@ from typing import Final
 
 from llmfleet.api import describe_step
 from llmfleet.planning.advice import command
-from llmfleet.planning.report.situation import Situation, count, describe_traffic
+from llmfleet.planning.report.capacity import describe_overdue
+from llmfleet.planning.report.situation import Situation, count
+from llmfleet.planning.rollout.diagnosis import why_undecided
 from llmfleet.planning.rollout.downloads import describe_downloads
 from llmfleet.planning.rollout.restarting import old_pods
 from llmfleet.planning.rollout.stage import deadline, settings_changed, stands_still
@@ -34,6 +36,7 @@ def decide_progress(situation: Situation) -> ConditionValue:
         found = check(situation)
         if found is not None:
             status, reason, text = found
+            text += describe_overdue(situation.facts, situation.now)
             if settings_changed(situation.facts, situation.rollout):
                 text = f"{text}; changed rollout settings apply to the next rollout"
             return ConditionValue(type="Progressing", status=status, reason=reason, message=text)
@@ -72,19 +75,39 @@ def _overdue(situation: Situation) -> Answer | None:
     due = deadline(situation.facts, rollout)
     if due is None or situation.now < due:
         return None
-    words = f": {situation.trouble.message}" if situation.trouble else ""
+    back = isinstance(rollout.state, Returning)
+    trouble = situation.stable_trouble if back else situation.trouble
     seconds = rollout.policy.progress_deadline_seconds
+    words = f": {trouble.message}" if trouble else _undecided(situation, seconds)
     text = f"revision {rollout.target} made no progress for {seconds} s{_meanwhile(situation)}"
     return "False", "ProgressDeadlineExceeded", text + words
+
+
+def _undecided(situation: Situation, seconds: int) -> str:
+    """Why nothing is known to be wrong, as the end of a sentence."""
+    arm = situation.facts.arm(situation.rollout.target)
+    return why_undecided(arm, situation.now, seconds) or _without_pods(situation)
+
+
+def _without_pods(situation: Situation) -> str:
+    """What may be wrong when nobody makes pods, as the end of a sentence."""
+    target = situation.rollout.target
+    arm = situation.facts.arm(target)
+    if not arm.wanted or arm.pods or arm.refused is not None:
+        return ""
+    name = f"{situation.facts.deployment.metadata.name}-rev-{target}"
+    return (
+        f": no pod of its Deployment {name} is made: is that paused, or the cluster's controller?"
+    )
 
 
 def _between_tries(situation: Situation) -> Answer | None:
     state = situation.rollout.state
     if not isinstance(state, BackingOff):
         return None
-    what, tries = state.attempt.revision, state.attempt.tries
-    served = describe_traffic(situation.rollout.split.traffic)
-    text = f"revision {what} was aborted {tries} times, last for {state.reason}; {served}"
+    what, times = state.attempt.revision, count(state.attempt.tries, "time")
+    served = situation.traffic_sentence
+    text = f"revision {what} was aborted {times}, last for {state.reason}; {served}"
     if state.retry_at is None:
         act = f"{command(situation.facts.deployment, 'retry', what)}, or change spec"
         return "False", "RetriesExhausted", f"{text}: {act}"
@@ -98,13 +121,14 @@ def _at_rest(situation: Situation) -> Answer | None:
     state, advance = rollout.advance.state, rollout.advance
     if not isinstance(state, Going) or rollout.stable is None:
         return None
-    where = f"canary {rollout.target} at {facts.traffic.get(rollout.target or '', 0)} %"
-    preview = situation.preview_url
+    kind = "canary" if rollout.policy.strategy == "Canary" else "revision"
+    where = f"{kind} {rollout.target} at {facts.traffic.get(rollout.target or '', 0)} %"
+    preview, who = situation.preview_url, ""
     if rollout.policy.strategy == "BlueGreen" and preview is not None:
-        served = describe_traffic(rollout.split.traffic)
-        where = f"{rollout.target} is reached at {preview}, {served}"
+        where = f"{rollout.target} is reached at {preview}, {situation.traffic_sentence}"
+        who = f"; {rollout.target}"
     if advance.paused is not None:
-        text = f"{where} waits for a person: {advance.paused}{_then(situation)}"
+        text = f"{where}{who} waits for a person: {advance.paused}{_then(situation)}"
         return "True", "Paused", text
     until = "" if advance.due is None else f" until {advance.due.astimezone(UTC):%H:%M:%SZ}"
     waits = stands_still(rollout, until)
@@ -116,7 +140,7 @@ def _at_rest(situation: Situation) -> Answer | None:
 
 def _in_trouble(situation: Situation) -> Answer | None:
     trouble, rollout = situation.trouble, situation.rollout
-    if trouble is None:
+    if trouble is None or isinstance(rollout.state, Returning):
         return None
     lead = "a replica is missing"
     if rollout.target:
@@ -138,7 +162,8 @@ def _going_back(situation: Situation) -> Answer | None:
     then = f", then {state.undo_target} is rolled out" if state.undo_target else ""
     text = f"{lead}: going back to {rollout.stable} first, {target} still has {rollout.share} %"
     at_once = "" if leaves_at_once(state) else " until ready pods can take it over"
-    return "True", "ShiftingTraffic", f"{text}{at_once if rollout.share else ''}{then}"
+    text += f"{at_once if rollout.share else ''}{then}{_of_stable(situation)}"
+    return "True", "ShiftingTraffic", text
 
 
 def _at_zero(situation: Situation) -> Answer | None:
@@ -147,7 +172,8 @@ def _at_zero(situation: Situation) -> Answer | None:
     if facts.replicas > 0 or target is None or facts.arm(target).wanted is None:
         return None
     if situation.rollout.stable is None:
-        return "True", "Stable", f"revision {target} is scaled to zero"
+        left = _surplus(len(facts.arm(target).live))
+        return left or ("True", "Stable", f"revision {target} is scaled to zero")
     text = f"no replicas are wanted; the rollout of {target} goes on with the first one"
     return "True", "WaitingForDemand", text
 
@@ -170,6 +196,7 @@ def _going_on(situation: Situation) -> Answer | None:
         return "True", "ScalingDown", text
     text = f"{arm.ready} of {rollout.pods} engine pods of revision {target} are ready"
     text += describe_downloads(arm, situation.now)
+    text += why_undecided(arm, situation.now, rollout.policy.progress_deadline_seconds)
     then = _way_out(situation) or then or situation.without_comparison
     return "True", "WaitingForReady", text + then
 
@@ -185,19 +212,30 @@ def _restarting(situation: Situation) -> Answer | None:
 
 def _steady(situation: Situation) -> Answer:
     facts, rollout = situation.facts, situation.rollout
-    served = facts.arm(rollout.stable)
+    served, spec = facts.arm(rollout.stable), facts.spec_revision
+    if rollout.stable not in {None, spec} and spec not in rollout.advance.rejected:
+        # Another spec came with the end of the rollout before it.
+        return "True", "CreatingRevision", f"{rollout.stable} is served; {spec} is rolled out next"
     if served.ready < facts.replicas:
         text = f"{served.ready} of {facts.replicas} engine pods of {rollout.stable} are ready"
         text += describe_downloads(served, situation.now)
         return "True", "WaitingForReady", text
-    if len(served.live) > facts.replicas:
-        text = f"{count(len(served.live) - facts.replicas, 'surplus engine pod')} being stopped"
-        return "True", "ScalingDown", text
+    surplus = _surplus(len(served.live) - facts.replicas)
+    if surplus is not None:
+        return surplus
     if rollout.moved:
         return "True", "ShiftingTraffic", f"all traffic goes to {rollout.stable}"
-    if facts.replicas == 0 and rollout.stable is not None:
-        return "True", "Stable", f"{rollout.stable} is scaled to zero"
+    if facts.replicas == 0:
+        what = f"{rollout.stable} is scaled" if rollout.stable else "nothing is served: scaled"
+        return "True", "Stable", f"{what} to zero"
     return "True", "Stable", f"{rollout.stable} is served by {count(facts.replicas, 'replica')}"
+
+
+def _surplus(pods: int) -> Answer | None:
+    """Pods beyond the size that is wanted."""
+    if pods <= 0:
+        return None
+    return "True", "ScalingDown", f"{count(pods, 'surplus engine pod')} being stopped"
 
 
 def _meanwhile(situation: Situation) -> str:
@@ -206,9 +244,11 @@ def _meanwhile(situation: Situation) -> str:
     if not rollout.stable or not rollout.target:
         return ""
     if set(rollout.split.traffic) == {rollout.stable}:
-        serves = situation.facts.arm(rollout.stable).ready
-        return f"; {rollout.stable} keeps serving" if serves else _way_out(situation)
-    return f"; {describe_traffic(rollout.split.traffic)}"
+        ready = situation.facts.arm(rollout.stable).ready
+        if ready and situation.facts.routers.ready:
+            return f"; {rollout.stable} keeps serving"
+        return "" if ready else _way_out(situation)
+    return f"; {situation.traffic_sentence}"
 
 
 def _way_out(situation: Situation) -> str:
@@ -221,7 +261,14 @@ def _way_out(situation: Situation) -> str:
     if not steps or facts.arm(rollout.stable).ready or not facts.arm(rollout.target).ready:
         return ""
     act = command(facts.deployment, "promote", rollout.target, "--full")
-    return f"; {rollout.target} is ready, and to serve it unjudged {act}"
+    way = f"; {rollout.target} is ready, and to serve it unjudged {act}"
+    return way + _of_stable(situation)
+
+
+def _of_stable(situation: Situation) -> str:
+    """What is wrong with the served revision while another one is told of."""
+    trouble = situation.stable_trouble
+    return f"; {trouble.message}" if trouble is not None else ""
 
 
 def _then(situation: Situation) -> str:

@@ -11,7 +11,7 @@ from llmfleet.planning.acceptance import Acceptance
 from llmfleet.planning.children.intended import Intended
 from llmfleet.planning.children.router import preview_key
 from llmfleet.planning.facts.read import Facts
-from llmfleet.planning.rollout.diagnosis import Diagnosis
+from llmfleet.planning.rollout.ends import Diagnosis
 from llmfleet.planning.rollout.stage import Rollout
 from llmfleet.planning.snapshot import JSON, ObservedObject
 from llmfleet.planning.stage import ConditionValue
@@ -28,6 +28,8 @@ class Situation:
     intended: Intended
     trouble: Diagnosis | None
     """The worst pod of the revision on its way up, else of the served one."""
+    stable_trouble: Diagnosis | None
+    """The worst pod of the served revision."""
     now: datetime
 
     @property
@@ -35,6 +37,13 @@ class Situation:
         """Hash that spec asks for although it was rejected."""
         spec = self.facts.spec_revision
         return spec if spec in self.rollout.advance.rejected else None
+
+    @property
+    def traffic_sentence(self) -> str:
+        """Who gets the requests; nobody is said to be served while none is answered."""
+        facts, traffic = self.facts, self.rollout.split.traffic
+        ready = any(facts.arm(name).ready for name in traffic)
+        return describe_traffic(traffic, answered=ready and facts.routers.ready > 0)
 
     @property
     def url(self) -> str | None:
@@ -136,19 +145,23 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def describe_traffic(traffic: Mapping[str, int]) -> str:
+def describe_traffic(traffic: Mapping[str, int], *, answered: bool = True) -> str:
     """Who gets the requests, as the command says.
+
+    Args:
+        traffic: percent by revision.
+        answered: whether clients get answers at all.
 
     Example:
         >>> describe_traffic({"5d41": 100}), describe_traffic({"7c9f": 25, "5d41": 75})
         ('5d41 is served', '5d41 has 75 % and 7c9f 25 % of the requests')
-        >>> describe_traffic({})
-        'nothing is served'
+        >>> describe_traffic({}), describe_traffic({"5d41": 100}, answered=False)
+        ('nothing is served', 'all requests go to 5d41')
     """
     if not traffic:
         return "nothing is served"
     (first, most), *rest = sorted(traffic.items(), key=lambda each: (-each[1], each[0]))
     if most == 100:
-        return f"{first} is served"
+        return f"{first} is served" if answered else f"all requests go to {first}"
     shares = [f"{first} has {most} %", *(f"{name} {weight} %" for name, weight in rest)]
     return f"{' and '.join(shares)} of the requests"

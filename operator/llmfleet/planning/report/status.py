@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmfleet.api import COMPATIBLE_SCHEMA, STATUS_SCHEMA
+from llmfleet.api import COMPATIBLE_SCHEMA, STATUS_SCHEMA, shorten
 from llmfleet.api.values import ResourceModel
 from llmfleet.planning.children.naming import selector_labels
 from llmfleet.planning.clock import format_time
 from llmfleet.planning.facts.read import Facts
-from llmfleet.planning.report.conditions import build_conditions, decide_conditions
+from llmfleet.planning.report.conditions import (
+    LONGEST_MESSAGE,
+    build_conditions,
+    decide_conditions,
+)
 from llmfleet.planning.report.situation import Situation
 from llmfleet.planning.rollout.record import write_state
 from llmfleet.planning.rollout.stage import Rollout
@@ -39,7 +43,7 @@ def build_status(
         "observedGeneration": deployment.metadata.generation,
         "schema": schema_of(rollout.state),
         "phase": "Paused" if paused else PHASES[values["Ready"].status],
-        "message": values["Ready"].message,
+        "message": shorten(values["Ready"].message, LONGEST_MESSAGE),
         "ready": f"{_ready_pods(facts, rollout)}/{facts.replicas}",
         "specRevision": facts.spec_revision,
         "replicas": len(arm.live),

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llmfleet.api import STATUS_SCHEMA, Condition
+from llmfleet.api import STATUS_SCHEMA, Condition, shorten
 from llmfleet.planning.plan import Plan, PlannedEvent
-from llmfleet.planning.report.conditions import build_conditions
+from llmfleet.planning.report.conditions import LONGEST_MESSAGE, build_conditions
 from llmfleet.planning.snapshot import JSON
 from llmfleet.planning.stage import ConditionValue
 
@@ -53,6 +53,7 @@ def decide_unremembered(raw: JSON, problem: str, now: datetime) -> Plan:
 def _say_only(raw: JSON, said: ConditionValue, now: datetime) -> Plan:
     """A plan that records a verdict, and that the resource is Degraded by it.
 
+    Whether clients get answers nobody looks at meanwhile, so nothing is said of that either.
     ``schema`` stays as it is: a resource without one still counts as one without a status once it
     can be read, so that memory is asked what it served, and old acts are not run.
     """
@@ -63,6 +64,12 @@ def _say_only(raw: JSON, said: ConditionValue, now: datetime) -> Plan:
     values = [
         said,
         ConditionValue(type="Ready", status="False", reason="Degraded", message=said.message),
+        ConditionValue(
+            type="Available",
+            status="Unknown",
+            reason=said.reason,
+            message=f"nobody looks while {said.message}",
+        ),
         ConditionValue(type="Stalled", status="True", reason="Degraded", message=said.message),
     ]
     told = {value.type for value in values} | {"Reconciling"}
@@ -70,7 +77,7 @@ def _say_only(raw: JSON, said: ConditionValue, now: datetime) -> Plan:
         **stored,
         "observedGeneration": generation,
         "phase": "Degraded",
-        "message": said.message,
+        "message": shorten(said.message, LONGEST_MESSAGE),
         "conditions": [
             *build_conditions(values, previous, generation, now),
             *(one for one in stored.get("conditions") or [] if one["type"] not in told),
@@ -78,7 +85,9 @@ def _say_only(raw: JSON, said: ConditionValue, now: datetime) -> Plan:
     }
     known = {one.type: one for one in previous}
     events = (PlannedEvent(type="Warning", reason=said.reason, message=said.message),)
-    repeated = said.type in known and known[said.type].message == said.message
+    repeated = said.type in known and known[said.type].message == shorten(
+        said.message, LONGEST_MESSAGE
+    )
     return Plan(status=status, events=() if repeated else events, summary=said.message)
 
 

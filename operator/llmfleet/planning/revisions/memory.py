@@ -129,7 +129,7 @@ def _read(data: Mapping[str, Any], key: str, read: Callable[[Any, str], Read], n
     if text is None:
         return None, None
     try:
-        value = json.loads(text, parse_constant=_nothing, parse_float=_finite)
+        value = _DECODER.decode(text)
     except (ValueError, TypeError, RecursionError):
         return None, f"{show(text)} is no JSON that can be read"
     return (None, None) if value is None else read(value, name)
@@ -142,6 +142,9 @@ def _nothing(_: str) -> None:
 def _finite(text: str) -> float | None:
     number = float(text)
     return number if math.isfinite(number) else None
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_nothing, parse_float=_finite)
 
 
 def _schema(value: Any, _: str) -> Read:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import orjson
@@ -170,15 +171,29 @@ class As:
     def forbidden(self, value: Any, path: str) -> str | None:
         """What is not allowed."""
         try:
-            self.model.model_validate_json(orjson.dumps(value), strict=True)
-            unknown = unknown_keys(self.model, value)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = ".".join((path, *(str(part) for part in first["loc"])))
-            return f"{clean_line(where)}: {clean_line(first['msg'])}"
+            text = orjson.dumps(value)
         except (TypeError, RecursionError):  # orjson's own error is a TypeError
             return f"{path} is no JSON"
-        return f"{path}{clean_line(unknown[0])} is set" if unknown else None
+        read = _misread if len(text) <= _REMEMBERED_BYTES else _misread.__wrapped__
+        found = read(self.model, text)
+        return None if found is None else f"{path}{found}"
+
+
+_REMEMBERED_BYTES: Final = 512
+"""Variables, volumes and mounts of a fleet are mostly the same few."""
+
+
+@lru_cache(maxsize=4096)
+def _misread(model: type[BaseModel], text: bytes) -> str | None:
+    """What a model does not take of a JSON text, to be put behind the text's path."""
+    try:
+        model.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = "".join(f".{part}" for part in first["loc"])
+        return f"{clean_line(where)}: {clean_line(first['msg'])}"
+    unknown = unknown_keys(model, orjson.loads(text))
+    return f"{clean_line(unknown[0])} is set" if unknown else None
 
 
 def show(value: Any) -> str:

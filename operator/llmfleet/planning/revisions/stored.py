@@ -106,7 +106,10 @@ class _Checked:
         try:
             # Half surrogates, numbers above 64 bits and what is too deep are refused here, so all
             # that follows can write it.
-            asked = hashlib.sha256(orjson.dumps([name, revision, body])).digest()
+            # Sorted: memory and ControllerRevision keep the same revision in two orders.
+            asked = hashlib.sha256(
+                orjson.dumps([name, revision, body], option=orjson.OPT_SORT_KEYS)
+            ).digest()
         except TypeError:  # orjson's own error is one
             return "its payload or template is not plain JSON"
         if asked not in self._answers:

@@ -79,8 +79,10 @@ def _problem(context: ActContext, act: str, revision: str) -> str | None:
 
 def _step_problem(context: ActContext, act: str, step: str | None) -> str | None:
     """An act may be read long after it was written: at another step it means another thing."""
-    if step is None or step == FULL:
+    if step is None or (step == FULL and act == "promote"):
         return None
+    if step == FULL:
+        return "names all steps, which only promote can be about"
     if act not in OF_A_STEP:
         return "names a step, which only promote and abort can be about"
     state = context.state

@@ -152,7 +152,7 @@ def _take_triggers(machine: Machine, found: Advance) -> Advance:
         return _abort_unreadable(machine, found)
     if not isinstance(state, Going) or stable is None or found.failure is not None:
         return found
-    judgement = judge(machine.facts, state, stable, machine.now)
+    judgement = judge(machine.facts, state, stable)
     failure = find_failure(
         Rising(
             facts=machine.facts, attempt=state.attempt, stable=stable, acts=found.acts,
@@ -182,7 +182,7 @@ def _go_back(machine: Machine, found: Advance, failure: Failure) -> Advance:
         machine.reject(revision, failure.reason)
     if failure.reason == "UserUndo" and machine.facts.spec_revision != machine.stable:
         machine.reject(machine.facts.spec_revision, failure.reason)
-    said = failure.message + describe_failed(machine.facts.requests, revision or "")
+    said = failure.message + describe_failed(machine.facts.requests.value, revision or "")
     acts = found.acts.withdraw("promote", FAILED_MEANWHILE.format(failure.reason))
     return replace(found, failure=replace(failure, message=said), acts=acts)
 

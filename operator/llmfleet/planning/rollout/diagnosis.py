@@ -2,68 +2,58 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from llmfleet.api import clean_text
+from llmfleet.api import shorten
 from llmfleet.planning.facts.arms import Arm
 from llmfleet.planning.rollout.downloads import stalls_at
+from llmfleet.planning.rollout.ends import (
+    LONGEST_MESSAGE,
+    Diagnosis,
+    count_ends,
+    ended_innocently,
+    explain_end,
+    explain_start,
+    say,
+    say_of_container,
+)
 from llmfleet.planning.rollout.kubelet import (
     FAILED_TOLD_FOR,
     describe_failed,
     explain_missing,
     explain_warning,
     failed_at,
+    is_missing,
 )
-from llmfleet.planning.snapshot import ObservedPod, Termination
+from llmfleet.planning.snapshot import ObservedPod
 
 UNSCHEDULABLE_SECONDS: Final = 10
 """So long the scheduler's refusal must last (design, section 6 rule 5)."""
 SANDBOX_SECONDS: Final = 120
-"""Volumes are attached and a pod's network is made well within this."""
-RUNTIME_REASONS: Final = frozenset({
-    "ModelNotFound", "ModelUnreadable", "DownloadFailed", "Unauthorized", "OutOfMemory",
-    "UnsupportedOption", "EngineError", "BadConfig",
-})  # fmt: skip
-"""What the runtime's termination log may say (docs/contract.md, Runtime)."""
-NOT_ITS_FAULT: Final = frozenset({
-    "ImagePullFailed", "SecretMissing", "ConfigMapMissing", "ClaimMissing", "VolumeFailed",
-    "DownloadFailed", "Unauthorized", "NodeLost", "StartError", "SandboxFailed",
-})  # fmt: skip
-"""Reasons of the cluster's, not of the revision."""
+"""Volumes are attached and a pod's network is made well within this; a scheduler has looked at a
+pod, and containers that run before its own have ended."""
 GRACE: Final = timedelta(minutes=2)
 """So long what is not a revision's fault may last: most of it mends itself. A container that has
 run again for so long is not in trouble any more: it downloads, or loads."""
 
 _CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
-_UNBOUND: Final = "unbound immediate PersistentVolumeClaims"
+_OF_A_CLAIM: Final = re.compile(
+    'unbound immediate PersistentVolumeClaims|persistentvolumeclaim "|storageclass[a-z0-9.]* "'
+)
+"""The scheduler's words for a claim that cannot be used: unbound, being deleted, of no class."""
 _IMAGE_WORDS: Final = frozenset({
     "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull",
     "ImageInspectError", "RegistryUnavailable",
 })  # fmt: skip
-_START_WORDS: Final = frozenset({"CreateContainerError", "RunContainerError"})
-"""The kubelet's words while it cannot make a container start."""
-_STARTS_THAT_FAILED: Final = frozenset({"StartError", "ContainerCannotRun"})
-"""Container runtimes' words for a container whose first process never ran."""
-_CONTAINERS_LOST: Final = frozenset({"ContainerStatusUnknown", "Unknown"})
-"""The kubelet's and containerd's words for one that was there before the node restarted."""
-_LONGEST_MESSAGE: Final = 2000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
-    """One pod's trouble."""
-
-    reason: str
-    message: str
-    """A sentence, ending with the message of whoever failed."""
-    fatal: bool
-    """Trying again with the same spec cannot help."""
-    pod: str
+_START_WORDS: Final = frozenset({
+    "CreateContainerError", "RunContainerError", "CreateContainerConfigError",
+    "PreCreateHookError", "PreStartHookError", "PostStartHookError",
+})  # fmt: skip
+"""The kubelet's words while it cannot make a container start: the last, of one that must run as no
+root, say."""
 
 
 def diagnose_arm(
@@ -86,13 +76,20 @@ def diagnose_arm(
     ]
     if found or arm.wanted is None or arm.ready >= arm.wanted:
         return min(found, key=lambda each: (not each.fatal, each.pod), default=None)
-    recent = [pod for pod in arm.failed if now < failed_at(pod) + FAILED_TOLD_FOR]
+    return diagnose_failed(arm.failed, now)
+
+
+def diagnose_failed(failed: Iterable[ObservedPod], now: datetime) -> Diagnosis | None:
+    """Why nodes ended or refused pods of late."""
+    recent = [pod for pod in failed if now < failed_at(pod) + FAILED_TOLD_FOR]
     # Not the latest: nodes can refuse pods every second, and the sentence should stay the same.
     first = min(recent, key=lambda pod: (pod.node or "", pod.reason or "", pod.name), default=None)
     if first is None:
         return None
     reason, text = describe_failed(first)
-    return Diagnosis(reason=reason, message=text[:_LONGEST_MESSAGE], fatal=False, pod=first.name)
+    return Diagnosis(
+        reason=reason, message=shorten(text, LONGEST_MESSAGE), fatal=False, pod=first.name
+    )
 
 
 def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
@@ -111,50 +108,68 @@ def diagnose_pod(  # noqa: PLR0911 - ordered checks, one answer each
     if pod.unschedulable is not None:
         return _claim(pod, pod.unschedulable)
     if pod.node_lost:
-        return _say(pod, "NodeLost", f"cannot be reached: its node {pod.node} is not ready")
+        return say(pod, "NodeLost", f"cannot be reached: its node {pod.node} is not ready")
     if pod.waiting_reason in _IMAGE_WORDS:
-        return _say(pod, "ImagePullFailed", f"cannot pull its image: {pod.waiting_message}")
-    if pod.waiting_reason == "CreateContainerConfigError":
-        return _say(pod, *explain_missing(pod.waiting_message or ""))
+        return say_of_container(pod, "ImagePullFailed", f"cannot pull its image: {_why(pod)}")
+    if pod.waiting_reason == "CreateContainerConfigError" and is_missing(pod.waiting_message or ""):
+        return say_of_container(pod, *explain_missing(pod.waiting_message or ""))
     if pod.waiting_reason in _START_WORDS:
-        return _not_started(pod, pod.waiting_message)
+        return explain_start(pod, pod.waiting_message)
     if pod.last_termination is not None and _tells(pod, now, ended_before):
-        return _ended(pod, pod.last_termination)
+        return explain_end(pod, pod.last_termination)
+    if pod.hindrance is not None and pod.hindrance.failed:
+        return say(pod, "SidecarFailed", f"cannot get ready: {pod.hindrance.text}")
     if pod.sandbox_missing_since is not None:
         if pod.warning is not None:
-            return _say(pod, *explain_warning(pod.warning, pod.node))
+            return say(pod, *explain_warning(pod.warning, pod.node))
         if now < _sandbox_due(pod.sandbox_missing_since):
             return None
         text = f"was not begun by its node {pod.node} for {SANDBOX_SECONDS} s: a volume cannot be"
-        return _say(pod, "SandboxMissing", f"{text} mounted, or its network cannot be made")
-    due = _ready_due(pod, deadline_seconds)
-    if due is not None and now >= due and pod.asked:
-        text = f"has been running for {deadline_seconds} s without being ready"
-        return _say(pod, "NeverReady", text, fatal=True)
-    return None
+        return say(pod, "SandboxMissing", f"{text} mounted, or its network cannot be made")
+    return _never_ready(pod, now, deadline_seconds)
 
 
-def count_ends(pod: ObservedPod) -> int:
-    """How often its container has ended in the pod's life: restarted, or waiting for that.
+def _why(pod: ObservedPod) -> str:
+    return pod.waiting_message or f"{pod.waiting_reason}, and nothing says why"
 
-    >>> from datetime import UTC
-    >>> born = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    >>> end = Termination(exit_code=1, reason="Error", message="", finished_at=born)
-    >>> facts = dict.fromkeys(("revision", "pod_ip", "unschedulable", "unschedulable_since",
-    ...                        "waiting_reason", "waiting_message", "running_since"))
-    >>> pod = ObservedPod(name="p", uid="u", component="engine", phase="Running", ready=False,
-    ...     deleting=False, created_at=born, restarts=1, last_termination=end, **facts)
-    >>> from dataclasses import replace
-    >>> count_ends(pod), count_ends(replace(pod, running_since=born))
-    (2, 1)
+
+def why_undecided(arm: Arm, now: datetime, deadline_seconds: int) -> str:
+    """Why pods that have taken too long are not taken for failed, as the end of a sentence.
+
+    Args:
+        arm: what is observed of a revision.
+        now: the time of the decision.
+        deadline_seconds: progressDeadline.
     """
-    return pod.restarts + (pod.last_termination is not None and pod.running_since is None)
+    for pod in arm.live:
+        due = _ready_due(pod, deadline_seconds)
+        if not pod.ready and not pod.asked and due is not None and now >= due:
+            return (
+                f"; nothing is concluded about engine pod {pod.name} until its node and its"
+                " supervisor have been asked"
+            )
+    return ""
 
 
-def ended_innocently(pod: ObservedPod) -> bool:
-    """Whether a pod's container ended last, or never began, by no fault of its revision."""
-    end = pod.last_termination
-    return end is not None and _ended(pod, end).reason in NOT_ITS_FAULT
+def _never_ready(pod: ObservedPod, now: datetime, deadline_seconds: int) -> Diagnosis | None:
+    """What is told when nothing is said to be wrong, and it takes too long.
+
+    A revision is at fault for what its own container does, and not for what else is in its pods.
+    """
+    due = _ready_due(pod, deadline_seconds)
+    if due is None:
+        due = pod.created_at + timedelta(seconds=SANDBOX_SECONDS)
+    if now < due or not pod.asked:
+        return None
+    if pod.hindrance is not None:
+        return say(pod, "PodNotReady", f"is not ready yet: {pod.hindrance.text}")
+    if pod.running_since is not None:
+        text = f"has been running for {deadline_seconds} s without being ready"
+        return say(pod, "NeverReady", text, fatal=True)
+    if pod.node is None:
+        text = f"was given no node for {SANDBOX_SECONDS} s, and no scheduler says why: does the"
+        return say(pod, "NotScheduled", f"{text} scheduler run?")
+    return None
 
 
 def _tells(pod: ObservedPod, now: datetime, ended_before: int) -> bool:
@@ -189,7 +204,7 @@ def waiting_for_capacity(pod: ObservedPod) -> bool:
 
 def diagnosis_times(arm: Arm, deadline_seconds: int) -> list[datetime]:
     """When time alone changes what is said about an arm's pods."""
-    times = [failed_at(pod) + FAILED_TOLD_FOR for pod in arm.failed]
+    times = failed_times(arm.failed)
     for pod in arm.live:
         times += pod_times(pod)
         if pod.ready:
@@ -202,6 +217,11 @@ def diagnosis_times(arm: Arm, deadline_seconds: int) -> list[datetime]:
     return times
 
 
+def failed_times(failed: Iterable[ObservedPod]) -> list[datetime]:
+    """When pods that failed explain nothing any more."""
+    return [failed_at(pod) + FAILED_TOLD_FOR for pod in failed]
+
+
 def pod_times(pod: ObservedPod) -> list[datetime]:
     """When time alone changes what is said about a pod that has not begun."""
     times = []
@@ -210,18 +230,30 @@ def pod_times(pod: ObservedPod) -> list[datetime]:
         times.append(since + timedelta(seconds=UNSCHEDULABLE_SECONDS))
     if pod.sandbox_missing_since is not None and not pod.ready:
         times.append(_sandbox_due(pod.sandbox_missing_since))
+    if _has_not_begun(pod):
+        times.append(pod.created_at + timedelta(seconds=SANDBOX_SECONDS))
     return times
+
+
+def _has_not_begun(pod: ObservedPod) -> bool:
+    """Whether its own container does not run, and it takes time to tell what it waits for."""
+    if pod.ready or pod.running_since is not None or pod.last_termination is not None:
+        return False
+    told = pod.unschedulable or pod.gates or pod.waiting_reason
+    return pod.hindrance is not None or (pod.node is None and not told)
 
 
 def _ready_due(pod: ObservedPod, deadline_seconds: int) -> datetime | None:
     """From when on a pod that runs without being ready counts as failed.
 
-    One that nobody answers for may be on a node that has died: Kubernetes says so within a minute.
+    One that nobody answers for may be on a node that has died, whatever was waited for before:
+    Kubernetes says so within a minute.
     """
     since = waiting_since(pod)
     if since is None:
         return None
-    return since + timedelta(seconds=deadline_seconds) + (GRACE if pod.silent else timedelta())
+    due = since + timedelta(seconds=deadline_seconds)
+    return due if pod.silent_since is None else max(due, pod.silent_since + GRACE)
 
 
 def _sandbox_due(since: datetime) -> datetime:
@@ -232,45 +264,8 @@ def _claim(pod: ObservedPod, sentence: str) -> Diagnosis | None:
     match = _CLAIM.search(sentence)
     if match:
         text = f"needs the PersistentVolumeClaim {match[1]}, which does not exist: create it"
-        return _say(pod, "ClaimMissing", text)
-    if _UNBOUND in sentence:
+        return say(pod, "ClaimMissing", text)
+    if _OF_A_CLAIM.search(sentence):
         text = f"needs a PersistentVolumeClaim that is not bound to a volume: {sentence}"
-        return _say(pod, "ClaimMissing", text)
+        return say(pod, "ClaimMissing", text)
     return None
-
-
-def _not_started(pod: ObservedPod, words: str | None) -> Diagnosis:
-    said = (words or "").strip() or "it does not say why"
-    return _say(pod, "StartError", f"cannot be started by its node {pod.node}: {said}")
-
-
-def _ended(pod: ObservedPod, termination: Termination) -> Diagnosis:
-    if termination.reason in _STARTS_THAT_FAILED:
-        return _not_started(pod, termination.message)
-    if termination.reason in _CONTAINERS_LOST:
-        text = f"lost its container on node {pod.node}, as when a node restarts"
-        return _say(pod, "NodeLost", text)
-    try:
-        said = json.loads(termination.message)
-    except (ValueError, RecursionError):
-        said = None
-    if isinstance(said, dict) and str(said.get("reason")) in RUNTIME_REASONS:
-        # Cleaned here too: what JSON spells with escapes is there only after reading it.
-        message = said.get("message")
-        words = clean_text(message) if isinstance(message, str) and message else "no message"
-        return _say(
-            pod, str(said["reason"]), f"ended: {words}", fatal=said.get("retriable") is False
-        )
-    if termination.reason == "OOMKilled":
-        text = (
-            "was killed because it used more memory than its limit: raise"
-            " spec.podTemplate.resources.limits.memory, or lower maxModelLen or maxNumSeqs"
-        )
-        return _say(pod, "OutOfMemory", text, fatal=True)
-    words = termination.message.strip() or termination.reason or "it said nothing"
-    return _say(pod, "CrashLoop", f"ended with exit code {termination.exit_code}: {words}")
-
-
-def _say(pod: ObservedPod, reason: str, text: str, *, fatal: bool = False) -> Diagnosis:
-    message = f"{pod.component} pod {pod.name} {text}"[:_LONGEST_MESSAGE]
-    return Diagnosis(reason=reason, message=message, fatal=fatal, pod=pod.name)

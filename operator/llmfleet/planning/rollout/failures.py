@@ -16,12 +16,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from llmfleet.planning.facts.arms import Arm
-from llmfleet.planning.rollout.diagnosis import (
-    GRACE,
+from llmfleet.planning.rollout.diagnosis import GRACE, diagnose_pod
+from llmfleet.planning.rollout.ends import (
     NOT_ITS_FAULT,
     Diagnosis,
     count_ends,
-    diagnose_pod,
     ended_innocently,
 )
 from llmfleet.planning.snapshot import ObservedPod
@@ -69,7 +68,9 @@ def find_pod_failure(
     for pod in arm.live:
         before = ended_before.get(pod.name, 0)
         trouble = diagnose_pod(pod, now, deadline_seconds, before)
-        found.append(_failure(pod, trouble, before, lasts=lasts))
+        # Pods that come one after the other may each have a trouble that mends itself.
+        own = lasts and now >= pod.created_at + GRACE
+        found.append(_failure(pod, trouble, before, lasts=own))
     failures = [each for each in found if each is not None]
     return min(failures, key=lambda each: (not each.rejected, each.message), default=None)
 
@@ -119,7 +120,8 @@ def _failure(
     innocent = trouble.reason in NOT_ITS_FAULT
     if innocent:
         # One that runs again is given the time that it needs: to fail anew, or to be well.
-        ends = lasts and (pod.running_since is None or pod.node_lost)
+        runs_again = pod.running_since is not None and not pod.node_lost
+        ends = lasts and (not runs_again or trouble.reason == "SidecarFailed")
     else:
         ends = trouble.fatal or restarts >= EXITS_TO_REJECT
     if not ends:

@@ -35,7 +35,7 @@ from llmfleet.planning.rollout.steps.kind import Routes, StepContext
 from llmfleet.planning.snapshot import RequestCounts
 
 
-def judge(facts: Facts, state: Forward | Undoing, stable: str, now: datetime) -> Judgement | None:
+def judge(facts: Facts, state: Forward | Undoing, stable: str) -> Judgement | None:
     """The judgement of all requests of the attempt; None for one that is not judged."""
     attempt = state.attempt
     if isinstance(state, Undoing) or not attempt.stepwise:
@@ -44,14 +44,7 @@ def judge(facts: Facts, state: Forward | Undoing, stable: str, now: datetime) ->
     name = criterion.metric.name
     if all(each.name != name for each in attempt.policy.analysis.metrics):
         return undecided(criterion, Verdict.INCONCLUSIVE, f"spec does not judge {name}")
-    return judge_requests(
-        facts.requests,
-        criterion,
-        stable=stable,
-        canary=attempt.revision,
-        now=now,
-        unknown=facts.requests_problem,
-    )
+    return judge_requests(facts.requests, criterion, stable=stable, canary=attempt.revision)
 
 
 def criterion_of(policy: RolloutSpec) -> Criterion:
@@ -87,8 +80,6 @@ def build_step_context(
             criterion_of(policy),
             stable=stable,
             canary=attempt.revision,
-            now=now,
-            unknown=facts.requests_problem,
         )
     results = {each.name: each for each in attempt.metric_results}
     context = StepContext(
@@ -115,7 +106,7 @@ def count_from_start(facts: Facts, position: Position, stable: str, canary: str)
 
     Counts that are lower than those noted were begun anew, and so is what is the step's own.
     """
-    counts = facts.requests or {}
+    counts = facts.requests.value or {}
     if position.started_at is None or not {stable, canary} <= set(counts):
         return position
     now = RequestsAtStart(stable=_counted(counts[stable]), canary=_counted(counts[canary]))
@@ -130,8 +121,7 @@ def describe_failed(counts: Mapping[str, RequestCounts] | None, revision: str) -
     """What clients felt of a revision that goes back, as the end of a sentence.
 
     Example:
-        >>> from datetime import UTC
-        >>> seen = RequestCounts(total=340, failed=12, as_of=datetime(2026, 1, 1, tzinfo=UTC))
+        >>> seen = RequestCounts(total=340, failed=12)
         >>> describe_failed({"9a0b": seen}, "9a0b")
         '; it failed 12 of the 340 requests that it got'
     """

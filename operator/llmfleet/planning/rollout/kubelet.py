@@ -2,7 +2,7 @@
 
 Pods in phase Failed first.
 
-Engine pods restart for ever, so nothing that an engine does makes its pod Failed: a node ended it,
+Containers restart for ever, so nothing that one of them does makes its pod Failed: a node ended it,
 or refused to begin it. The ReplicaSet makes another one at once. No revision is at fault, and none
 is rejected or aborted for it: it is told, and the progress deadline runs.
 """
@@ -26,23 +26,23 @@ class Meaning:
 
     reason: str
     sentence: str
-    """With ``{node}``; the kubelet's own sentence follows it."""
+    """With ``{node}`` and ``{pod}``; the kubelet's own sentence follows it."""
 
 
 _REFUSED: Final = Meaning(
-    reason="NodeRefused", sentence="node {node} refuses an engine pod that was given to it"
+    reason="NodeRefused", sentence="node {node} refuses {pod} that was given to it"
 )
-_FAILED: Final = Meaning(reason="PodFailed", sentence="node {node} ended an engine pod")
+_FAILED: Final = Meaning(reason="PodFailed", sentence="node {node} ended {pod}")
 _SHUTDOWN: Final = Meaning(
-    reason="NodeShutdown", sentence="node {node} shuts down, and ended or refused an engine pod"
+    reason="NodeShutdown", sentence="node {node} shuts down, and ended or refused {pod}"
 )
 _MEANINGS: Final = {
-    "Evicted": Meaning(reason="Evicted", sentence="node {node} evicted an engine pod"),
+    "Evicted": Meaning(reason="Evicted", sentence="node {node} evicted {pod}"),
     "NodeShutdown": _SHUTDOWN,
     "Terminated": _SHUTDOWN,
     "Preempting": Meaning(
         reason="Preempted",
-        sentence="node {node} ended an engine pod to make room for a critical one",
+        sentence="node {node} ended {pod} to make room for a critical one",
     ),
     # A device plugin that has no healthy devices, most of all.
     "UnexpectedAdmissionError": _REFUSED,
@@ -56,23 +56,31 @@ _REJECTED: Final = "Pod was rejected"
 
 
 _MISSING: Final = re.compile(r'\b(secret|configmap)s? "([^"]+)" not found', re.IGNORECASE)
-_NO_KEY: Final = re.compile(r"references non-existent (secret|config) key", re.IGNORECASE)
+_NO_KEY: Final = re.compile(
+    r"references non-existent (secret|config) key|couldn't find key .+ in (secret|configmap)",
+    re.IGNORECASE,
+)
 _VOLUME_WORDS: Final = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
+
+
+def is_missing(said: str) -> bool:
+    """Whether a Secret, a ConfigMap or a key of one is missing, in the kubelet's words."""
+    return bool(_MISSING.search(said) or _NO_KEY.search(said))
 
 
 def explain_missing(said: str) -> tuple[str, str]:
     """Reason and sentence for a Secret or ConfigMap that a container cannot be made without.
 
-    >>> explain_missing('configmap "chat" not found')[0], explain_missing("something else")[0]
-    ('ConfigMapMissing', 'SecretMissing')
+    >>> explain_missing('configmap "chat" not found')[0]
+    'ConfigMapMissing'
     """
     key = _NO_KEY.search(said)
     found = key or _MISSING.search(said)
-    kind = found[1].lower() if found else ""
+    kind = next(filter(None, found.groups())).lower() if found else ""
     if kind.startswith("config"):
         reason, what = "ConfigMapMissing", "a ConfigMap"
     else:
-        reason, what = "SecretMissing", "a Secret" if kind else "a Secret or ConfigMap"
+        reason, what = "SecretMissing", "a Secret"
     if key:
         return reason, f"names a key that {what} does not have: {said}; add it"
     return reason, f"needs {what} that is missing: {said}; create it"
@@ -86,7 +94,7 @@ def explain_warning(warning: PodWarning, node: str | None) -> tuple[str, str]:
     'ConfigMapMissing'
     """
     said = warning.message
-    if _MISSING.search(said) or _NO_KEY.search(said):
+    if is_missing(said):
         return explain_missing(said)
     if warning.reason in _VOLUME_WORDS:
         return "VolumeFailed", f"waits on node {node} for a volume: {said}"
@@ -98,7 +106,8 @@ def describe_failed(pod: ObservedPod) -> tuple[str, str]:
     word, said = pod.reason or "no reason given", (pod.message or "").strip()
     refused = word.startswith(_OUT_OF) or said.startswith(_REJECTED)
     meaning = _MEANINGS.get(word, _REFUSED if refused else _FAILED)
-    text = f"{meaning.sentence.format(node=pod.node)} ({word})"
+    which = "a router pod" if pod.component == "router" else "an engine pod"
+    text = f"{meaning.sentence.format(node=pod.node, pod=which)} ({word})"
     return meaning.reason, f"{text}: {said}" if said else text
 
 

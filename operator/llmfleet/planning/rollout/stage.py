@@ -10,8 +10,9 @@ from llmfleet.planning.facts.read import Facts
 from llmfleet.planning.rollout.advance import decide_advance
 from llmfleet.planning.rollout.attempt import freeze, tick
 from llmfleet.planning.rollout.capacity import pods_for
-from llmfleet.planning.rollout.diagnosis import GRACE, Diagnosis, diagnose_arm, diagnosis_times
+from llmfleet.planning.rollout.diagnosis import GRACE, diagnose_arm, diagnosis_times
 from llmfleet.planning.rollout.downloads import is_downloading
+from llmfleet.planning.rollout.ends import Diagnosis
 from llmfleet.planning.rollout.failures import ends_before, is_troubled
 from llmfleet.planning.rollout.machine import Advance
 from llmfleet.planning.rollout.restarting import next_pod, wanted_replicas
@@ -170,15 +171,13 @@ def deadline(facts: Facts, rollout: Rollout) -> datetime | None:
     return state.attempt.progressed_at + timedelta(seconds=rollout.policy.progress_deadline_seconds)
 
 
-def find_trouble(facts: Facts, rollout: Rollout, now: datetime) -> Diagnosis | None:
-    """The worst pod of the revision of the rollout, else of the served one."""
-    attempt = attempt_of(rollout.state)
-    return diagnose_arm(
-        facts.arm(rollout.target or rollout.stable),
-        now,
-        rollout.policy.progress_deadline_seconds,
-        attempt.ended_before if attempt is not None and rollout.target else {},
-    )
+def find_trouble(
+    facts: Facts, rollout: Rollout, revision: str | None, now: datetime
+) -> Diagnosis | None:
+    """A revision's worst pod."""
+    attempt, deadline_seconds = attempt_of(rollout.state), rollout.policy.progress_deadline_seconds
+    before = attempt.ended_before if attempt is not None and revision == rollout.target else {}
+    return diagnose_arm(facts.arm(revision), now, deadline_seconds, before)
 
 
 def due_times(facts: Facts, rollout: Rollout) -> tuple[datetime, ...]:
@@ -191,6 +190,7 @@ def due_times(facts: Facts, rollout: Rollout) -> tuple[datetime, ...]:
         times += diagnosis_times(arm, rollout.policy.progress_deadline_seconds)
     if isinstance(state, Going) and state.attempt.trouble_since is not None:
         times.append(state.attempt.trouble_since + GRACE)
+        times += [pod.created_at + GRACE for pod in facts.arm(state.attempt.revision).live]
     return tuple(each for each in times if each is not None)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmfleet.planning.snapshot import RouterReach, RouterReport
 from tests.unit.gitops.states.registry import JSON, ROOM, STEPS, new, reach, rest, state, until
+from tests.unit.planning.builders import silence
 from tests.unit.planning.canaries import annotate, canary, fail
 from tests.unit.planning.fleet import Fleet, resource
 from tests.unit.planning.test_convergence import model
@@ -50,10 +50,7 @@ def _() -> Fleet:
     world.kubelet()
     for _ in range(3):
         seen = world.snapshot()
-        report = RouterReport(
-            pod="", reach=RouterReach.SILENT, silent_since=None, traffic_generation=None
-        )
-        world.reconcile(replace(seen, routers=dict.fromkeys(seen.routers, report)))
+        world.reconcile(replace(seen, routers=dict.fromkeys(seen.routers, silence())))
         world.wait(60)
     return world
 

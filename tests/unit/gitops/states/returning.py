@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from llmfleet.planning.signal import Signal
 from tests.unit.gitops.states.registry import JSON, new, reach, rest, state, until
 from tests.unit.planning.canaries import annotate, canary, fail
 from tests.unit.planning.fleet import Fleet, counted
@@ -105,7 +106,8 @@ def _() -> Fleet:
 def _() -> Fleet:
     world = reach("canary: timed pause")
     requests = {world.status()["servedRevision"]: counted(900, 1), new(world): counted(300, 30)}
-    world.reconcile(replace(world.snapshot(), requests=requests))
+    seen = replace(world.snapshot(), requests=Signal(value=requests, as_of=world.now))
+    world.reconcile(seen)
     rest(world)
     return world
 

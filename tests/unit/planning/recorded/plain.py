@@ -69,7 +69,7 @@ def dump(world: Fleet, bodies: dict[str, JSON]) -> JSON:
         },
         "requests": None
         if counts is None
-        else {name: _dump_counts(each) for name, each in counts.items()},
+        else {name: _dump_counts(world, each) for name, each in counts.items()},
     }
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
@@ -78,6 +78,7 @@ def load(found: JSON, bodies: Mapping[str, JSON], kind: type[Fleet] = Fleet) -> 
     """The cluster as it was when it was recorded, as a ``Fleet`` of that kind."""
     found = json.loads(json.dumps(found))
     counts = found["requests"]
+    times = {as_time(each["asOf"]) for each in (counts or {}).values()}
     objects = [_load_object(each, bodies) for each in found["objects"]]
     world = kind(
         raw=found["resource"],
@@ -93,6 +94,7 @@ def load(found: JSON, bodies: Mapping[str, JSON], kind: type[Fleet] = Fleet) -> 
         requests=None
         if counts is None
         else {name: _load_counts(each) for name, each in counts.items()},
+        requests_as_of=min(times - {as_time(found["now"])}, default=None),
         counter=found["counter"],
     )
     for name, pod in world.pods.items():
@@ -194,11 +196,11 @@ def _load_pod(facts: JSON) -> ObservedPod:
     return replace(pod, last_termination=termination)
 
 
-def _dump_counts(counts: RequestCounts) -> JSON:
+def _dump_counts(world: Fleet, counts: RequestCounts) -> JSON:
     return {
         "total": counts.total,
         "failed": counts.failed,
-        "asOf": as_text(counts.as_of),
+        "asOf": as_text(world.requests_as_of or world.now),
         "looks": counts.looks,
     }
 
@@ -207,6 +209,5 @@ def _load_counts(found: JSON) -> RequestCounts:
     return RequestCounts(
         total=found["total"],
         failed=found["failed"],
-        as_of=as_time(found["asOf"]),
         looks=tuple((total, failed) for total, failed in found["looks"]),
     )

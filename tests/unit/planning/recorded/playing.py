@@ -44,12 +44,6 @@ class Play:
     """What happened although it must never: see ``_watch``."""
     stops: list[dict[str, Any]] = field(default_factory=list)
     """Where it was after each ``settle`` of the continuation."""
-    fresh: bool = field(init=False)
-    """Requests are counted as of every moment, as they were when the state was recorded."""
-
-    def __post_init__(self) -> None:
-        counts = (self.world.requests or {}).values()
-        self.fresh = all(each.as_of == self.world.now for each in counts)
 
     def go_on(self, continuation: Sequence[Sequence[Any]]) -> None:
         """Carry out a continuation, to the end."""
@@ -75,10 +69,6 @@ class Play:
     def turn(self) -> float | None:
         """Everything runs once; seconds until time alone changes a decision."""
         world = self.world
-        if world.requests is not None and self.fresh:
-            world.requests = {
-                name: replace(each, as_of=world.now) for name, each in world.requests.items()
-            }
         before = self._facts()
         plan = world.reconcile()
         self._watch(*before)
@@ -145,12 +135,9 @@ class Play:
             self.world.requests = None
             return
         as_of = counts.get("asOf")
-        self.fresh = as_of is None
-        when = as_time(as_of) if as_of else self.world.now
+        self.world.requests_as_of = as_time(as_of) if as_of else None
         self.world.requests = {
-            self.names[word]: replace(counted(*each), as_of=when)
-            for word, each in counts.items()
-            if word != "asOf"
+            self.names[word]: counted(*each) for word, each in counts.items() if word != "asOf"
         }
 
     def _facts(self) -> tuple[dict[str, int], str | None]:

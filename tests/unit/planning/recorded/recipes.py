@@ -60,8 +60,8 @@ def decided(world: Fleet, reached: Callable[[], bool], turns: int = 80) -> Fleet
 
 def count(world: Fleet, counts: dict[str, tuple[int, int]], *, age_seconds: float = 0) -> Fleet:
     """Revision hash → requests, and failures among them, as of now or of a while ago."""
-    as_of = world.now - timedelta(seconds=age_seconds)
-    world.requests = {name: replace(counted(*each), as_of=as_of) for name, each in counts.items()}
+    world.requests = {name: counted(*each) for name, each in counts.items()}
+    world.requests_as_of = world.now - timedelta(seconds=age_seconds) if age_seconds else None
     return world
 
 

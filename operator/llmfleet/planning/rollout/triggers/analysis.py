@@ -17,7 +17,7 @@ def requests_fail(rising: Rising) -> Failure | None:
     if judgement is None or judgement.verdict is not Verdict.FAILED:
         return None
     reason, message = judgement.metric.reason, judgement.message
-    counts = (rising.facts.requests or {}).get(rising.attempt.revision)
+    counts = (rising.facts.requests.value or {}).get(rising.attempt.revision)
     if counts is None or 2 * counts.unreached <= counts.failed or _has_ended(rising):
         return Failure(reason=reason, message=message, rejected=judgement.concurrent)
     text = f"; no pod of it could be connected to for {counts.unreached} of them"
