@@ -143,7 +143,9 @@ class FurtherNodes:
         parts.start("containerd")
         parts.wait("containerd", lambda: containerd_ready(node))
         parts.start("kubelet", "kube-proxy")
-        parts.wait("kubelet", lambda: self._cluster.node_ready(node.name))
+        parts.wait(
+            "kubelet", lambda: self._cluster.node_ready(node.name), starts=daemons.MOST_STARTS
+        )
 
 
 def _forget_first_pods(node: Node) -> None:
