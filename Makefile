@@ -57,9 +57,12 @@ quiet: $(STAMP) ## Five minutes without change: count the writes to the API serv
 	@LLMFLEET_QUIET_SECONDS=$${LLMFLEET_QUIET_SECONDS:-300} hack/test quiet
 
 ##@ Attack it
-.PHONY: test-rollouts test-faults test-faults-seeded test-histories test-walker test-zero-lost test-acts test-hostile test-parameters test-xds test-split check-security
+.PHONY: test-rollouts test-nodes test-faults test-faults-seeded test-histories test-walker test-zero-lost test-acts test-hostile test-parameters test-xds test-split check-security
 test-rollouts: $(STAMP) ## Bad releases, testers, mirroring and sessions in real pods under load
 	@hack/test rollouts
+
+test-nodes: $(STAMP) ## A second node is lost in mid-rollout, under load (20 minutes)
+	@hack/test nodes
 
 test-faults: $(STAMP) ## One API fault at every call of every workload, thousands of plans (ARGS="--plans 200 --only update")
 	@hack/test binaries

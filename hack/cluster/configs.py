@@ -9,8 +9,15 @@ from hack.cluster.settings import CLUSTER_CIDR, DNS_SERVICE_IP, Settings
 PAUSE_IMAGE = "localhost/llmfleet/pause:1"
 
 
-def containerd(node: Node) -> str:
-    """Containerd's configuration (version 2, for containerd 1.6 and 1.7)."""
+def containerd(node: Node, *, for_kubelet: bool = True) -> str:
+    """Containerd's configuration (version 2, for containerd 1.6 and 1.7).
+
+    Args:
+        node: Whose.
+        for_kubelet: Whether it offers Kubernetes' interface, and so takes up the pods that it
+            finds in its records.
+    """
+    kubelets = "" if for_kubelet else '  "io.containerd.grpc.v1.cri",\n'
     return f"""version = 2
 root = "{node.containerd_root}"
 state = "{node.run}/containerd"
@@ -18,7 +25,7 @@ disabled_plugins = [
   "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
   "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp",
-]
+{kubelets}]
 [grpc]
 address = "{node.containerd_socket}"
 [plugins."io.containerd.grpc.v1.cri"]

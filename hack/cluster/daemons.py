@@ -9,6 +9,7 @@ from hack.cluster.errors import ClusterError
 from hack.cluster.node import Node
 
 READY_SECONDS = 120.0
+MOST_STARTS = 10
 
 
 class Daemons:
@@ -27,15 +28,23 @@ class Daemons:
                 line = [*node_network.inside(self._node), *self._parts[name].command]
                 self._recorder.start(name, line, cgroups=groups)
 
-    def wait(self, name: str, ready: Callable[[], bool]) -> None:
+    def wait(self, name: str, ready: Callable[[], bool], *, starts: int = 1) -> None:
         """Returns when a daemon is ready.
+
+        Args:
+            name: Of the daemon, which has been started.
+            ready: Whether it is.
+            starts: How often it may end; it is then started again, as an init system would. A
+                kubelet ends when its containerd answers but has not taken up its pods yet.
 
         Raises:
             ClusterError: It ended, or is not ready in time; with the last line of its log.
         """
         deadline = time.monotonic() + READY_SECONDS
         while not ready():
-            if not self._recorder.find(name):
+            if not self._recorder.find(name) and (starts := starts - 1):
+                self.start(name)
+            elif not self._recorder.find(name):
                 raise ClusterError(f"{name} ended: {self._recorder.last_line(name)}")
             if time.monotonic() > deadline:
                 said = self._recorder.last_line(name)

@@ -135,17 +135,38 @@ class FurtherNodes:
         if not teardown.recorder_of(node).find("containerd"):
             shutil.rmtree(node.containerd_root, ignore_errors=True)
             image_sharing.share_images(self._settings.containerd_root, node.containerd_root)
+            _forget_first_pods(node)
 
     def _start(self, node: Node) -> None:
         recorder = teardown.recorder_of(node)
         parts = daemons.Daemons(node, components.node_components(node), recorder)
-        fresh = not recorder.find("containerd")
         parts.start("containerd")
         parts.wait("containerd", lambda: containerd_ready(node))
-        if fresh and not teardown.forget_containers(node):
-            raise ClusterError(f"the containerd of {node.name} cannot forget the first node's pods")
         parts.start("kubelet", "kube-proxy")
-        parts.wait("kubelet", lambda: self._cluster.node_ready(node.name))
+        parts.wait(
+            "kubelet", lambda: self._cluster.node_ready(node.name), starts=daemons.MOST_STARTS
+        )
+
+
+def _forget_first_pods(node: Node) -> None:
+    """Leaves of the first node's records the images only.
+
+    A kubelet that found its pods there would end them, for they are none of its own, and take their
+    network interfaces away, which are where the records say. So this is done by a containerd that
+    does not offer pods to anybody.
+    """
+    name, config = "containerd-alone", node.state / "containerd-alone.toml"
+    write_private(config, configs.containerd(node, for_kubelet=False))
+    line = ("containerd", "--config", str(config))
+    recorder = teardown.recorder_of(node)
+    alone = daemons.Daemons(node, {name: components.Component(name=name, command=line)}, recorder)
+    alone.start(name)
+    try:
+        alone.wait(name, lambda: containerd_ready(node))
+        if not teardown.forget_containers(node):
+            raise ClusterError(f"the containerd of {node.name} cannot forget the first node's pods")
+    finally:
+        processes.stop(filter(None, [recorder.find(name)]), grace_seconds=5)
 
 
 def _require_root() -> None:

@@ -75,7 +75,7 @@ class LocalCluster:
             self._import_small_images()
             self._daemons.start("kubelet", "kube-proxy", "coredns")
             self._apply_manifests()
-            self._daemons.wait("kubelet", self.node_ready)
+            self._daemons.wait("kubelet", self.node_ready, starts=daemons.MOST_STARTS)
         with steps.step(
             f"offer {FAKE_GPUS} GPUs (to the scheduler only) and wait for default accounts"
         ):

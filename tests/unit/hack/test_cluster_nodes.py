@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,14 @@ def test_database_when_written_while_it_is_read_then_read_until_it_rests() -> No
     assert image_sharing.resting(database) == b"4"
     with pytest.raises(ClusterError, match="try again"):
         image_sharing.resting(Restless(1000))
+
+
+def test_containerd_when_it_only_forgets_then_it_offers_no_pods_to_a_kubelet(
+    settings: Settings,
+) -> None:
+    node = further_node(settings, "two", 1)
+    offered = tomllib.loads(configs.containerd(node))
+    alone = tomllib.loads(configs.containerd(node, for_kubelet=False))
+    added = set(alone["disabled_plugins"]) - set(offered["disabled_plugins"])
+    assert added == {"io.containerd.grpc.v1.cri"}
+    assert alone["root"] == offered["root"] == str(node.containerd_root)
