@@ -20,6 +20,7 @@ import yaml
 JSON = dict[str, Any]
 COLLECTIONS = {
     "llmdep": ("/apis/llmfleet.dev/v1alpha1", "llmdeployments"),
+    "pod": ("/api/v1", "pods"),
     "pods": ("/api/v1", "pods"),
     "applications.argoproj.io": ("/apis/argoproj.io/v1alpha1", "applications"),
 }

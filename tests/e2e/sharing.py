@@ -23,7 +23,9 @@ def is_ours(namespace: str) -> bool:
 
 
 SHARED = "shared"
-OWN_FLEETS = {"test_3_acts.py", "test_3_progressive.py", "test_3_refused.py"}
+OWN_FLEETS = {
+    "test_3_acts.py", "test_3_progressive.py", "test_3_refused.py", "test_4_router_containers.py",
+}  # fmt: skip
 ARGO_CD = "test_8_argocd.py"
 
 
