@@ -25,7 +25,8 @@ def refusal(bootstrap: JSON, directory: Path) -> str | None:
         file.flush()
         command = [find_envoy(), "--mode", "validate", "--log-level", "error", "-c", file.name]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    return None if done.returncode == 0 else (done.stderr + done.stdout)[-1500:]
+    said = (done.stderr + done.stdout)[-1500:]
+    return None if done.returncode == 0 else f"exit {done.returncode}: {said}"
 
 
 def refused_cases(
@@ -47,11 +48,12 @@ def refused_cases(
 
     def judge(group: Sequence[Case]) -> list[tuple[Case, str]]:
         rendered = [render(case, directory) for case in group]
-        if refusal(static_bootstrap(rendered), directory) is None:
+        together = refusal(static_bootstrap(rendered), directory)
+        if together is None:
             return []
         alone = [refusal(static_bootstrap([each]), directory) for each in rendered]
         guilty = [(case, words) for case, words in zip(group, alone, strict=True) if words]
-        return guilty or [(group[0], "its batch is refused, though none of it is alone")]
+        return guilty or [(group[0], f"its batch is refused, none of it is alone: {together}")]
 
     groups = [cases[start : start + batch] for start in range(0, len(cases), batch)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -29,10 +30,11 @@ static uint64_t clock_now(clockid_t clock, uint64_t parts_per_second) {
 
 static struct ledger *map_new(const char *path) {
   // Who has the old one mapped goes on reading it: this is another file, with the old one's name.
+  // And of its own name until then: another Envoy that starts would cut it short under this one.
   char fresh[4096];
-  int length = snprintf(fresh, sizeof fresh, "%s.new", path);
+  int length = snprintf(fresh, sizeof fresh, "%s.XXXXXX", path);
   if (length < 0 || (size_t)length >= sizeof fresh) return NULL;
-  int file = open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+  int file = mkostemp(fresh, O_CLOEXEC);
   if (file < 0) return NULL;
   void *memory = MAP_FAILED;
   // Allocated, not only long: a write into a hole of a full disk would end the process.

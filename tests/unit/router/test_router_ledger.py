@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -319,10 +320,27 @@ def test_rows_when_many_cohorts_are_written_in_turn_then_none_is_made_twice(modu
 
 
 def test_ledger_when_no_new_one_can_be_made_then_the_old_one_is_gone(module: Module) -> None:
-    module.path.with_name("ledger.new").mkdir()
-    assert not module.library.ledger_make(str(module.path).encode())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        assert not module.library.ledger_make(str(module.path).encode())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     with pytest.raises(LedgerError):
         Ledger(module.path).epoch()
+    assert list(module.path.parent.glob(f"{module.path.name}*")) == []
+
+
+def test_ledger_when_another_envoy_makes_one_at_once_then_its_file_is_left_alone(
+    module: Module,
+) -> None:
+    """Cut short under whoever has it mapped, it would end him with SIGBUS."""
+    names = [f"{module.path.name}.new", f"{module.path.name}.a1B2c3"]
+    made_by_others = [module.path.with_name(name) for name in names]
+    for each in made_by_others:
+        each.write_bytes(bytes(8192))
+    assert module.library.ledger_make(str(module.path).encode())
+    assert [each.stat().st_size for each in made_by_others] == [8192, 8192]
 
 
 def test_ledger_when_its_file_is_deleted_then_the_agent_reads_on(module: Module) -> None:
