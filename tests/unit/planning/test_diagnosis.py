@@ -129,7 +129,11 @@ def test_capacity_when_a_claim_is_missing_then_it_is_not_a_lack_of_room() -> Non
             {"waiting_reason": "ErrImagePull", "waiting_message": "no such tag"},
             "'s container agent cannot pull its image: no such tag",
         ),
-        ("envoy", ended("", code=137, reason="OOMKilled"), "raise spec.router.podTemplate.resources"),
+        (
+            "envoy",
+            ended("", code=137, reason="OOMKilled"),
+            "raise spec.router.podTemplate.resources",
+        ),
         ("agent", ended("", code=137, reason="OOMKilled"), "Envoy serves meanwhile"),
     ],
 )
