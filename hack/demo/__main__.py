@@ -71,9 +71,10 @@ def pod_states() -> str:
     parts = []
     for pod in list_objects("pods", NAMESPACE):
         status = pod["status"]
-        container = (status.get("containerStatuses") or [{}])[0]
-        waiting = container.get("state", {}).get("waiting", {}).get("reason")
-        ready = "ready" if container.get("ready") else waiting or status.get("phase", "?")
+        containers = status.get("containerStatuses") or [{}]
+        unready = next((one for one in containers if not one.get("ready")), None)
+        waiting = (unready or {}).get("state", {}).get("waiting", {}).get("reason")
+        ready = "ready" if unready is None else waiting or status.get("phase", "?")
         if status.get("phase") != "Succeeded":
             parts.append(f"{pod['metadata']['name']} {ready}")
     return ", ".join(parts) or "no pods yet"

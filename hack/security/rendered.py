@@ -66,7 +66,18 @@ SPECS: Final[Mapping[str, JSON]] = {
         "engine": {"lora": {"adapters": [{"name": "law", "source": "pvc://adapters/law"}]}}
     },
     "placed": {
-        "router": {"replicas": 3, "policy": "LeastRequest", "drainTimeout": "30s"},
+        "router": {
+            "replicas": 3,
+            "policy": "LeastRequest",
+            "drainTimeout": "30s",
+            "podTemplate": {
+                "metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}},
+                "nodeSelector": {"pool": "edge"},
+                "tolerations": [{"key": "edge", "operator": "Exists"}],
+                "priorityClassName": "high",
+                "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}},
+            },
+        },
         "podTemplate": {
             "metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}},
             "nodeSelector": {"pool": "gpu"},

@@ -9,9 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from llmfleet_router.admin import Admin
 from llmfleet_router.files import write_by_rename
 from llmfleet_router.resources import cluster_name, mirror_name
+
+log = structlog.get_logger("counters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +89,14 @@ class Counters:
             before = self._forgotten()
             counts = {revision: self._counts(group, shown) for revision, group in names.items()}
             if (forgotten := self._forgotten()) != before:
-                write_by_rename(self._memory, forgotten)
+                self._remember(forgotten)
             return counts
+
+    def _remember(self, forgotten: dict[str, int]) -> None:
+        try:
+            write_by_rename(self._memory, forgotten)
+        except OSError as error:  # a full disk stops nothing that is served
+            log.warning("counts_not_kept", error=str(error))
 
     def _forgotten(self) -> dict[str, int]:
         return {name: one.before for name, one in self._rising.items() if one.before}

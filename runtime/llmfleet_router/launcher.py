@@ -63,7 +63,10 @@ class Launcher:
 
     def _tell(self, launch: Launch) -> None:
         self._launch = launch
-        write_launch(self._settings, launch)
+        try:
+            write_launch(self._settings, launch)
+        except OSError as error:  # a full disk must not cut a stream
+            log.warning("agent_not_told", error=str(error))
 
     async def _files_are_there(self, stop: asyncio.Event) -> bool:
         """Waits for the agent's first files; False when told to stop first.

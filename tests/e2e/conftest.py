@@ -42,7 +42,7 @@ DUMPS = {
     "engines.log": f"logs -n {NAMESPACE} -l llmfleet.dev/component=engine --tail=2000 --prefix "
     "--max-log-requests=20",
     "routers.log": f"logs -n {NAMESPACE} -l llmfleet.dev/component=router --tail=2000 --prefix "
-    "--max-log-requests=20",
+    "--all-containers --max-log-requests=20",
     "prober.log": f"logs -n {NAMESPACE} prober --tail=50",
 }
 

@@ -17,7 +17,7 @@ from llmfleet.api import ALLOWED_EXTRA_ARGS, parse
 from llmfleet.api.crd import build_crd
 from llmfleet.cluster import pods
 from llmfleet.cluster import routers as polling
-from llmfleet.planning.children import router
+from llmfleet.planning.children import router_pod
 from llmfleet.planning.children.engines import pod as engine
 from llmfleet.planning.children.naming import RUNTIME_CONFIG_ANNOTATION
 from llmfleet.planning.plan import Child
@@ -148,8 +148,8 @@ def test_ports_when_three_programs_name_them_then_they_are_the_same() -> None:
         for one in engine_template()["spec"]["containers"][0]["ports"]
     }
 
-    assert settings.http_port == router.HTTP_PORT
-    assert settings.agent_port == router.AGENT_PORT == polling.AGENT_PORT
+    assert settings.http_port == router_pod.HTTP_PORT
+    assert settings.agent_port == router_pod.AGENT_PORT == polling.AGENT_PORT
     assert f"| router | {settings.preview_port} | `preview` |" in CONTRACT.read_text()
     assert ports == {"http": engine.HTTP_PORT, "health": engine.HEALTH_PORT}
 

@@ -84,7 +84,7 @@ class PodMetadata(ResourceModel):
             " remove them",
         ),
     ] = Field(default_factory=dict)
-    """Labels added to every engine pod."""
+    """Labels added to every pod."""
     annotations: Annotated[
         StringMap,
         Cel(
@@ -92,7 +92,7 @@ class PodMetadata(ResourceModel):
             "annotations under llmfleet.dev/ and prometheus.io/ are the operator's: remove them",
         ),
     ] = Field(default_factory=dict)
-    """Annotations added to every engine pod."""
+    """Annotations added to every pod."""
 
 
 class KeySelector(ResourceModel):
@@ -276,7 +276,7 @@ class Mount(ResourceModel):
 
 
 class PodResources(ResourceModel):
-    """CPU, memory and other resources of the engine container, accelerators excepted."""
+    """CPU, memory and other resources of a container, accelerators excepted."""
 
     requests: ResourceList = Field(default_factory=dict)
     """What the scheduler reserves."""
@@ -321,3 +321,22 @@ class PodTemplate(ResourceModel):
     """CPU, memory and other resources of the engine container."""
     runtime_class_name: ObjectName | None = None
     """RuntimeClass of the pods."""
+
+
+class RouterPodTemplate(ResourceModel):
+    """What users may set on router pods: a typed allow-list."""
+
+    model_config = ConfigDict(json_schema_extra={SPARSE: True})
+
+    metadata: PodMetadata = Field(default_factory=PodMetadata)
+    """Labels and annotations of the router pods."""
+    node_selector: StringMap = Field(default_factory=dict)
+    """Labels a node must have."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32), ATOMIC] = ()
+    """Node taints that are tolerated."""
+    affinity: Affinity | None = None
+    """Rules about which nodes and which neighbours."""
+    priority_class_name: ObjectName | None = None
+    """PriorityClass of the pods."""
+    resources: PodResources = Field(default_factory=PodResources)
+    """CPU and memory of the container envoy; a resource named here has no default beside it."""

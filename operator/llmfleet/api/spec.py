@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from llmfleet.api.engine import EngineSpec
-from llmfleet.api.pod_template import PodTemplate
+from llmfleet.api.pod_template import PodTemplate, RouterPodTemplate
 from llmfleet.api.rollout import DriftSpec, RolloutSpec
 from llmfleet.api.scaling import Autoscaling, Replicas, ScaleToZero
 from llmfleet.api.source import ModelSpec
@@ -86,6 +86,8 @@ class RouterSpec(ResourceModel):
     """Largest request body."""
     drain_timeout: Annotated[str, DurationBetween("1s", "24h")] = "600s"
     """Longest a stopping router waits for its streams."""
+    pod_template: RouterPodTemplate | None = None
+    """What users may set on router pods."""
 
     @property
     def body_limit_bytes(self) -> int:

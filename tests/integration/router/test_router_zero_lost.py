@@ -128,6 +128,24 @@ async def test_drain_when_a_stream_outlasts_the_timeout_then_the_router_ends_in_
                 await answer.read()
 
 
+async def test_drain_when_the_agent_cannot_be_told_then_the_stream_ends_whole_all_the_same(
+    tmp_path: Path, start_engine: StartEngine
+) -> None:
+    """As on a full disk: the file that the agent reads cannot be written."""
+    engine = await start_engine("a1")
+    async with running_router(tmp_path) as router:
+        await router.serve(1, {"aaaa": 100}, aaaa=[engine])
+        router.agent.settings.launch_file.with_name(".launch.json.new").mkdir()
+        body = {"messages": [], "stub": {"stream": 15, "delay": 0.1}}
+        async with aiohttp.ClientSession() as session:
+            request = session.post(f"{router.url}/v1/chat/completions", json=body)
+            async with request as stream:
+                router.stop_event.set()
+                assert (await stream.text()).endswith("data: [DONE]\n\n")
+        async with asyncio.timeout(40):
+            await router.task
+
+
 async def test_long_stream_when_its_revision_is_removed_then_it_ends_whole(
     router: RunningRouter, start_engine: StartEngine
 ) -> None:

@@ -129,7 +129,11 @@ def test_capacity_when_a_claim_is_missing_then_it_is_not_a_lack_of_room() -> Non
             {"waiting_reason": "ErrImagePull", "waiting_message": "no such tag"},
             "'s container agent cannot pull its image: no such tag",
         ),
-        ("envoy", ended("", code=137, reason="OOMKilled"), "lower spec.router.bodyLimit"),
+        (
+            "envoy",
+            ended("", code=137, reason="OOMKilled"),
+            "raise spec.router.podTemplate.resources",
+        ),
         ("agent", ended("", code=137, reason="OOMKilled"), "Envoy serves meanwhile"),
     ],
 )
@@ -141,4 +145,4 @@ def test_router_when_one_of_its_containers_fails_then_the_sentence_names_it(
     assert found is not None
     assert found.message.startswith(f"router pod chat-router-1's container {container} ")
     assert words in found.message
-    assert "podTemplate" not in found.message, "that is the engines'"
+    assert "spec.podTemplate" not in found.message, "that is the engines'"

@@ -43,7 +43,18 @@ SPECS: dict[str, JSON] = {
         },
         "accelerator": {"resource": "amd.com/gpu", "count": 2},
         "drain": {"timeout": "1m"},
-        "router": {"replicas": 3, "policy": "LeastRequest", "drainTimeout": "30s"},
+        "router": {
+            "replicas": 3,
+            "policy": "LeastRequest",
+            "drainTimeout": "30s",
+            "podTemplate": {
+                "metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}},
+                "nodeSelector": {"pool": "edge"},
+                "tolerations": [{"key": "edge", "operator": "Exists"}],
+                "priorityClassName": "high",
+                "resources": {"requests": {"cpu": 2}, "limits": {"memory": "2Gi"}},
+            },
+        },
         "podTemplate": {
             "metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}},
             "nodeSelector": {"pool": "gpu"},
@@ -146,3 +157,32 @@ def test_router_pod_when_the_agent_hangs_then_it_alone_is_restarted_and_soon() -
 def _router_pod() -> Any:
     (pod,) = [pod for pod in _pod_specs("smallest") if len(pod["containers"]) == 2]
     return pod
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, {"requests": {"cpu": "80m", "memory": "192Mi"}, "limits": {"memory": "1Gi"}}),
+        (
+            {"requests": {"cpu": "2"}},
+            {"requests": {"cpu": "2", "memory": "192Mi"}, "limits": {"memory": "1Gi"}},
+        ),
+        ({"requests": {"memory": "4Gi"}}, {"requests": {"cpu": "80m", "memory": "4Gi"}}),
+        (
+            {"limits": {"memory": "64Mi", "cpu": "10m"}},
+            {"limits": {"memory": "64Mi", "cpu": "10m"}},
+        ),
+    ],
+)
+def test_router_resources_when_chosen_then_no_default_contradicts_them(
+    chosen: JSON, expected: JSON
+) -> None:
+    found = resource(router={"podTemplate": {"resources": chosen}})
+    (deployment,) = [
+        child.body
+        for child in Fleet(found).decide().children
+        if child.key.kind == "Deployment" and child.key.name == "chat-router"
+    ]
+    envoy, agent = deployment["spec"]["template"]["spec"]["containers"]
+    assert envoy["resources"] == expected
+    assert agent["resources"]["limits"] == {"memory": "256Mi"}

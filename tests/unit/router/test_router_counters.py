@@ -95,3 +95,13 @@ async def test_counts_when_another_agent_goes_on_then_they_do_not_fall(tmp_path:
     assert (await Counters(admin, memory).read(["a"]))["a"].requests == 1001
     memory.write_text("{")
     assert (await Counters(admin, memory).read(["a"]))["a"].requests == 601
+
+
+async def test_counts_when_they_cannot_be_kept_then_they_are_given_nevertheless(
+    tmp_path: Path,
+) -> None:
+    admin = FakeAdmin()
+    counters = Counters(admin, tmp_path / "full" / "counters")
+    for shown, total in ((400, 400), (0, 400), (600, 1000)):
+        admin.show(requests=shown)
+        assert (await counters.read(["a"]))["a"].requests == total

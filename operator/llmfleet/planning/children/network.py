@@ -18,8 +18,8 @@ from llmfleet.planning.children.naming import (
     router_name,
     selector_labels,
 )
-from llmfleet.planning.children.router import AGENT_PORT, PREVIEW_PORT
-from llmfleet.planning.children.router import HTTP_PORT as ROUTER_PORT
+from llmfleet.planning.children.router_pod import AGENT_PORT, PREVIEW_PORT
+from llmfleet.planning.children.router_pod import HTTP_PORT as ROUTER_PORT
 from llmfleet.planning.plan import Child
 from llmfleet.planning.snapshot import JSON, NetworkSettings, ObjectKey
 

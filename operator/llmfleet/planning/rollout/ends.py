@@ -101,7 +101,7 @@ def _more_memory(pod: ObservedPod) -> str:
         return "raise spec.podTemplate.resources.limits.memory, or lower maxModelLen or maxNumSeqs"
     if pod.container == "agent":
         return "the kubelet starts it again, and Envoy serves meanwhile"
-    return "lower spec.router.bodyLimit, or raise spec.router.replicas"
+    return "raise spec.router.podTemplate.resources.limits.memory, or lower spec.router.bodyLimit"
 
 
 def say(
