@@ -28,6 +28,9 @@ IPPROTO_TCP, TCP_USER_TIMEOUT = 6, 18
 UNLIMITED = 1 << 24
 MOST_SHADOWS = 128
 """Shadow requests at once, per revision; one more is dropped, so that no engine collects them."""
+RETRIES = 5
+"""Of what no engine has worked on. A node takes several pods along, and a request may meet each of
+them before one that is there."""
 RETRY_BUDGET_PERCENT = 20.0
 RETRIES_ALWAYS = 100
 """Retries at once that need no budget. Half of a small fleet's requests meet the pod that has just
@@ -144,15 +147,15 @@ def build_mirror(revision: str, settings: Settings) -> JSON:
     }
 
 
-def build_arm(revision: str, other: str) -> JSON:
-    """A revision's share of a split: its own pods, twice if need be, then those of the other one.
+def build_arm(revision: str, beside: str) -> JSON:
+    """A revision's share of a split: its own pods, and in the end those of the other one as well.
 
     A request may meet an arm whose only pod was on a node that has just vanished. Envoy draws the
     arm once for a request, and not anew for its retries.
     """
-    own, last = ({"name": cluster_name(each)} for each in (revision, other))
+    own, other = ({"name": cluster_name(each)} for each in (revision, beside))
     return {
-        "name": arm_name(revision, other),
+        "name": arm_name(revision, beside),
         **_metadata({"cluster": cluster_name(revision)}),
         "connect_timeout": CONNECT_TIMEOUT,
         "lb_policy": "CLUSTER_PROVIDED",
@@ -160,7 +163,7 @@ def build_arm(revision: str, other: str) -> JSON:
             "name": "envoy.clusters.composite",
             "typed_config": {
                 "@type": TYPE + "envoy.extensions.clusters.composite.v3.ClusterConfig",
-                "clusters": [own, own, last],
+                "clusters": [own, own, other, other, own, other],  # by attempt
             },
         },
         "circuit_breakers": _circuit_breakers(),

@@ -16,7 +16,7 @@ from llmfleet_router.module import (
     build_switch,
     build_switched_off,
 )
-from llmfleet_router.resources import TYPE, arm_name, cluster_name, mirror_name
+from llmfleet_router.resources import RETRIES, TYPE, arm_name, cluster_name, mirror_name
 from llmfleet_router.routing import HeaderMatch, Mirror
 from llmfleet_router.settings import Policy, Settings
 
@@ -156,7 +156,7 @@ def _to_engines(
         "timeout": "0s",
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset-before-request,envoy-ratelimited",
-            "num_retries": 1 if len(split) == 1 else 2,
+            "num_retries": RETRIES,
             "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
             "retry_host_predicate": [
                 {

@@ -18,6 +18,7 @@ from hack.processes.agent import TOKEN, RunningRouter, running_router
 
 from llmfleet_router.model import Endpoint
 from llmfleet_router.module import KEY_HEADER
+from llmfleet_router.resources import RETRIES
 from llmfleet_router.routes import RETRIED_BYTES
 from llmfleet_router.settings import Policy
 from tests.integration.router.conftest import StartEngine
@@ -252,17 +253,20 @@ async def test_retry_when_connection_refused_then_another_engine_answers_large_b
     assert len(engine.seen) == 30
 
 
-async def test_retry_when_503_is_marked_retriable_then_once_and_hidden(
+async def test_retry_when_503_is_marked_retriable_then_elsewhere_and_hidden(
     router: RunningRouter, start_engine: StartEngine
 ) -> None:
     a, b = await start_engine("a"), await start_engine("b")
     await router.serve(1, {"aaaa": 100}, aaaa=[a, b])
-    a.refuse_retriable = b.refuse_retriable = 1
+    a.refuse_retriable = b.refuse_retriable = 1 + RETRIES
     status, _, headers = await ask(router, {"messages": []})
     assert status == 503
-    assert len(a.seen) == len(b.seen) == 1, "one retry, on the other engine"
+    assert len(a.seen) + len(b.seen) == 1 + RETRIES
+    assert a.seen, "the other engine was asked as well"
+    assert b.seen, "the other engine was asked as well"
     assert "x-envoy-ratelimited" not in headers
-    a.refuse_retriable, b.refuse_retriable = 1, 0
+    b.refuse_retriable = 0
+    a.refuse_retriable = 1
     assert (await ask(router, {"messages": []}))[0] == 200
 
 

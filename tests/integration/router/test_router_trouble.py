@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hack.controlplane.apiserver import free_ports
@@ -121,12 +122,32 @@ async def test_retry_when_many_meet_a_dead_pod_at_once_then_all_are_answered(
     assert await ask_many(router.url, bodies) == [200] * len(bodies)
 
 
-async def test_request_when_no_pod_of_its_revision_can_be_reached_then_the_other_one_answers(
-    router: RunningRouter, start_engine: StartEngine
+@pytest.mark.parametrize("policy", [Policy.PREFIX_HASH, Policy.LEAST_REQUEST])
+async def test_request_when_most_pods_of_its_revision_are_gone_then_one_that_is_there_answers(
+    tmp_path: Path, start_engine: StartEngine, policy: Policy
 ) -> None:
     engine = await start_engine("a")
-    dead = [Endpoint(address="127.0.0.1", port=port) for port in free_ports(2)]
-    router.agent.store.set_endpoints({"aaaa": (engine.endpoint,), "bbbb": tuple(dead)})
-    router.command(1, aaaa=50, bbbb=50)
-    await router.confirmed(1)
-    assert await ask_many(router.url, [{"messages": [f"q{i}"]} for i in range(60)]) == [200] * 60
+    dead = [Endpoint(address="127.0.0.1", port=port) for port in free_ports(4)]
+    async with running_router(tmp_path, policy=policy) as router:
+        router.agent.store.set_endpoints({"aaaa": (engine.endpoint, *dead)})
+        router.command(1, aaaa=100)
+        await router.confirmed(1)
+        assert await ask_many(router.url, questions(60)) == [200] * 60
+
+
+@pytest.mark.parametrize("policy", [Policy.PREFIX_HASH, Policy.LEAST_REQUEST])
+async def test_request_when_no_pod_of_its_revision_can_be_reached_then_the_other_one_answers(
+    tmp_path: Path, start_engine: StartEngine, policy: Policy
+) -> None:
+    engine = await start_engine("a")
+    dead = [Endpoint(address="127.0.0.1", port=port) for port in free_ports(4)]
+    async with running_router(tmp_path, policy=policy) as router:
+        endpoints = {"aaaa": (engine.endpoint, *dead[:2]), "bbbb": tuple(dead[2:])}
+        router.agent.store.set_endpoints(endpoints)
+        router.command(1, aaaa=50, bbbb=50)
+        await router.confirmed(1)
+        assert await ask_many(router.url, questions(60)) == [200] * 60
+
+
+def questions(count: int) -> list[dict[str, Any]]:
+    return [{"messages": [f"q{number}"]} for number in range(count)]
