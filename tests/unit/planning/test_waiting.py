@@ -104,7 +104,7 @@ ROUTERS_TROUBLE: dict[str, tuple[dict[str, Any], str]] = {
                 exit_code=137, reason="OOMKilled", message="", finished_at=START
             ),
         },
-        "lower spec.router.bodyLimit, or raise spec.router.replicas",
+        "raise spec.router.podTemplate.resources.limits.memory, or lower spec.router.bodyLimit",
     ),
     "sidecar": (
         {"hindrance": Hindrance(text="its container mesh waits (ErrImagePull): no", failed=True)},
