@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -171,6 +172,7 @@ def check_waits(seen: Snapshot, plan: Plan, now: datetime) -> None:
     assert not late or min(late) in conditions["Progressing"]["message"]
 
 
+@pytest.mark.long
 @settings(deadline=None)  # a fleet is made on first use
 @given(st.data(), st.sampled_from(SCENES))
 def test_fleet_when_its_pods_are_in_any_state_then_it_is_told_and_no_revision_is_blamed(

@@ -70,6 +70,7 @@ NEXT = dataclasses.replace(
 )
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(first=desireds, second=desireds)
 @example(first=PREVIEWED, second=NEXT)
@@ -91,6 +92,7 @@ def test_served_when_read_back_after_any_step_then_it_is_what_was_applied(
             assert next_step(found.applied, found.desired, Clusters()) is None
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(first=desireds, second=desireds, files_written=st.integers(0, 8))
 def test_served_when_the_agent_was_killed_between_two_files_then_nothing_is_made_up(
@@ -182,6 +184,7 @@ def test_versions_when_two_agents_write_then_they_never_meet(tmp_path: Path) -> 
     assert _read(where).proof["cluster_manager.cds.version_text"] in shown
 
 
+@pytest.mark.long
 @given(desired=desireds, uid=st.none() | st.text())
 def test_command_when_written_then_it_is_read_back(desired: Desired, uid: str | None) -> None:
     assert desired.command is not None
